@@ -1,0 +1,44 @@
+# DuoDiff, end to end: see README.md for the commands, config/config.yaml for every option.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+# A configuration file given on the command line replaces the default instead of merging into it.
+if "experiments" not in config:
+
+    configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/train.smk"
+include: "rules/profile.smk"
+include: "rules/sample.smk"
+include: "rules/evaluate.smk"
+include: "rules/paper.smk"
+
+
+report: "report/workflow.rst"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.summarise.output,
+        rules.make_table1.output,
+        rules.make_table2.output,
+        rules.plot_figure1.output,
+        rules.plot_figure4.output,
+        rules.plot_figure5.output,
+        rules.plot_training.output,
+        rules.plot_denoising.output,
+
+
+onsuccess:
+    summary = Path(rules.summarise.output.text)
+    if summary.exists():
+        print(summary.read_text())

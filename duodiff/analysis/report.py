@@ -1,0 +1,62 @@
+"""Tables as files: CSV with every digit, Markdown and HTML to read."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from duodiff import records as record_files
+from duodiff.analysis.tables import COLUMNS, comparison
+from duodiff.files import write_csv, write_text
+
+_DIGITS = {"theta": 3, "t_s": 0, "n": 0, "nfe": 0, "train_seed": 0}
+_STYLE = """<!doctype html><meta charset="utf-8"><style>
+body{font:14px/1.4 system-ui,sans-serif;margin:1em}
+table{border-collapse:collapse}
+th,td{padding:.25em .6em;border-bottom:1px solid #ddd;text-align:right}
+th{vertical-align:bottom;border-bottom:2px solid #888}
+td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left;white-space:nowrap}
+</style>
+"""
+
+
+def write_comparison(
+    records: list[Path], paper: Path, sampler: str, studies: dict, out: list[Path]
+) -> str:
+    """Writes the comparison table of one sampler to each path of `out` by suffix; a one-line summary."""
+    table = comparison(record_files.load(records), pd.read_csv(paper), sampler, studies)
+    shown = readable(table)
+    for path in out:
+        match Path(path).suffix:
+            case ".csv":
+                write_csv(path, table)
+            case ".md":
+                write_text(path, markdown(shown))
+            case ".html":
+                write_text(path, _STYLE + shown.to_html(index=False, border=0))
+    return f"{len(table)} rows"
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as text: columns that are empty throughout left out, missing numbers shown as a dash."""
+    table = table.dropna(axis="columns", how="all")
+    shown = pd.DataFrame(
+        {name: [_cell(name, value) for value in table[name]] for name in table.columns}
+    )
+    shown.columns = [COLUMNS[name] for name in table.columns]
+    return shown
+
+
+def _cell(name: str, value) -> str:
+    if pd.isna(value):
+        return "—"
+    if isinstance(value, str):
+        return value
+    if name.startswith("seconds"):
+        return f"{value:.3g}"
+    return f"{value:.{_DIGITS.get(name, 2)}f}"
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of text as GitHub Markdown."""
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -1,0 +1,68 @@
+"""The headline comparison of a run, as text, from its records and loss curves."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from duodiff import records as record_files
+from duodiff.analysis.tables import at_equal_time, cells
+from duodiff.schedules import T
+
+
+def summary(records: list[Path], curves: list[Path], studies: dict) -> str:
+    """A few lines a study: quality, speed, AdaDiff at equal time, exits, and where to look."""
+    table = record_files.load(records)
+    lines = []
+    for (name, seed), study in table.groupby(["experiment", "train_seed"]):
+        scale = table[(table["experiment"] == name) & table["method"].str.startswith("real_")]
+        protocol, device = study["protocol"].iloc[0], study["device"].iloc[0]
+        lines += [
+            f"{studies[name]['title']} ({protocol} protocol, training seed {seed:.0f}, {device})"
+        ]
+        lines += ["  " + line for line in _study(cells(study, "ddpm"), scale)]
+        mine = [c for c in curves if f"{name}/train{seed:.0f}/heads/" in Path(c).as_posix()]
+        lines += ["  " + _converged(path) for path in mine]
+    lines += ["Tables: results/tables  Figures: results/figures  Report: results/report.html"]
+    return "\n".join(lines) + "\n"
+
+
+def _study(table: pd.DataFrame, scale: pd.DataFrame) -> list[str]:
+    metric, n = table["metric"].iloc[0], table["n"].iloc[0]
+    full = table[table["t_s"] == 0].iloc[0]
+    lines = [f"{metric}, n = {n}:"]
+    for row in table[table["t_s"].notna()].sort_values("t_s").itertuples():
+        spread = "" if pd.isna(row.spread) else f" (sd {row.spread:.2f} over {row.spread_seeds:.0f} seeds)"
+        lines.append(
+            f"  {row.method:8s} t_s = {row.t_s:4.0f}  {row.distance:7.2f}{spread}"
+            f"  {1e3 * row.seconds:6.2f} ms  {row.speedup:.2f}x (by FLOPs {row.ideal_speedup:.2f}x)"
+        )
+    interpolated = at_equal_time(table, "seconds_interpolated")
+    measured = at_equal_time(table, "seconds")
+    for i, row in table[table["theta"].notna()].sort_values("theta").iterrows():
+        lines.append(
+            f"  adadiff  theta = {row.theta:.3f}  {row.distance:7.2f}"
+            f"  exits at {row.mean_exit_layer:.2f} of {row.depth:.0f}"
+            f"  {1e3 * row.seconds_interpolated:.2f} ms interpolated (DuoDiff there {interpolated[i]:.2f}),"
+            f" {1e3 * row.seconds:.2f} ms measured (DuoDiff there {measured[i]:.2f})"
+        )
+    halves = scale[(scale["method"] == "real_halves") & (scale["metric"] == metric)].iloc[0]
+    shallow = table[table["t_s"] == T]
+    lines.append(f"  real images against real images: {halves.value:.2f} (n = {halves.n})")
+    if len(shallow):
+        gap, floor = shallow.iloc[0].distance - full.distance, halves.value
+        share = gap / (shallow.iloc[0].distance - floor)
+        lines.append(
+            f"  full is {gap:.2f} below shallow: {gap / full.spread:.1f} seed spreads,"
+            f" {100 * share:.0f}% nearer the real floor"
+        )
+    return lines
+
+
+def _converged(path: Path) -> str:
+    """How much the last fifth of the heads' training lowered their held-out loss."""
+    curve = pd.read_csv(path)
+    then = curve[curve["step"] <= 0.8 * curve["step"].iloc[-1]]["held_out_loss"].iloc[-1]
+    change = 100 * (curve["held_out_loss"].iloc[-1] / then - 1)
+    seed = re.search(r"train(\d+)", str(path)).group(1)
+    return f"AdaDiff heads (training seed {seed}): last fifth of the steps changed the held-out loss by {change:+.2f}%"

@@ -1,0 +1,179 @@
+"""The paper's Tables 1 and 2 from records, its published numbers beside ours (pandas only)."""
+
+import numpy as np
+import pandas as pd
+
+from duodiff.schedules import T
+
+PAPER_TITLES = {
+    "cifar10": "CIFAR-10",
+    "celeba64": "CelebA 64x64",
+    "imagenet64": "ImageNet 64x64",
+    "imagenet256": "ImageNet 256x256",
+}
+
+
+def ideal_speedup(t_s: float, cost_ratio: float) -> float:
+    """1 / (1 - (t_s/T)(1 - c)): DuoDiff's speed-up if time followed FLOPs, c = F_shallow / F_full."""
+    return 1 / (1 - t_s / T * (1 - cost_ratio))
+
+
+def paper_table(paper: pd.DataFrame) -> pd.DataFrame:
+    """A published table in common columns: dataset, method, t_s, theta, mean_exit_layer, fid, seconds."""
+    if "t_s" not in paper:  # Table 2 names the parameter in a column
+        paper = paper.assign(
+            t_s=paper["value"].where(paper["parameter"] == "t_s"),
+            theta=paper["value"].where(paper["parameter"] == "theta"),
+        )
+    columns = ["dataset", "method", "t_s", "theta", "mean_exit_layer", "fid", "seconds_per_image"]
+    return paper.reindex(columns=columns)
+
+
+def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
+    """Our measurements under one sampler, one row a cell of one study at its first sampling seed.
+
+    Columns: experiment, train_seed, method, t_s, theta, setting, depth, n, metric (the distance's
+    name), distance, spread (standard deviation over `spread_seeds` sampling seeds, if repeated),
+    label_agreement, nearest_train_distance, mean_exit_layer, seconds (measured), seconds_interpolated
+    (AdaDiff, Appendix A.5), speedup and ideal_speedup against the full backbone of the same run.
+    """
+    studies = records.groupby(["experiment", "train_seed"])
+    rows = [_study_cells(study, sampler) for _, study in studies]
+    return pd.concat(rows, ignore_index=True)
+
+
+def _study_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame:
+    mine = study[study["sampler"] == sampler].copy()
+    mine["key"] = mine["parameters"].map(_key)
+    distance = next(m for m in study["metric"] if m.startswith(("fd_", "fid")))
+    plain = mine[~mine["metric"].str.startswith(f"{distance}_")]
+    first = plain[plain["metric"] == distance]["sample_seed"].iloc[0]
+    plain = plain[plain["sample_seed"] == first]
+    wide = plain.pivot_table(index="key", columns="metric", values="value", aggfunc="first")
+    about = plain[plain["metric"] == distance].set_index("key")
+    names = ["experiment", "train_seed", "method", "n", "nfe", "parameters"]
+    table = about[names].join(wide.rename(columns={distance: "distance"}))
+    table = table.rename(columns={"seconds_per_image": "seconds"}).assign(metric=distance)
+    for name in ("t_s", "theta", "setting", "depth"):
+        table[name] = [p.get(name) for p in table["parameters"]]
+    spread = mine[mine["metric"] == f"{distance}_spread"].set_index("key")
+    means = mine[mine["metric"] == f"{distance}_mean"].set_index("key")
+    table["spread"], table["mean_over_seeds"] = spread["value"], means["value"]
+    table["spread_seeds"] = spread["seeds"].map(lambda s: len(s["sample_seed"]))
+    return _timing(table, study, mine).reset_index(drop=True)
+
+
+def _timing(table: pd.DataFrame, study: pd.DataFrame, mine: pd.DataFrame) -> pd.DataFrame:
+    heads = mine[mine["method"] == "adadiff_all_heads"]["value"]
+    if len(heads) and "mean_exit_layer" in table:
+        share = table["mean_exit_layer"] / table["depth"].astype(float)
+        table["seconds_interpolated"] = heads.iloc[0] * share
+    flops = study[study["metric"] == "gflops_per_call"].set_index("method")["value"]
+    full = table.loc[table["t_s"] == 0, "seconds"].iloc[0]
+    table["speedup"] = full / table["seconds"]
+    ratio = flops["shallow"] / flops["full"]
+    table["ideal_speedup"] = [
+        np.nan if pd.isna(t_s) else ideal_speedup(t_s, ratio) for t_s in table["t_s"]
+    ]
+    return table
+
+
+def _key(parameters: dict) -> str:
+    return ",".join(f"{k}={v}" for k, v in parameters.items() if k in ("t_s", "theta"))
+
+
+def at_equal_time(table: pd.DataFrame, column: str) -> pd.Series:
+    """DuoDiff's distance interpolated to the time in `column` of each AdaDiff row of one study's cells.
+
+    Linear between neighbouring t_s. Above the full backbone's time it is the full backbone's (a budget
+    need not be spent); below the shallow backbone's time there is none (NaN).
+    """
+    duodiff = table[table["t_s"].notna()].sort_values("seconds")
+    times = table[column].where(table["method"] == "adadiff")
+    found = np.interp(times, duodiff["seconds"], duodiff["distance"], left=np.nan)
+    return pd.Series(found, index=table.index).where(times.notna())
+
+
+def comparison(
+    records: pd.DataFrame, paper: pd.DataFrame, sampler: str, studies: dict[str, dict]
+) -> pd.DataFrame:
+    """Paper and ours side by side: our studies first, then the published datasets we did not run.
+
+    `studies` maps an experiment to its title and paper_dataset. Distances are compared only where the
+    dataset and the metric are the paper's; speed-ups and relative distances are against the full
+    backbone of the same source, so they compare across datasets.
+    """
+    ours = cells(records, sampler)
+    paper = _relative(paper_table(paper), "fid", "seconds_per_image")
+    tables = []
+    for (name, train_seed), study in ours.groupby(["experiment", "train_seed"]):
+        study = _relative(study, "distance", "seconds")
+        for column in ("seconds", "seconds_interpolated"):
+            if column in study:
+                study[f"duodiff_at_{column}"] = at_equal_time(study, column)
+        published = paper[paper["dataset"] == studies[name]["paper_dataset"]]
+        merged = _side_by_side(study, published)
+        title = studies[name]["title"]
+        tables.append(merged.assign(dataset=title, train_seed=train_seed))
+    shown = {study["paper_dataset"] for study in studies.values()}
+    rest = paper[~paper["dataset"].isin(shown)]
+    rest = rest.assign(dataset=rest["dataset"].map(PAPER_TITLES)).rename(columns=_PAPER)
+    return pd.concat([*tables, rest], ignore_index=True).reindex(columns=list(COLUMNS))
+
+
+_PAPER = {
+    "fid": "fid_paper",
+    "seconds_per_image": "seconds_paper",
+    "mean_exit_layer": "mean_exit_paper",
+    "relative_distance": "relative_paper",
+    "speedup": "speedup_paper",
+}
+
+COLUMNS = {
+    "dataset": "Dataset",
+    "method": "Method",
+    "t_s": "t_s",
+    "theta": "theta",
+    "mean_exit_paper": "Mean exit layer, paper",
+    "mean_exit_layer": "ours",
+    "fid_paper": "FID, paper",
+    "metric": "Our metric",
+    "distance": "ours",
+    "spread": "sd over seeds",
+    "difference": "ours - paper",
+    "relative_paper": "Distance / full's, paper",
+    "relative_distance": "ours",
+    "seconds_paper": "s per image, paper",
+    "seconds": "ours, measured",
+    "seconds_interpolated": "interpolated",
+    "speedup_paper": "Speed-up, paper",
+    "speedup": "ours",
+    "ideal_speedup": "ideal (FLOPs)",
+    "duodiff_at_seconds_interpolated": "DuoDiff at AdaDiff's time, interpolated",
+    "duodiff_at_seconds": "measured",
+    "n": "n",
+    "nfe": "NFE",
+    "train_seed": "Training seed",
+}
+
+
+def _relative(table: pd.DataFrame, distance: str, seconds: str) -> pd.DataFrame:
+    """With relative_distance and speedup against the row of the same dataset whose t_s is 0."""
+    keys = table["dataset"] if "dataset" in table else pd.Series(0, index=table.index)
+    base = table[table["t_s"] == 0]
+    base = base.set_index(keys[base.index])
+    return table.assign(
+        relative_distance=table[distance] / keys.map(base[distance]),
+        speedup=keys.map(base[seconds]) / table[seconds],
+    )
+
+
+def _side_by_side(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    if published.empty:
+        return ours
+    keys = ["method", "t_s", "theta"]
+    published = published.drop(columns="dataset").rename(columns=_PAPER)
+    merged = ours.astype({"t_s": float, "theta": float}).merge(published, on=keys, how="outer")
+    comparable = merged["metric"] == "fid"
+    merged["difference"] = (merged["distance"] - merged["fid_paper"]).where(comparable)
+    return merged

@@ -1,0 +1,95 @@
+"""Which network runs at timestep t: one backbone, a switch schedule (DuoDiff), or an early exit.
+
+A backbone is any callable ``(x_t, t, y) -> eps``: x_t [B, C, H, W], t int64 [B] (0-based, the same
+value throughout the batch), y int64 [B] or None; eps has x_t's shape.
+"""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from duodiff.early_exit import AdaDiff
+from duodiff.schedules import T, time_input
+
+Backbone = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+class Denoiser(nn.Module):
+    """A network with its time convention, as a backbone: net(x, time_input(t), y)."""
+
+    def __init__(self, net: nn.Module, time_input: str = "t"):
+        super().__init__()
+        self.net, self.time_input = net, time_input
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.net(x, time_input(self.time_input, t), y)
+
+
+class EarlyExit:
+    """AdaDiff at one threshold theta in [0, 1], as a backbone.
+
+    `exits` collects the exit layer of each call, one int64 [B] tensor a call. `simulate` computes
+    every layer and selects (Appendix A.5) instead of shrinking the batch.
+    """
+
+    def __init__(
+        self, model: AdaDiff, theta: float, time_input: str = "t", simulate: bool = False
+    ):
+        if not 0 <= theta <= 1:
+            raise ValueError(f"theta: found {theta}; accepted: 0 to 1")
+        self.model, self.theta, self.time_input = model, theta, time_input
+        self.run = model.simulate_exit if simulate else model
+        self.exits: list[Tensor] = []
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        eps, exits = self.run(x, time_input(self.time_input, t), y, self.theta)
+        self.exits.append(exits)
+        return eps
+
+
+class SwitchSchedule:
+    """Backbones on intervals of t that cover 0..T-1.
+
+    `entries` are (backbone, t_low, t_high), both ends included. Raises ValueError unless every t
+    has exactly one backbone.
+    """
+
+    def __init__(self, entries: Sequence[tuple[Backbone, int, int]]):
+        self._at = [None] * T
+        for backbone, low, high in entries:
+            for t in range(low, high + 1):
+                if not 0 <= t < T or self._at[t] is not None:
+                    raise ValueError(
+                        f"switch schedule: t = {t} is outside 0..{T - 1} or covered twice"
+                    )
+                self._at[t] = backbone
+        if None in self._at:
+            raise ValueError(f"switch schedule: t = {self._at.index(None)} has no backbone")
+
+    def at(self, t: int) -> Backbone:
+        """The backbone that runs at timestep t (0-based)."""
+        return self._at[t]
+
+
+def single(backbone: Backbone) -> SwitchSchedule:
+    """One backbone on every timestep."""
+    return SwitchSchedule([(backbone, 0, T - 1)])
+
+
+def duodiff(full: Backbone, shallow: Backbone, t_s: int) -> SwitchSchedule:
+    """DuoDiff (Section 3): `shallow` runs exactly while t >= T - t_s, `full` afterwards.
+
+    t_s = 0 is the full backbone, t_s = T the shallow one. Raises ValueError outside 0..T.
+    """
+    if not 0 <= t_s <= T:
+        raise ValueError(f"t_s: found {t_s}; accepted: 0 to {T}")
+    return SwitchSchedule([(full, 0, T - t_s - 1), (shallow, T - t_s, T - 1)])
+
+
+def one_call_late(t_s: int, timesteps: Sequence[int]) -> int:
+    """The t_s that runs one shallow call more on descending `timesteps`, as the released DDIM code does.
+
+    t_s = 0 stays 0: the released code never switches there, and is not reproduced.
+    """
+    later = [t for t in timesteps if t < T - t_s]
+    return t_s if t_s == 0 or not later else T - later[0]

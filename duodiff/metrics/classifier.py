@@ -1,0 +1,82 @@
+"""A small convolutional classifier: the feature space of datasets for which Inception means nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from duodiff.data.store import to_unit_range
+from duodiff.files import atomic
+
+FEATURES = 64
+
+
+class SmallClassifier(nn.Module):
+    """Classifies small images [B, C, H, W] in [-1, 1]; its 64 penultimate activations are the features."""
+
+    def __init__(self, in_chans: int, img_size: int, num_classes: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(in_chans, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(64, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64 * (img_size // 2) ** 2, FEATURES),
+        )
+        self.out = nn.Linear(FEATURES, num_classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [B, 64] and logits [B, num_classes]."""
+        features = self.body(x)
+        return features, self.out(F.relu(features))
+
+
+def train_classifier(
+    images: np.ndarray, labels: np.ndarray, num_classes: int, steps: int, batch: int, seed: int
+) -> SmallClassifier:
+    """A classifier trained on uint8 images [N, C, H, W] and labels [N]: Adam, cosine decay, one-pixel shifts."""
+    torch.manual_seed(seed)
+    _, channels, size, _ = images.shape
+    model = SmallClassifier(channels, size, num_classes)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    x_all = F.pad(torch.from_numpy(to_unit_range(images)), (1, 1, 1, 1), value=-1.0)
+    y_all = torch.tensor(labels)
+    for _ in range(steps):
+        index = torch.randint(len(x_all), (batch,))
+        dy, dx = torch.randint(3, (2,)).tolist()
+        x = x_all[index, :, dy : dy + size, dx : dx + size]
+        F.cross_entropy(model(x)[1], y_all[index]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+    return model.eval()
+
+
+@torch.inference_mode()
+def accuracy(model: SmallClassifier, images: np.ndarray, labels: np.ndarray) -> float:
+    """Share of uint8 images [N, C, H, W] assigned to their label."""
+    logits = model(torch.from_numpy(to_unit_range(images)))[1]
+    return (logits.argmax(1) == torch.tensor(labels)).float().mean().item()
+
+
+def save(path: str | Path, model: SmallClassifier) -> None:
+    """Writes the classifier's weights as safetensors."""
+    with atomic(path) as temporary:
+        save_file(model.state_dict(), temporary)
+
+
+def load(path: str | Path) -> SmallClassifier:
+    """A classifier in evaluation mode, its sizes read off its weights."""
+    weights = load_file(path)
+    size = 2 * int((weights["body.8.weight"].shape[1] // 64) ** 0.5)
+    model = SmallClassifier(weights["body.0.weight"].shape[1], size, len(weights["out.bias"]))
+    model.load_state_dict(weights)
+    return model.eval()

@@ -1,0 +1,43 @@
+"""Distances between sets of images: Frechet in a feature space, nearest neighbour in pixels."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_fidelity.metric_fid import (
+    KEY_METRIC_FID,
+    fid_features_to_statistics,
+    fid_statistics_to_metric,
+)
+
+from duodiff.data.store import to_unit_range
+
+
+def frechet_distance(features_1: Tensor, features_2: Tensor) -> float:
+    """Frechet distance between Gaussians fitted to features float64 [N, D] (torch-fidelity's).
+
+    To be called FID only on Inception-v3 features. Raises ValueError for fewer than D + 1 samples,
+    whose covariance is singular.
+    """
+    for features in (features_1, features_2):
+        samples, dim = features.shape
+        if samples <= dim:
+            raise ValueError(f"Frechet distance: {samples} samples for {dim} features are too few")
+    statistics = (fid_features_to_statistics(f) for f in (features_1, features_2))
+    return fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]
+
+
+def random_halves_distance(features: Tensor, repeats: int, seed: int) -> np.ndarray:
+    """Frechet distances [repeats] between random disjoint halves of one set of real features [N, D]."""
+    generator = torch.Generator().manual_seed(seed)
+    half = len(features) // 2
+    found = []
+    for _ in range(repeats):
+        order = torch.randperm(len(features), generator=generator)
+        found.append(frechet_distance(features[order[:half]], features[order[half:]]))
+    return np.array(found)
+
+
+def nearest_distances(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Root-mean-square pixel distance, range [0, 2], of each uint8 image [N, C, H, W] to its nearest other."""
+    a, b = (torch.from_numpy(to_unit_range(x)).flatten(1) for x in (images, others))
+    return (torch.cdist(a, b).min(1).values / a.shape[1] ** 0.5).numpy()

@@ -1,0 +1,128 @@
+"""Wall time of methods measured side by side in one process."""
+
+import time
+from collections.abc import Callable, Hashable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from duodiff import samplers
+from duodiff.backbones import single
+from duodiff.generation import Cell, Models, build_cell
+from duodiff.metrics.flops import gflops, parameters
+from duodiff.records import Record, device_name
+
+
+def interleaved_seconds(
+    runs: dict[Hashable, Callable[[], None]], repeats: int, device: str = "cpu"
+) -> dict[Hashable, list[float]]:
+    """Seconds of each run, `repeats` times: every round runs all of them, in alternating order.
+
+    Interleaving spreads the machine's slow moments over all runs, so their ratios hold where single
+    times do not. One round before the clock starts warms everything up.
+    """
+    seconds = {name: [] for name in runs}
+    rounds = tqdm(range(repeats + 1), desc="latency", unit="round", disable=None)
+    for round_number in rounds:
+        order = list(runs) if round_number % 2 else list(reversed(runs))
+        for name in order:
+            _synchronise(device)
+            start = time.perf_counter()
+            runs[name]()
+            _synchronise(device)
+            if round_number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def _synchronise(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def measure_cells(
+    paths: dict[str, Path | None],
+    grid: list,
+    batch: int,
+    repeats: int,
+    threads: int,
+    seed: int,
+    device: str,
+    context: dict,
+) -> list[Record]:
+    """Seconds per image of every setting in `grid` ([[sampler, [settings]], ...]), and the networks' cost.
+
+    AdaDiff is measured with the batch that shrinks; the same network with all heads computed and none
+    taken (`adadiff_all_heads`) is what the paper's interpolated time starts from (Appendix A.5). Image
+    decoding and file writing are not in the time, noise is.
+    """
+    torch.set_num_threads(threads)
+    models = Models(**paths, device=device)
+    cells = {}
+    for sampler, settings in grid:
+        for setting in settings:
+            cells[sampler["name"], setting] = build_cell(
+                models, sampler, setting, context["protocol"]
+            )
+        if models.adadiff is not None:
+            cells[sampler["name"], "all_heads"] = _all_heads(models, sampler, context["protocol"])
+    runs = {key: partial(_trajectory, models, cell, batch, seed) for key, cell in cells.items()}
+    seconds = interleaved_seconds(runs, repeats, device)
+
+    common = {
+        "experiment": context["experiment"],
+        "protocol": context["protocol"],
+        "device": f"{device_name(device)}, {threads} thread{'s' * (threads > 1)}",
+        "checkpoint_sha256": models.sha256,
+        "compute_batch": batch,
+    }
+    seeds = {"train_seed": context["train_seed"], "sample_seed": seed}
+    found = []
+    for (name, setting), cell in cells.items():
+        taken = np.array(seconds[name, setting]) / batch
+        found.append(
+            Record(
+                "seconds_per_image",
+                float(np.median(taken)),
+                "s",
+                batch,
+                method=cell.method,
+                parameters=cell.parameters,
+                sampler=name,
+                steps=next(s["steps"] for s, _ in grid if s["name"] == name),
+                nfe=len(cell.steps),
+                seeds=seeds,
+                interval=[float(taken.min()), float(taken.max())],
+                interval_covers=f"minimum and maximum of {repeats} interleaved rounds",
+                **common,
+            )
+        )
+    for method, model in (("full", models.full), ("shallow", models.shallow)):
+        cost = {"seeds": {"train_seed": context["train_seed"]}, "method": method, "n": 1, **common}
+        found.append(Record("gflops_per_call", gflops(model.net), unit="GFLOP", **cost))
+        found.append(Record("parameters", parameters(model.net), unit="1", **cost))
+    return found
+
+
+def _all_heads(models: Models, sampler: dict, protocol: str) -> Cell:
+    cell = build_cell(models, sampler, "t_s=0", protocol)
+    early_exit = models.early_exit(0.0, simulate=True)
+    return Cell("adadiff_all_heads", {}, single(early_exit), cell.steps, early_exit)
+
+
+def _trajectory(models: Models, cell: Cell, batch: int, seed: int) -> None:
+    samplers.sample(
+        cell.schedule,
+        cell.steps,
+        models.shape,
+        0,
+        batch,
+        seed,
+        models.num_classes,
+        models.device,
+    )
+    if cell.early_exit is not None:
+        cell.early_exit.exits.clear()

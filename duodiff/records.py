@@ -1,0 +1,85 @@
+"""Measurement records: one JSON object a number, with everything needed to say what it means (no torch)."""
+
+import platform
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pandas as pd
+
+from duodiff.files import read_json, write_json
+
+_LIBRARIES = ("duodiff", "torch", "numpy", "torch-fidelity", "scikit-learn")
+
+
+def library_versions() -> dict[str, str]:
+    """Installed versions of the libraries that decide a number, and Python's."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_name() -> str:
+    """The processor's model name as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def device_name(device: str) -> str:
+    """The name of the processor or GPU behind a torch device."""
+    if device == "cpu":
+        return cpu_name()
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
+@dataclass
+class Record:
+    """One measurement. `interval` is [low, high] and `interval_covers` says of what; None where not measured.
+
+    `parameters` holds t_s or theta (and the quantile theta came from); `nfe` counts network calls per
+    image; `seeds` names the training and the sampling seeds.
+    """
+
+    metric: str
+    value: float
+    unit: str
+    n: int
+    experiment: str
+    protocol: str
+    method: str
+    parameters: dict = field(default_factory=dict)
+    sampler: str | None = None
+    steps: int | None = None
+    nfe: int | None = None
+    seeds: dict = field(default_factory=dict)
+    interval: list | None = None
+    interval_covers: str | None = None
+    dtype: str = "float32"
+    compute_batch: int | None = None
+    device: str | None = None
+    libraries: dict = field(default_factory=library_versions)
+    checkpoint_sha256: dict = field(default_factory=dict)
+    reference_sha256: str | None = None
+    extractor: str | None = None
+
+
+def write(path: str | Path, records: Iterable[Record]) -> None:
+    """Writes the records as one JSON list; a value that is not finite is refused (ValueError)."""
+    write_json(path, [asdict(record) for record in records])
+
+
+def load(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """All records of `paths` as a table, one row a record; `parameters` and `seeds` also as columns."""
+    rows = [row for path in paths for row in read_json(path)]
+    return pd.DataFrame([row | row["parameters"] | row["seeds"] for row in rows])

@@ -1,0 +1,125 @@
+"""Samplers as lists of precomputed steps, and the one loop that runs them.
+
+Every update of DDPM and DDIM is linear, x_s = a x_t + b eps + c z, so a sampler is a list of
+`Step` with its three coefficients computed once in float64, and is independent of any network.
+Notation: ab = alphas_cumprod (alpha-bar), s = the next timestep, ab_s = 1 where s is x_0 itself.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from duodiff import noise
+from duodiff.backbones import SwitchSchedule
+from duodiff.schedules import NoiseSchedule, timesteps
+
+
+@dataclass(frozen=True)
+class Step:
+    """One update x_s = x_coef x_t + eps_coef eps(x_t, t) + noise_coef z_t."""
+
+    t: int
+    x_coef: float
+    eps_coef: float
+    noise_coef: float
+
+
+def _transitions(schedule: NoiseSchedule, ts: Sequence[int], final_step: bool):
+    """(t, ab_t, ab_s) along the descending timesteps `ts`, then down to x_0 if `final_step`."""
+    ab = schedule.alphas_cumprod
+    for t, s in zip(ts[:-1], ts[1:], strict=True):
+        yield int(t), ab[t], ab[s]
+    if final_step:
+        yield int(ts[-1]), ab[ts[-1]], 1.0
+
+
+def ddpm(schedule: NoiseSchedule, n: int) -> list[Step]:
+    """Ancestral sampling on n timesteps: posterior variance beta-tilde, x_0 not clipped, no last noise.
+
+    For n < T the chain is respaced: alpha = ab_t / ab_s; it equals `ddim` at eta = 1.
+    """
+    steps = []
+    for t, ab_t, ab_s in _transitions(schedule, timesteps(n), final_step=True):
+        alpha = ab_t / ab_s
+        # x_s = (x_t - (1 - alpha) / sqrt(1 - ab_t) eps) / sqrt(alpha) + sqrt(beta_tilde) z
+        beta_tilde = (1 - ab_s) / (1 - ab_t) * (1 - alpha)
+        eps_coef = -(1 - alpha) / ((1 - ab_t) * alpha) ** 0.5
+        steps.append(Step(t, alpha**-0.5, eps_coef, beta_tilde**0.5))
+    return steps
+
+
+def ddim(
+    schedule: NoiseSchedule, n: int, eta: float = 0.0, final_step: bool = True
+) -> list[Step]:
+    """DDIM (Song et al. 2021, Eq. 12) on n timesteps with stochasticity eta.
+
+    `final_step` denoises from t = 0 to x_0 (n network calls); the released code stops at t = 0
+    (n - 1 calls).
+    """
+    steps = []
+    for t, ab_t, ab_s in _transitions(schedule, timesteps(n), final_step):
+        sigma = eta * ((1 - ab_s) / (1 - ab_t) * (1 - ab_t / ab_s)) ** 0.5
+        # x_s = sqrt(ab_s) x_0 + sqrt(1 - ab_s - sigma^2) eps + sigma z,
+        # with x_0 = (x_t - sqrt(1 - ab_t) eps) / sqrt(ab_t)
+        x_coef = (ab_s / ab_t) ** 0.5
+        eps_coef = (1 - ab_s - sigma**2) ** 0.5 - x_coef * (1 - ab_t) ** 0.5
+        steps.append(Step(t, x_coef, eps_coef, sigma))
+    return steps
+
+
+def integrate(
+    schedule: SwitchSchedule,
+    steps: Sequence[Step],
+    x: Tensor,
+    y: Tensor | None,
+    step_noise: Callable[[int], Tensor],
+    on_step: Callable[[int], None] | None = None,
+) -> Tensor:
+    """x_0 (unclipped), like x [B, C, H, W]: the one sampling loop, for every method and sampler.
+
+    x is x_T; `step_noise(t)` gives z_t, like x; `on_step(t)` is called after each step. The switch
+    is decided before the step.
+    """
+    for step in steps:
+        t = torch.full((len(x),), step.t, device=x.device)
+        eps = schedule.at(step.t)(x, t, y)
+        x = torch.add(step.x_coef * x, eps, alpha=step.eps_coef)
+        if step.noise_coef:
+            x = torch.add(x, step_noise(step.t), alpha=step.noise_coef)
+        if on_step is not None:
+            on_step(step.t)
+    return x
+
+
+@torch.inference_mode()
+def sample(
+    schedule: SwitchSchedule,
+    steps: Sequence[Step],
+    shape: tuple[int, int, int],
+    start: int,
+    count: int,
+    seed: int,
+    num_classes: int = -1,
+    device: str | torch.device = "cpu",
+    on_step: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Images [count, C, H, W] (float32, unclipped) and labels [count] of the global indices from `start`.
+
+    Noise and labels are functions of (seed, global image index, t) alone (see `duodiff.noise`).
+    """
+
+    def image_noise(stream: int) -> Tensor:
+        return noise.image_noise(seed, stream, start, count, shape).to(device)
+
+    y = None
+    if num_classes > 0:
+        y = noise.balanced_labels(start, count, num_classes).to(device)
+    x = integrate(schedule, steps, image_noise(noise.INITIAL), y, image_noise, on_step)
+    return x, y
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Images in [-1, 1] quantised once: clamp, round, uint8 (the same numbers a PNG holds)."""
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -1,0 +1,94 @@
+"""Noise schedules, time conventions and timestep spacings (no torch: float64 numpy throughout).
+
+Notation: ``t`` is 0-based, t = T-1 is the noisiest; ``alphas_cumprod[t]`` is the paper's
+alpha-bar_t (Eq. 1), ``betas[t]`` the variance of one forward step, ``betas_tilde[t]`` the
+variance of the posterior q(x_{t-1} | x_t, x_0).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+T = 1000
+"""Number of diffusion timesteps, in the paper and in every published U-ViT checkpoint."""
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """A discrete noise schedule; ``alphas_cumprod`` is float64 [T], strictly decreasing in (0, 1)."""
+
+    name: str
+    alphas_cumprod: np.ndarray
+
+    @property
+    def betas(self) -> np.ndarray:
+        """Forward variances beta_t, float64 [T]."""
+        return 1.0 - self.alphas_cumprod / self._alphas_cumprod_prev
+
+    @property
+    def betas_tilde(self) -> np.ndarray:
+        """Posterior variances beta-tilde_t, float64 [T]; zero at t = 0."""
+        return (1.0 - self._alphas_cumprod_prev) / (1.0 - self.alphas_cumprod) * self.betas
+
+    @property
+    def _alphas_cumprod_prev(self) -> np.ndarray:
+        return np.concatenate([[1.0], self.alphas_cumprod[:-1]])
+
+
+def _linear() -> np.ndarray:
+    return np.cumprod(1.0 - np.linspace(1e-4, 0.02, T))
+
+
+def _sd() -> np.ndarray:
+    return np.cumprod(1.0 - np.linspace(0.00085**0.5, 0.0120**0.5, T) ** 2)
+
+
+def _vpsde() -> np.ndarray:
+    time = np.arange(1, T + 1) / T
+    return np.exp(-(0.1 * time + 19.9 * time**2 / 2))
+
+
+_SCHEDULES = {"linear": _linear, "sd": _sd, "vpsde": _vpsde}
+
+
+def noise_schedule(name: str) -> NoiseSchedule:
+    """The schedule called `name`.
+
+    ``linear``: betas from 1e-4 to 0.02 (DDPM; the paper's Table 4). ``sd``: squared linspace of
+    square roots, which the official ImageNet-256 latent weights were trained with. ``vpsde``: the
+    continuous VP SDE (beta 0.1..20) at (t+1)/1000, which the official pixel-space weights saw.
+    Raises ValueError for any other name.
+    """
+    if name not in _SCHEDULES:
+        raise ValueError(f"schedule: {name!r} is unknown; accepted: {', '.join(_SCHEDULES)}")
+    return NoiseSchedule(name, _SCHEDULES[name]())
+
+
+_TIME_INPUTS = {
+    "t": lambda t: t,
+    "t/1000": lambda t: t / 1000,
+    "t+1": lambda t: t + 1,
+    "999(t+1)/1000": lambda t: 999 * (t + 1) / 1000,
+}
+
+
+def time_input(convention: str, t):
+    """What a network trained under `convention` is fed for the 0-based `t` (tensor, array or number).
+
+    Raises ValueError for an unknown convention.
+    """
+    if convention not in _TIME_INPUTS:
+        raise ValueError(
+            f"time_input: {convention!r} is unknown; accepted: {', '.join(_TIME_INPUTS)}"
+        )
+    return _TIME_INPUTS[convention](t)
+
+
+def timesteps(n: int) -> np.ndarray:
+    """`n` timesteps from T-1 down to 0, int64 [n]: linspace(0, T-1, n) truncated, reversed.
+
+    n = T gives every timestep. Raises ValueError unless 2 <= n <= T.
+    """
+    if not 2 <= n <= T:
+        raise ValueError(f"steps: found {n}; accepted: 2 to {T}")
+    return np.linspace(0, T - 1, n).astype(np.int64)[::-1].copy()

@@ -1,0 +1,65 @@
+# Distances of all samples, and the time per image; both as JSON records.
+
+
+rule evaluate_samples:
+    input:
+        samples=samples,
+        data=rules.pack_dataset.output.manifest,
+        classifier=rules.train_classifier.output.weights,
+        code=code("evaluate_samples"),
+    output:
+        records=f"{STUDY}/records/evaluate_samples.json",
+    log:
+        f"{LOG}/evaluate_samples.log",
+    benchmark:
+        f"{BENCHMARK}/evaluate_samples.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: config["threads"]
+    resources:
+        gpu=GPU,
+        mem_mb=2000,
+        runtime=60,
+    params:
+        metric=option("metric", "name"),
+        protocol=option("protocol"),
+    shell:
+        "python workflow_scripts/evaluate_samples.py --samples {input.samples}"
+        " --data {input.data} --classifier {input.classifier} --metric {params.metric}"
+        " --experiment {wildcards.experiment} --protocol {params.protocol}"
+        " --out {output.records} --log {log}"
+
+
+rule measure_latency:
+    input:
+        unpack(study_models),
+        code=code("measure_latency"),
+    output:
+        records=f"{STUDY}/records/measure_latency.json",
+    log:
+        f"{LOG}/measure_latency.log",
+    benchmark:
+        f"{BENCHMARK}/measure_latency.tsv"
+    conda:
+        "../envs/environment.yaml"
+    # All cores, so that nothing runs beside it; it computes with `threads` of the configuration.
+    threads: workflow.cores or config["threads"]
+    resources:
+        gpu=GPU,
+        mem_mb=2000,
+        runtime=60,
+    params:
+        models=lambda wc, input: model_arguments(input),
+        protocol=option("protocol"),
+        grid=latency_grid,
+        batch=option("latency", "batch"),
+        repeats=option("latency", "repeats"),
+        seed=option("sampling", "seed"),
+        threads=config["threads"],
+        device=config["device"],
+    shell:
+        "python workflow_scripts/measure_latency.py {params.models}"
+        " --experiment {wildcards.experiment} --protocol {params.protocol}"
+        " --grid {params.grid:q} --batch {params.batch} --repeats {params.repeats}"
+        " --threads {params.threads} --train-seed {wildcards.train_seed} --seed {params.seed}"
+        " --device {params.device} --out {output.records} --log {log}"

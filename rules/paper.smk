@@ -1,0 +1,248 @@
+# The paper's items, from records and small tables alone: no model, no GPU.
+
+STUDIES = json.dumps(
+    {
+        name: {"title": chosen["title"], "paper_dataset": chosen["paper_dataset"]}
+        for name, chosen in EXPERIMENTS.items()
+    }
+)
+RECORDS = studies(rules.evaluate_samples.output.records) + studies(
+    rules.measure_latency.output.records
+)
+CURVES = [
+    curve
+    for model, method in (("full", None), ("shallow", "duodiff"), ("heads", "adadiff"))
+    for curve in studies(f"{STUDY}/{model}/curve.csv", method)
+]
+
+
+rule make_table1:
+    input:
+        records=RECORDS,
+        paper="report/paper/table1.csv",
+        code=code("make_table1"),
+    output:
+        multiext("results/tables/table1", ".csv", ".md"),
+        html=report(
+            "results/tables/table1.html",
+            caption="../report/table1.rst",
+            category="Tables",
+            labels={"item": "Table 1", "shows": "DDIM"},
+        ),
+    log:
+        "logs/make_table1.log",
+    benchmark:
+        "benchmarks/make_table1.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        studies=STUDIES,
+    shell:
+        "python workflow_scripts/make_table1.py --records {input.records} --paper {input.paper}"
+        " --studies {params.studies:q} --out {output} --log {log}"
+
+
+rule make_table2:
+    input:
+        records=RECORDS,
+        paper="report/paper/table2.csv",
+        code=code("make_table2"),
+    output:
+        multiext("results/tables/table2", ".csv", ".md"),
+        html=report(
+            "results/tables/table2.html",
+            caption="../report/table2.rst",
+            category="Tables",
+            labels={"item": "Table 2", "shows": "all methods, DDPM"},
+        ),
+    log:
+        "logs/make_table2.log",
+    benchmark:
+        "benchmarks/make_table2.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        studies=STUDIES,
+    shell:
+        "python workflow_scripts/make_table2.py --records {input.records} --paper {input.paper}"
+        " --studies {params.studies:q} --out {output} --log {log}"
+
+
+rule plot_figure1:
+    input:
+        profiles=studies(rules.profile_exits.output.exits, "adadiff"),
+        code=code("plot_figure1"),
+    output:
+        png="results/figures/figure1.png",
+        svg=report(
+            "results/figures/figure1.svg",
+            caption="../report/figure1.rst",
+            category="Figures",
+            labels={"item": "Figure 1", "shows": "exit layers over t"},
+        ),
+        data="results/figures/figure1.csv",
+    log:
+        "logs/plot_figure1.log",
+    benchmark:
+        "benchmarks/plot_figure1.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        studies=STUDIES,
+    shell:
+        "python workflow_scripts/plot_figure1.py --profiles {input.profiles}"
+        " --studies {params.studies:q} --data {output.data}"
+        " --out {output.png} {output.svg} --log {log}"
+
+
+rule plot_figure4:
+    input:
+        records=RECORDS,
+        paper="report/paper/table2.csv",
+        code=code("plot_figure4"),
+    output:
+        png="results/figures/figure4.png",
+        svg=report(
+            "results/figures/figure4.svg",
+            caption="../report/figure4.rst",
+            category="Figures",
+            labels={"item": "Figure 4", "shows": "distance against time"},
+        ),
+        data="results/figures/figure4.csv",
+    log:
+        "logs/plot_figure4.log",
+    benchmark:
+        "benchmarks/plot_figure4.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        studies=STUDIES,
+    shell:
+        "python workflow_scripts/plot_figure4.py --records {input.records} --paper {input.paper}"
+        " --studies {params.studies:q} --data {output.data}"
+        " --out {output.png} {output.svg} --log {log}"
+
+
+rule plot_figure5:
+    input:
+        samples=figure5_samples(),
+        code=code("plot_figure5"),
+    output:
+        png="results/figures/figure5.png",
+        svg=report(
+            "results/figures/figure5.svg",
+            caption="../report/figure5.rst",
+            category="Figures",
+            labels={"item": "Figure 5", "shows": "the same noise, rising theta and t_s"},
+        ),
+        data="results/figures/figure5.csv",
+    log:
+        "logs/plot_figure5.log",
+    benchmark:
+        "benchmarks/plot_figure5.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        studies=STUDIES,
+    shell:
+        "python workflow_scripts/plot_figure5.py --samples {input.samples}"
+        " --studies {params.studies:q} --data {output.data}"
+        " --out {output.png} {output.svg} --log {log}"
+
+
+rule plot_training:
+    input:
+        curves=CURVES,
+        code=code("plot_training"),
+    output:
+        png="results/figures/training.png",
+        svg=report(
+            "results/figures/training.svg",
+            caption="../report/training.rst",
+            category="Checks",
+            labels={"item": "Training", "shows": "loss curves"},
+        ),
+        data="results/figures/training.csv",
+    log:
+        "logs/plot_training.log",
+    benchmark:
+        "benchmarks/plot_training.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        studies=STUDIES,
+    shell:
+        "python workflow_scripts/plot_training.py --curves {input.curves}"
+        " --studies {params.studies:q} --data {output.data}"
+        " --out {output.png} {output.svg} --log {log}"
+
+
+rule plot_denoising:
+    input:
+        losses=studies(rules.profile_denoising.output.losses, "adadiff"),
+        code=code("plot_denoising"),
+    output:
+        png="results/figures/denoising.png",
+        svg=report(
+            "results/figures/denoising.svg",
+            caption="../report/denoising.rst",
+            category="Checks",
+            labels={"item": "Denoising", "shows": "held-out loss over t"},
+        ),
+        data="results/figures/denoising.csv",
+    log:
+        "logs/plot_denoising.log",
+    benchmark:
+        "benchmarks/plot_denoising.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        studies=STUDIES,
+    shell:
+        "python workflow_scripts/plot_denoising.py --losses {input.losses}"
+        " --studies {params.studies:q} --data {output.data}"
+        " --out {output.png} {output.svg} --log {log}"
+
+
+rule summarise:
+    input:
+        records=RECORDS,
+        curves=CURVES,
+        code=code("summarise"),
+    output:
+        text="results/summary.txt",
+    log:
+        "logs/summarise.log",
+    benchmark:
+        "benchmarks/summarise.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        studies=STUDIES,
+    shell:
+        "python workflow_scripts/summarise.py --records {input.records} --curves {input.curves}"
+        " --studies {params.studies:q} --out {output.text} --log {log}"

@@ -1,0 +1,53 @@
+# What happens at each timestep: held-out losses and uncertainties, and the exit layers of the samples.
+
+
+rule profile_denoising:
+    input:
+        unpack(
+            lambda wc: {k: v for k, v in study_models(wc).items() if k != "quantiles"}
+        ),
+        data=rules.pack_dataset.output.manifest,
+        code=code("profile_denoising"),
+    output:
+        losses=f"{STUDY}/profile/denoising.csv",
+        quantiles=f"{STUDY}/profile/quantiles.json",
+    log:
+        f"{LOG}/profile_denoising.log",
+    benchmark:
+        f"{BENCHMARK}/profile_denoising.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: config["threads"]
+    priority: 10
+    resources:
+        gpu=GPU,
+        mem_mb=2000,
+        runtime=30,
+    params:
+        timesteps=option("profile", "timesteps"),
+        models=lambda wc, input: model_arguments(input),
+        device=config["device"],
+    shell:
+        "python workflow_scripts/profile_denoising.py --data {input.data} {params.models}"
+        " --timesteps {params.timesteps} --seed {wildcards.train_seed} --device {params.device}"
+        " --losses {output.losses} --quantiles {output.quantiles} --log {log}"
+
+
+rule profile_exits:
+    input:
+        samples=lambda wc: samples(wc, "adadiff"),
+        code=code("profile_exits"),
+    output:
+        exits=f"{STUDY}/profile/exits.csv",
+    log:
+        f"{LOG}/profile_exits.log",
+    benchmark:
+        f"{BENCHMARK}/profile_exits.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python workflow_scripts/profile_exits.py --samples {input.samples}"
+        " --out {output.exits} --log {log}"

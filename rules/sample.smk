@@ -1,0 +1,37 @@
+# The grid: sampler x method x setting x seed, one cell a job.
+
+CELL = "{sampler}/{method}/{setting}/seed{seed}"
+
+
+rule sample_images:
+    input:
+        unpack(cell_models),
+        code=code("sample_images"),
+    output:
+        manifest=f"{STUDY}/samples/{CELL}/manifest.json",
+        images=f"{STUDY}/samples/{CELL}/images.npy",
+        labels=f"{STUDY}/samples/{CELL}/labels.npy",
+    log:
+        f"{LOG}/sample_images/{CELL}.log",
+    benchmark:
+        f"{BENCHMARK}/sample_images/{CELL}.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: config["threads"]
+    resources:
+        gpu=GPU,
+        mem_mb=2000,
+        runtime=60,
+    params:
+        models=lambda wc, input: model_arguments(input),
+        protocol=option("protocol"),
+        sampler=lambda wc: json.dumps(study.sampler_options(experiment(wc), wc.sampler)),
+        images=option("sampling", "images"),
+        batch=option("sampling", "batch"),
+        device=config["device"],
+    shell:
+        "python workflow_scripts/sample_images.py {params.models}"
+        " --experiment {wildcards.experiment} --protocol {params.protocol}"
+        " --sampler {params.sampler:q} --setting {wildcards.setting} --images {params.images}"
+        " --batch {params.batch} --train-seed {wildcards.train_seed} --seed {wildcards.seed}"
+        " --device {params.device} --out {output.manifest} --log {log}"

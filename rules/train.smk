@@ -1,0 +1,94 @@
+# The full and the shallow backbone, independently (Section 3), and AdaDiff's heads on the full one
+# (Appendix A); the classifier whose features measure distances.
+
+
+rule train_backbone:
+    input:
+        data=rules.pack_dataset.output.manifest,
+        code=code("train_backbone"),
+    output:
+        manifest=f"{STUDY}/{{backbone}}/manifest.json",
+        weights=f"{STUDY}/{{backbone}}/model.safetensors",
+        curve=f"{STUDY}/{{backbone}}/curve.csv",
+    log:
+        f"{LOG}/train_backbone/{{backbone}}.log",
+    benchmark:
+        f"{BENCHMARK}/train_backbone/{{backbone}}.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: config["threads"]
+    priority: 10
+    resources:
+        gpu=GPU,
+        mem_mb=2000,
+        runtime=60,
+    params:
+        architecture=lambda wc: json.dumps(
+            study.backbone_architecture(experiment(wc), wc.backbone)
+        ),
+        schedule=option("schedule"),
+        time_input=option("time_input"),
+        training=option("backbone_training"),
+        device=config["device"],
+    shell:
+        "python workflow_scripts/train_backbone.py --data {input.data}"
+        " --architecture {params.architecture:q} --schedule {params.schedule}"
+        " --time-input {params.time_input:q} --training {params.training:q}"
+        " --seed {wildcards.train_seed} --device {params.device}"
+        " --out {output.manifest} --log {log}"
+
+
+rule train_heads:
+    input:
+        data=rules.pack_dataset.output.manifest,
+        full=f"{STUDY}/full/manifest.json",
+        code=code("train_heads"),
+    output:
+        manifest=f"{STUDY}/heads/manifest.json",
+        weights=f"{STUDY}/heads/model.safetensors",
+        curve=f"{STUDY}/heads/curve.csv",
+    log:
+        f"{LOG}/train_heads.log",
+    benchmark:
+        f"{BENCHMARK}/train_heads.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: config["threads"]
+    priority: 10
+    resources:
+        gpu=GPU,
+        mem_mb=2000,
+        runtime=60,
+    params:
+        training=option("heads_training"),
+        protocol=option("protocol"),
+        device=config["device"],
+    shell:
+        "python workflow_scripts/train_heads.py --data {input.data} --backbone {input.full}"
+        " --training {params.training:q} --protocol {params.protocol}"
+        " --seed {wildcards.train_seed} --device {params.device}"
+        " --out {output.manifest} --log {log}"
+
+
+rule train_classifier:
+    input:
+        data=rules.pack_dataset.output.manifest,
+        code=code("train_classifier"),
+    output:
+        weights="results/{experiment}/classifier/model.safetensors",
+    log:
+        "logs/{experiment}/train_classifier.log",
+    benchmark:
+        "benchmarks/{experiment}/train_classifier.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        steps=option("metric", "classifier", "steps"),
+        batch=option("metric", "classifier", "batch"),
+    shell:
+        "python workflow_scripts/train_classifier.py --data {input.data} --steps {params.steps}"
+        " --batch {params.batch} --out {output.weights} --log {log}"

@@ -1,0 +1,43 @@
+from pathlib import Path
+
+from duodiff import job, records
+from duodiff.metrics.latency import measure_cells
+
+
+def measure_latency(
+    experiment: str,
+    protocol: str,
+    full: Path,
+    shallow: Path,
+    grid: dict,
+    batch: int,
+    repeats: int,
+    threads: int,
+    train_seed: int,
+    seed: int,
+    device: str,
+    out: Path,
+    heads: Path | None = None,
+    quantiles: Path | None = None,
+) -> str:
+    """Time every setting of the grid side by side in this process; writes records to --out.
+
+    --grid is JSON: a list of [sampler, [settings]] pairs, the sampler as in sample_images.py. Give the
+    job the machine to itself.
+    """
+    found = measure_cells(
+        {"full": full, "shallow": shallow, "heads": heads, "quantiles": quantiles},
+        grid,
+        batch,
+        repeats,
+        threads,
+        seed,
+        device,
+        {"experiment": experiment, "protocol": protocol, "train_seed": train_seed},
+    )
+    records.write(out, found)
+    return f"{len(found)} records"
+
+
+if __name__ == "__main__":
+    job.run(measure_latency)

@@ -1,0 +1,20 @@
+from pathlib import Path
+
+from duodiff import job
+from duodiff.analysis.figures import trade_off_points
+from duodiff.files import write_csv
+from duodiff.plotting import figures, style
+
+
+def plot_figure4(
+    records: list[Path], paper: Path, studies: dict, data: Path, out: list[Path]
+) -> str:
+    """Draw Figure 4, distance against time per image: ours, and the paper's published points."""
+    points = trade_off_points(records, paper, studies)
+    write_csv(data, points)
+    style.save(figures.trade_off(points), out)
+    return f"{len(points)} points"
+
+
+if __name__ == "__main__":
+    job.run(plot_figure4)

@@ -1,0 +1,44 @@
+from pathlib import Path
+
+from duodiff import job
+from duodiff.generation import write_samples
+
+
+def sample_images(
+    experiment: str,
+    protocol: str,
+    sampler: dict,
+    setting: str,
+    images: int,
+    batch: int,
+    train_seed: int,
+    seed: int,
+    device: str,
+    out: Path,
+    full: Path | None = None,
+    shallow: Path | None = None,
+    heads: Path | None = None,
+    quantiles: Path | None = None,
+) -> str:
+    """Generate the images of one grid cell into the sample store whose manifest is --out.
+
+    --setting is t_s=N (DuoDiff; 0 is the full backbone, 1000 the shallow one), theta=X or theta=qX
+    (AdaDiff). --sampler is JSON: {"name": "ddpm", "steps": 100} or {"name": "ddim", "steps": 50, "eta": 0}.
+    Only the checkpoints the setting uses need to be given.
+    """
+    manifest = write_samples(
+        out,
+        {"full": full, "shallow": shallow, "heads": heads, "quantiles": quantiles},
+        sampler,
+        setting,
+        images,
+        batch,
+        seed,
+        device,
+        {"experiment": experiment, "protocol": protocol, "train_seed": train_seed},
+    )
+    return f"{sampler['name']} {setting} seed {seed}: {manifest['count']} images"
+
+
+if __name__ == "__main__":
+    job.run(sample_images)

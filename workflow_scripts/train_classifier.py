@@ -1,0 +1,20 @@
+from pathlib import Path
+
+from duodiff import job
+from duodiff.data.store import ImageStore
+from duodiff.metrics import classifier
+
+
+def train_classifier(data: Path, steps: int, batch: int, out: Path) -> str:
+    """Train the small classifier whose features measure distances; writes its weights to --out."""
+    store = ImageStore(data)
+    model = classifier.train_classifier(
+        *store.split("train"), store.num_classes, steps, batch, seed=0
+    )
+    classifier.save(out, model)
+    accuracy = classifier.accuracy(model, *store.split("held_out"))
+    return f"held-out accuracy {accuracy:.3f}"
+
+
+if __name__ == "__main__":
+    job.run(train_classifier)

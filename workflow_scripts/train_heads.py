@@ -1,0 +1,19 @@
+from pathlib import Path
+
+from duodiff import job
+from duodiff.training.models import train_heads as train
+
+
+def train_heads(
+    data: Path, backbone: Path, training: dict, protocol: str, seed: int, device: str, out: Path
+) -> str:
+    """Train AdaDiff's heads on a frozen backbone; writes model.safetensors and curve.csv beside --out.
+
+    --data and --backbone are manifests, --training is the JSON of that section of the configuration.
+    """
+    curve = train(data, backbone, training, protocol, seed, device, out)
+    return f"{training['steps']} steps, held-out loss {curve[-1]['held_out_loss']:.4f}"
+
+
+if __name__ == "__main__":
+    job.run(train_heads)
