@@ -32,9 +32,7 @@ class EarlyExit:
     every layer and selects (Appendix A.5) instead of shrinking the batch.
     """
 
-    def __init__(
-        self, model: AdaDiff, theta: float, time_input: str = "t", simulate: bool = False
-    ):
+    def __init__(self, model: AdaDiff, theta: float, time_input: str = "t", simulate: bool = False):
         if not 0 <= theta <= 1:
             raise ValueError(f"theta: found {theta}; accepted: 0 to 1")
         self.model, self.theta, self.time_input = model, theta, time_input

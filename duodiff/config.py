@@ -22,7 +22,7 @@ def validate(config: dict) -> None:
     schema = yaml.safe_load(SCHEMA.read_text())
     validator = jsonschema.Draft202012Validator(schema)
     errors = sorted(validator.iter_errors(config), key=lambda e: list(map(str, e.absolute_path)))
-    problems = [_explain(jsonschema.exceptions.best_match([error])) for error in errors]
+    problems = [_explain(error) for error in errors]
     if not problems:
         for name, experiment in config["experiments"].items():
             problems += [f"experiments.{name}.{problem}" for problem in _conflicts(experiment)]
@@ -52,7 +52,10 @@ def _conflicts(experiment: dict) -> Iterator[str]:
     for divisor, whole in (("patch_size", "img_size"), ("num_heads", "embed_dim")):
         if net[whole] % net[divisor]:
             yield f"backbone.{divisor}: found {net[divisor]}; it must divide {whole} {net[whole]}"
-    for key, depth in (("backbone.depth", net["depth"]), ("shallow_depth", experiment["shallow_depth"])):
+    for key, depth in (
+        ("backbone.depth", net["depth"]),
+        ("shallow_depth", experiment["shallow_depth"]),
+    ):
         if depth % 2 == 0:
             yield f"{key}: found {depth}; accepted: an odd number of blocks"
     if experiment["shallow_depth"] >= net["depth"]:
@@ -96,7 +99,7 @@ def grid_points(experiment: dict) -> list[GridPoint]:
     points = []
     for sampler, grid in experiment["grid"].items():
         seeds = {experiment["sampling"]["seed"]: grid}
-        seeds |= {seed: grid["spread"] for seed in grid["spread"]["seeds"]}
+        seeds |= dict.fromkeys(grid["spread"]["seeds"], grid["spread"])
         for seed, lists in seeds.items():
             points += [GridPoint(sampler, *setting, seed) for setting in settings(lists)]
     return points

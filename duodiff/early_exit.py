@@ -31,9 +31,7 @@ class OutputHead(nn.Module):
         self.final_layer = (
             nn.Conv2d(uvit.in_chans, uvit.in_chans, 3, padding=1) if uvit.conv else nn.Identity()
         )
-        self.load_state_dict(
-            {k: v for k, v in uvit.state_dict().items() if k in self.state_dict()}
-        )
+        self.load_state_dict({k: v for k, v in uvit.state_dict().items() if k in self.state_dict()})
 
     def forward(self, tokens: Tensor, uvit: UViT) -> Tensor:  # [B, L, D] -> [B, C, H, W]
         return self.final_layer(uvit.unpatchify(self.decoder_pred(self.norm(tokens))))

@@ -7,6 +7,7 @@ Notation: ab = alphas_cumprod (alpha-bar), s = the next timestep, ab_s = 1 where
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ class Step:
 def _transitions(schedule: NoiseSchedule, ts: Sequence[int], final_step: bool):
     """(t, ab_t, ab_s) along the descending timesteps `ts`, then down to x_0 if `final_step`."""
     ab = schedule.alphas_cumprod
-    for t, s in zip(ts[:-1], ts[1:], strict=True):
+    for t, s in pairwise(ts):
         yield int(t), ab[t], ab[s]
     if final_step:
         yield int(ts[-1]), ab[ts[-1]], 1.0
@@ -50,9 +51,7 @@ def ddpm(schedule: NoiseSchedule, n: int) -> list[Step]:
     return steps
 
 
-def ddim(
-    schedule: NoiseSchedule, n: int, eta: float = 0.0, final_step: bool = True
-) -> list[Step]:
+def ddim(schedule: NoiseSchedule, n: int, eta: float = 0.0, final_step: bool = True) -> list[Step]:
     """DDIM (Song et al. 2021, Eq. 12) on n timesteps with stochasticity eta.
 
     `final_step` denoises from t = 0 to x_0 (n network calls); the released code stops at t = 0

@@ -189,7 +189,9 @@ class UViT(nn.Module):
     def _check_input(self, x: Tensor, y: Tensor | None) -> None:
         expected = (self.in_chans, self.img_size, self.img_size)
         if tuple(x.shape[1:]) != expected:
-            raise ValueError(f"x: found shape {tuple(x.shape)}; accepted: [B, C, H, W] = {expected}")
+            raise ValueError(
+                f"x: found shape {tuple(x.shape)}; accepted: [B, C, H, W] = {expected}"
+            )
         if (y is not None) != (self.num_classes > 0):
             raise ValueError(
                 f"y: {'given' if y is not None else 'missing'} for num_classes={self.num_classes}"

@@ -64,8 +64,13 @@ def code(script):
             continue
         found.append(path)
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("duodiff"):
-                for name in [node.module, *(f"{node.module}.{a.name}" for a in node.names)]:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                "duodiff"
+            ):
+                for name in [
+                    node.module,
+                    *(f"{node.module}.{a.name}" for a in node.names),
+                ]:
                     imported = ROOT.joinpath(*name.split(".")).with_suffix(".py")
                     if imported.exists():
                         pending.append(imported)
@@ -78,7 +83,11 @@ def cell_models(wc):
     roles = {"full": setting != "t_s=1000", "shallow": setting.startswith("t_s=")}
     roles["shallow"] &= setting != "t_s=0"
     roles["heads"] = setting.startswith("theta=")
-    needed = {role: f"{study_folder}/{role}/manifest.json" for role, used in roles.items() if used}
+    needed = {
+        role: f"{study_folder}/{role}/manifest.json"
+        for role, used in roles.items()
+        if used
+    }
     if setting.startswith("theta=q"):
         needed["quantiles"] = f"{study_folder}/profile/quantiles.json"
     return needed
@@ -87,7 +96,9 @@ def cell_models(wc):
 def study_models(wc):
     """All checkpoints of a study (and the observed uncertainties), as far as its grid uses them."""
     study_folder = STUDY.format(**wc)
-    needed = {role: f"{study_folder}/{role}/manifest.json" for role in ("full", "shallow")}
+    needed = {
+        role: f"{study_folder}/{role}/manifest.json" for role in ("full", "shallow")
+    }
     if study.uses(experiment(wc), "adadiff"):
         needed["heads"] = f"{study_folder}/heads/manifest.json"
         needed["quantiles"] = f"{study_folder}/profile/quantiles.json"

@@ -145,7 +145,10 @@ rule plot_figure5:
             "results/figures/figure5.svg",
             caption="../report/figure5.rst",
             category="Figures",
-            labels={"item": "Figure 5", "shows": "the same noise, rising theta and t_s"},
+            labels={
+                "item": "Figure 5",
+                "shows": "the same noise, rising theta and t_s",
+            },
         ),
         data="results/figures/figure5.csv",
     log:

@@ -15,10 +15,10 @@ rule profile_denoising:
         f"{LOG}/profile_denoising.log",
     benchmark:
         f"{BENCHMARK}/profile_denoising.tsv"
+    priority: 10
     conda:
         "../envs/environment.yaml"
     threads: config["threads"]
-    priority: 10
     resources:
         gpu=GPU,
         mem_mb=2000,

@@ -14,10 +14,10 @@ rule train_backbone:
         f"{LOG}/train_backbone/{{backbone}}.log",
     benchmark:
         f"{BENCHMARK}/train_backbone/{{backbone}}.tsv"
+    priority: 10
     conda:
         "../envs/environment.yaml"
     threads: config["threads"]
-    priority: 10
     resources:
         gpu=GPU,
         mem_mb=2000,
@@ -51,10 +51,10 @@ rule train_heads:
         f"{LOG}/train_heads.log",
     benchmark:
         f"{BENCHMARK}/train_heads.tsv"
+    priority: 10
     conda:
         "../envs/environment.yaml"
     threads: config["threads"]
-    priority: 10
     resources:
         gpu=GPU,
         mem_mb=2000,

@@ -19,9 +19,7 @@ def profile_denoising(
 
     Writes a table (--losses) and the quantiles of all observed uncertainties (--quantiles).
     """
-    return write_profile(
-        data, full, shallow, heads, timesteps, seed, device, losses, quantiles
-    )
+    return write_profile(data, full, shallow, heads, timesteps, seed, device, losses, quantiles)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,11 @@ def _study(table: pd.DataFrame, scale: pd.DataFrame) -> list[str]:
     full = table[table["t_s"] == 0].iloc[0]
     lines = [f"{metric}, n = {n}:"]
     for row in table[table["t_s"].notna()].sort_values("t_s").itertuples():
-        spread = "" if pd.isna(row.spread) else f" (sd {row.spread:.2f} over {row.spread_seeds:.0f} seeds)"
+        spread = (
+            ""
+            if pd.isna(row.spread)
+            else f" (sd {row.spread:.2f} over {row.spread_seeds:.0f} seeds)"
+        )
         lines.append(
             f"  {row.method:8s} t_s = {row.t_s:4.0f}  {row.distance:7.2f}{spread}"
             f"  {1e3 * row.seconds:6.2f} ms  {row.speedup:.2f}x (by FLOPs {row.ideal_speedup:.2f}x)"

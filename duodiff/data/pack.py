@@ -11,14 +11,12 @@ _SOURCES = {"digits": digits.images_and_labels}
 
 
 def pack(source: str, held_out: int, manifest: str | Path) -> dict:
-    """Manifest of the dataset `source` packed into the store at `manifest`, whose last `held_out` images are never trained on.
+    """Manifest of the dataset `source` packed into the store at `manifest`.
 
-    Raises ValueError for an unknown source, or if no image would be left to train on.
+    Its last `held_out` images are never trained on. Raises ValueError for an unknown source, or if no image would be left to train on.
     """
     if source not in _SOURCES:
-        raise ValueError(
-            f"dataset.source: {source!r} is unknown; accepted: {', '.join(_SOURCES)}"
-        )
+        raise ValueError(f"dataset.source: {source!r} is unknown; accepted: {', '.join(_SOURCES)}")
     images, labels, class_names = _SOURCES[source]()
     if not 0 < held_out < len(images):
         raise ValueError(f"dataset.held_out: found {held_out}; accepted: 1 to {len(images) - 1}")

@@ -15,27 +15,28 @@ FEATURES = 64
 
 
 class SmallClassifier(nn.Module):
-    """Classifies small images [B, C, H, W] in [-1, 1]; its 64 penultimate activations are the features."""
+    """Classifies small images [B, C, H, W] in [-1, 1]; its 64 penultimate activations are the features.
+
+    Batch normalisation keeps the features on one scale, so that no few of them dominate a distance.
+    """
 
     def __init__(self, in_chans: int, img_size: int, num_classes: int):
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(in_chans, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(64, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(64 * (img_size // 2) ** 2, FEATURES),
+        self.convs = nn.Sequential(
+            *_conv(in_chans, 32), *_conv(32, 64), nn.MaxPool2d(2), *_conv(64, 64), nn.Flatten()
         )
-        self.out = nn.Linear(FEATURES, num_classes)
+        self.features = nn.Linear(64 * (img_size // 2) ** 2, FEATURES)
+        self.logits = nn.Linear(FEATURES, num_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features [B, 64] and logits [B, num_classes]."""
-        features = self.body(x)
-        return features, self.out(F.relu(features))
+        features = self.features(self.convs(x))
+        return features, self.logits(F.relu(features))
+
+
+def _conv(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
+    conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+    return conv, nn.BatchNorm2d(channels_out), nn.ReLU()
 
 
 def train_classifier(
@@ -76,7 +77,8 @@ def save(path: str | Path, model: SmallClassifier) -> None:
 def load(path: str | Path) -> SmallClassifier:
     """A classifier in evaluation mode, its sizes read off its weights."""
     weights = load_file(path)
-    size = 2 * int((weights["body.8.weight"].shape[1] // 64) ** 0.5)
-    model = SmallClassifier(weights["body.0.weight"].shape[1], size, len(weights["out.bias"]))
+    size = 2 * int((weights["features.weight"].shape[1] // 64) ** 0.5)
+    in_chans, num_classes = weights["convs.0.weight"].shape[1], len(weights["logits.bias"])
+    model = SmallClassifier(in_chans, size, num_classes)
     model.load_state_dict(weights)
     return model.eval()

@@ -95,7 +95,9 @@ def _scale(reference, extract, real, metric, common) -> list[Record]:
     everything = torch.cat([real, extract(held_out)[0]])
     halves = random_halves_distance(everything, _HALVES, seed=0)
     half = len(everything) // 2
-    noise = to_uint8(torch.randn(half, *reference.shape, generator=torch.Generator().manual_seed(0)))
+    noise = to_uint8(
+        torch.randn(half, *reference.shape, generator=torch.Generator().manual_seed(0))
+    )
     shuffled = real[torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[:half]]
     spread = halves.std(ddof=1)
     real_halves = {

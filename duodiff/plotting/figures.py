@@ -37,7 +37,9 @@ def exit_layers(profiles: pd.DataFrame) -> Figure:
         depth, n = panel["depth"].iloc[0], panel["n"].iloc[0]
         axis.axhline(depth, color="#888888", linewidth=0.8, linestyle="--")
         axis.set(xlim=(T - 1, 0), ylim=(-0.2, depth + 0.4), title=f"{title} (n = {n} per θ)")
-        axis.set(xlabel="timestep t (sampling runs left to right)", ylabel="exit layer (blocks run)")
+        axis.set(
+            xlabel="timestep t (sampling runs left to right)", ylabel="exit layer (blocks run)"
+        )
         axis.legend(loc="lower right", fontsize="small")
     figure.tight_layout()
     return figure
@@ -112,11 +114,24 @@ def training_curves(curves: pd.DataFrame) -> Figure:
     figure, axes = _panels(2 * len(titles), columns=2)
     colors = {"full": "#222222", "shallow": "#009e73", "heads": "#d55e00"}
     for i, (title, panel) in enumerate(curves.groupby("title", sort=False)):
-        for axis, models in zip(axes[2 * i : 2 * i + 2], (["full", "shallow"], ["heads"]), strict=True):
+        for axis, models in zip(
+            axes[2 * i : 2 * i + 2], (["full", "shallow"], ["heads"]), strict=True
+        ):
             for model in models:
                 line = panel[panel["model"] == model]
-                axis.plot(line["step"], line["held_out_loss"], color=colors[model], label=f"{model}, held out")
-                axis.plot(line["step"], line["train_loss"], color=colors[model], linestyle=":", label=f"{model}, training")
+                axis.plot(
+                    line["step"],
+                    line["held_out_loss"],
+                    color=colors[model],
+                    label=f"{model}, held out",
+                )
+                axis.plot(
+                    line["step"],
+                    line["train_loss"],
+                    color=colors[model],
+                    linestyle=":",
+                    label=f"{model}, training",
+                )
             axis.set(yscale="log", xlabel="training step")
             axis.legend(fontsize="small")
         axes[2 * i].set(title=f"{title}: backbones", ylabel="loss (Eq. 2)")

@@ -27,7 +27,9 @@ def save(manifest: str | Path, weights: dict[str, torch.Tensor], description: di
 def _load(manifest: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
     path, description = Path(manifest).parent / "model.safetensors", read_json(manifest)
     if sha256(path) != description["weights_sha256"]:
-        raise ValueError(f"{path}: its sha256 is not the one in {manifest}; train or fetch it again")
+        raise ValueError(
+            f"{path}: its sha256 is not the one in {manifest}; train or fetch it again"
+        )
     return description, load_file(path)
 
 

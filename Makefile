@@ -1,0 +1,51 @@
+# Everything a person repeats. `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+export PATH := $(BIN):$(PATH)
+CORES ?= all
+
+.PHONY: help setup reproduce test lint format unit workflow lock clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed  ## Install everything into .venv from the hash-locked requirements
+
+$(VENV)/.installed: envs/requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, found " + sys.version.split()[0] + "; set PYTHON=python3.12, say") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	$(BIN)/uv pip sync --quiet --require-hashes envs/requirements.txt
+	$(BIN)/uv pip install --quiet --no-deps --editable .
+	@touch $@
+
+reproduce: setup  ## The whole study on the embedded dataset: tables, figures, report
+	snakemake --cores $(CORES)
+
+test: setup lint unit workflow  ## Lint, unit tests, and the workflow end to end at test size
+
+lint: setup  ## Style of Python and Snakemake files
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile rules
+	snakemake --lint
+
+format: setup  ## Rewrite Python and Snakemake files in the project's style
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile rules
+
+unit: setup  ## Unit tests
+	pytest tests/unit
+
+workflow: setup  ## Workflow tests: the chain on config/test.yaml
+	pytest tests/workflow
+
+lock: setup  ## Lock envs/requirements.in anew
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --custom-compile-command "make lock" \
+	  envs/requirements.in --output-file envs/requirements.txt
+
+clean:  ## Remove what runs have written
+	rm -rf results logs benchmarks .snakemake

@@ -1,0 +1,154 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch_fidelity.metric_fid import fid_statistics_to_metric
+
+from duodiff.data.pack import pack
+from duodiff.data.store import ImageStore, to_unit_range, write_store
+from duodiff.metrics import classifier
+from duodiff.metrics.distances import (
+    frechet_distance,
+    nearest_distances,
+    random_halves_distance,
+)
+from duodiff.metrics.features import Extractor
+from duodiff.metrics.latency import interleaved_seconds
+from duodiff.records import Record, library_versions, load, write
+from duodiff.samplers import to_uint8
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> ImageStore:
+    path = tmp_path_factory.mktemp("digits") / "manifest.json"
+    pack("digits", 360, path)
+    return ImageStore(path)
+
+
+def test_digits_are_packed_whole_and_split_without_overlap(digits):
+    assert digits.images.shape == (1797, 1, 8, 8)
+    assert digits.images.dtype == np.uint8
+    assert (digits.images.min(), digits.images.max()) == (0, 255)
+    assert digits.num_classes == 10
+    (train, train_labels), (held_out, _) = digits.split("train"), digits.split("held_out")
+    assert (len(train), len(held_out)) == (1437, 360)
+    assert set(train_labels) == set(range(10))
+
+
+def test_packing_is_deterministic(digits, tmp_path):
+    assert pack("digits", 360, tmp_path / "manifest.json") == digits.manifest
+
+
+def test_bad_datasets_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"dataset.source: 'mnist' is unknown; accepted: digits"):
+        pack("mnist", 10, tmp_path / "manifest.json")
+    with pytest.raises(ValueError, match=r"dataset.held_out: found 1797; accepted: 1 to 1796"):
+        pack("digits", 1797, tmp_path / "manifest.json")
+
+
+def test_store_round_trip_and_refusals(tmp_path):
+    images, labels = RNG.integers(0, 256, (5, 3, 7, 7)).astype(np.uint8), np.arange(5)
+    write_store(tmp_path / "manifest.json", images, labels, {"num_classes": 5})
+    store = ImageStore(tmp_path / "manifest.json")
+    assert np.array_equal(store.images, images)
+    assert np.array_equal(store.labels, labels)
+    assert store.shape == (3, 7, 7)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["images.npy", "labels.npy", "manifest.json"]
+    with pytest.raises(ValueError, match="found float32"):
+        write_store(tmp_path / "manifest.json", images.astype(np.float32), labels, {})
+    with pytest.raises(ValueError, match=r"found shape \(4,\) for 5 images"):
+        write_store(tmp_path / "manifest.json", images, labels[:4], {})
+
+
+def test_quantisation_inverts_the_unit_range():
+    levels = np.arange(256, dtype=np.uint8)
+    assert np.array_equal(to_uint8(torch.from_numpy(to_unit_range(levels))).numpy(), levels)
+
+
+# --- distances
+
+
+def test_frechet_distance_of_known_gaussians():
+    """Means m_1, m_2 and commuting covariances: |m_1 - m_2|^2 + sum (s_1 - s_2)^2."""
+    x = torch.from_numpy(np.linalg.qr(RNG.standard_normal((501, 7)) - 0.5)[0])
+    x = x - x.mean(0)
+    x = torch.linalg.qr(x)[0] * 500**0.5  # exactly zero mean, unit covariance
+    s_1, s_2 = torch.arange(1, 8.0).double(), torch.arange(2, 9.0).double() ** 1.2
+    shift = torch.linspace(-1, 2, 7).double()
+    expected = (shift**2).sum() + ((s_1 - s_2) ** 2).sum()
+    assert frechet_distance(x * s_1, x * s_2 + shift) == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_frechet_distance_is_torch_fidelitys_and_refuses_too_few():
+    a, b = (torch.from_numpy(RNG.standard_normal((50, 5))) for _ in range(2))
+    statistics = [{"mu": x.numpy().mean(0), "sigma": np.cov(x.numpy().T)} for x in (a, b)]
+    expected = fid_statistics_to_metric(*statistics, verbose=False)
+    assert frechet_distance(a, b) == pytest.approx(expected["frechet_inception_distance"])
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match="5 samples for 5 features are too few"):
+        frechet_distance(a[:5], b)
+
+
+def test_real_halves_are_disjoint():
+    values = random_halves_distance(torch.randn(400, 3, dtype=torch.double), 4, seed=0)
+    assert values.shape == (4,)
+    assert (values > 0).all()
+
+
+def test_nearest_distances_by_brute_force():
+    a, b = (RNG.integers(0, 256, (n, 2, 3, 3)).astype(np.uint8) for n in (4, 6))
+    expected = [
+        min(np.sqrt(np.mean((to_unit_range(x) - to_unit_range(y)) ** 2)) for y in b) for x in a
+    ]
+    np.testing.assert_allclose(nearest_distances(a, b), expected, rtol=1e-4)
+    assert nearest_distances(b, b).max() < 1e-2
+
+
+def test_extractor_gives_the_classifiers_features_through_torch_fidelity(digits, tmp_path):
+    model = classifier.train_classifier(*digits.split("train"), 10, steps=30, batch=64, seed=0)
+    classifier.save(tmp_path / "c.safetensors", model)
+    images, labels = digits.split("held_out")
+    features, logits = Extractor("classifier", tmp_path / "c.safetensors")(images)
+    with torch.inference_mode():
+        expected, expected_logits = model(torch.from_numpy(to_unit_range(images)))
+    torch.testing.assert_close(features, expected.double(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits, expected_logits.double(), atol=1e-4, rtol=1e-4)
+    agreement = (logits.argmax(1).numpy() == labels).mean()
+    assert classifier.accuracy(model, images, labels) == pytest.approx(agreement)
+    assert agreement > 0.6  # ten classes; the classifier has learned something in 30 steps
+
+
+# --- timing and records
+
+
+def test_interleaved_runs_are_warmed_up_and_repeated_in_turn():
+    calls = []
+    runs = {name: lambda name=name: calls.append(name) for name in "ab"}
+    seconds = interleaved_seconds(runs, repeats=2)
+    assert calls == ["b", "a", "a", "b", "b", "a"]
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_records_round_trip_with_parameters_and_seeds_as_columns(tmp_path):
+    record = Record(
+        "fd_digits",
+        1.5,
+        "1",
+        96,
+        "digits",
+        "corrected",
+        "duodiff",
+        parameters={"t_s": 500},
+        seeds={"train_seed": 0, "sample_seed": 1},
+    )
+    write(tmp_path / "r.json", [record])
+    row = load([tmp_path / "r.json"]).iloc[0]
+    assert (row["value"], row["t_s"], row["sample_seed"], row["n"]) == (1.5, 500, 1, 96)
+    assert json.loads((tmp_path / "r.json").read_text())[0]["libraries"] == library_versions()
+    record.value = float("nan")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write(tmp_path / "nan.json", [record])
+    assert not (tmp_path / "nan.json").exists()

@@ -1,0 +1,162 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from duodiff import samplers
+from duodiff.backbones import (
+    Denoiser,
+    EarlyExit,
+    SwitchSchedule,
+    duodiff,
+    one_call_late,
+    single,
+)
+from duodiff.generation import compute_batches
+from duodiff.schedules import T, noise_schedule, timesteps
+from duodiff.uvit import UViT
+
+LINEAR = noise_schedule("linear")
+SHAPE = (2, 6, 6)
+
+
+def tiny(depth: int, seed: int) -> Denoiser:
+    torch.manual_seed(seed)
+    net = UViT(img_size=6, patch_size=2, in_chans=2, embed_dim=14, depth=depth, num_heads=7, num_classes=3)
+    return Denoiser(net).eval()
+
+
+FULL, SHALLOW = tiny(5, 0), tiny(3, 1)
+
+
+def images(schedule, steps, start=0, count=7, seed=0):
+    return samplers.sample(schedule, steps, SHAPE, start, count, seed, num_classes=3)[0]
+
+
+# --- switch schedules
+
+
+def test_duodiff_is_shallow_exactly_while_t_is_at_least_T_minus_t_s():
+    for t_s in (0, 1, 300, 999, T):
+        schedule = duodiff(FULL, SHALLOW, t_s)
+        assert [schedule.at(t) is SHALLOW for t in range(T)] == [t >= T - t_s for t in range(T)]
+
+
+@pytest.mark.parametrize("steps", [samplers.ddpm(LINEAR, 10), samplers.ddim(LINEAR, 10)])
+def test_the_ends_of_t_s_are_the_backbones_alone_bit_for_bit(steps):
+    assert torch.equal(images(duodiff(FULL, SHALLOW, 0), steps), images(single(FULL), steps))
+    assert torch.equal(images(duodiff(FULL, SHALLOW, T), steps), images(single(SHALLOW), steps))
+    assert not torch.equal(images(single(FULL), steps), images(single(SHALLOW), steps))
+
+
+@pytest.mark.parametrize("t_s", [-1, T + 1])
+def test_t_s_out_of_range_is_refused(t_s):
+    with pytest.raises(ValueError, match=f"t_s: found {t_s}; accepted: 0 to 1000"):
+        duodiff(FULL, SHALLOW, t_s)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([(FULL, 0, 500), (SHALLOW, 500, 999)], "t = 500 is outside 0..999 or covered twice"),
+        ([(FULL, 0, 400), (SHALLOW, 402, 999)], "t = 401 has no backbone"),
+        ([(FULL, 0, 1000)], "t = 1000 is outside"),
+    ],
+)
+def test_switch_schedules_cover_every_t_once(entries, message):
+    with pytest.raises(ValueError, match=message):
+        SwitchSchedule(entries)
+
+
+def test_three_backbones_take_turns():
+    calls = []
+    nets = [lambda x, t, y, k=k: calls.append(k) or torch.zeros_like(x) for k in "abc"]
+    schedule = SwitchSchedule([(nets[0], 0, 299), (nets[1], 300, 699), (nets[2], 700, 999)])
+    samplers.sample(schedule, samplers.ddim(LINEAR, 5), SHAPE, 0, 1, seed=0)
+    assert calls == ["c", "c", "b", "a", "a"]  # t = 999, 749, 499, 249, 0
+
+
+def test_the_released_rule_runs_one_shallow_call_more():
+    ts = timesteps(50).tolist()
+    for t_s in (150, 200, 300, 999):
+        late = one_call_late(t_s, ts)
+        assert sum(t >= T - late for t in ts) == min(50, 1 + sum(t >= T - t_s for t in ts))
+    assert one_call_late(0, ts) == 0
+    assert one_call_late(T, ts) == T
+
+
+def test_theta_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"theta: found 1.5; accepted: 0 to 1"):
+        EarlyExit(torch.nn.Identity(), 1.5)
+
+
+# --- samplers against closed forms
+
+
+@pytest.mark.parametrize("n", [2, 10, T])
+def test_ddpm_coefficients_are_the_posteriors(n):
+    steps, ab = samplers.ddpm(LINEAR, n), LINEAR.alphas_cumprod
+    assert [step.t for step in steps] == timesteps(n).tolist()
+    for step, s in zip(steps, [*timesteps(n)[1:], None], strict=True):
+        ab_t, ab_s = ab[step.t], 1.0 if s is None else ab[s]
+        # q(x_s | x_t, x_0) has mean c_t x_t + c_0 x_0 (Ho et al. 2020, Eq. 7, respaced)
+        c_t = (ab_t / ab_s) ** 0.5 * (1 - ab_s) / (1 - ab_t)
+        c_0 = ab_s**0.5 * (1 - ab_t / ab_s) / (1 - ab_t)
+        assert step.x_coef == pytest.approx(c_t + c_0 / ab_t**0.5, rel=1e-9)
+        assert step.eps_coef == pytest.approx(-c_0 * ((1 - ab_t) / ab_t) ** 0.5, rel=1e-9)
+    assert steps[-1].noise_coef == 0
+    if n == T:
+        variances = [step.noise_coef**2 for step in reversed(steps)]
+        np.testing.assert_allclose(variances, LINEAR.betas_tilde, rtol=1e-9, atol=1e-20)
+
+
+@pytest.mark.parametrize("n", [2, 17, T])
+def test_ddpm_is_ddim_at_eta_1(n):
+    for a, b in zip(samplers.ddpm(LINEAR, n), samplers.ddim(LINEAR, n, eta=1.0), strict=True):
+        assert (a.t, a.x_coef) == (b.t, pytest.approx(b.x_coef, rel=1e-12))
+        assert a.eps_coef == pytest.approx(b.eps_coef, rel=1e-9)
+        assert a.noise_coef == pytest.approx(b.noise_coef, rel=1e-9)
+
+
+@pytest.mark.parametrize("steps", [samplers.ddim(LINEAR, 50), samplers.ddim(LINEAR, 20)])
+def test_ddim_with_the_exact_network_recovers_the_image(steps):
+    """For one data point x_0 the exact eps is (x_t - sqrt(ab) x_0) / sqrt(1 - ab)."""
+    x_0 = torch.linspace(-1, 1, 72).reshape(1, *SHAPE).double()
+
+    def exact(x, t, y):
+        ab = LINEAR.alphas_cumprod[t[0]]
+        return (x - ab**0.5 * x_0) / (1 - ab) ** 0.5
+
+    x_T = torch.randn(1, *SHAPE, dtype=torch.double)
+    x = samplers.integrate(single(exact), steps, x_T, None, step_noise=None)
+    torch.testing.assert_close(x, x_0, atol=1e-10, rtol=0)
+
+
+def test_number_of_calls_and_no_noise_at_the_end():
+    assert len(samplers.ddpm(LINEAR, T)) == T
+    assert len(samplers.ddim(LINEAR, 50)) == 50
+    assert len(samplers.ddim(LINEAR, 50, final_step=False)) == 49
+    assert all(step.noise_coef == 0 for step in samplers.ddim(LINEAR, 50))
+    assert all(a.t > b.t for a, b in pairwise(samplers.ddpm(LINEAR, 100)))
+
+
+# --- images as functions of (seed, index)
+
+
+def test_images_do_not_depend_on_the_range_they_are_sampled_in():
+    steps = samplers.ddpm(LINEAR, 10)
+    schedule = duodiff(FULL, SHALLOW, 400)
+    whole = images(schedule, steps, 0, 9)
+    torch.testing.assert_close(images(schedule, steps, 4, 3), whole[4:7], atol=1e-4, rtol=0)
+    assert not torch.allclose(images(schedule, steps, seed=1), whole[:7], atol=0.1)
+
+
+def test_compute_batches_are_cut_at_multiples_of_the_global_index():
+    assert list(compute_batches(0, 10, 4)) == [(0, slice(0, 4)), (4, slice(0, 4)), (8, slice(0, 2))]
+    assert list(compute_batches(6, 9, 4)) == [(4, slice(2, 4)), (8, slice(0, 1))]
+
+
+def test_quantisation_clamps_and_rounds():
+    x = torch.tensor([-3.0, -1.0, -0.999, 0.0, 0.999, 1.0, 2.0])
+    assert samplers.to_uint8(x).tolist() == [0, 0, 0, 128, 255, 255, 255]

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+
+from duodiff.backbones import Denoiser
+from duodiff.early_exit import AdaDiff
+from duodiff.protocol import CORRECTED, PAPER
+from duodiff.schedules import noise_schedule
+from duodiff.training.batches import Noiser
+from duodiff.training.loop import TrainingConfig, fit, learning_rate
+from duodiff.training.losses import adadiff_heads_loss, denoising_loss
+from duodiff.uvit import UViT
+
+CONFIG = TrainingConfig(
+    steps=30, batch=8, lr=3e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup_steps=5, grad_clip=1.0, ema=0.8
+)
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (13, 3, 6, 6)).astype(np.uint8)
+NOISER = Noiser(IMAGES, np.arange(13) % 4, noise_schedule("linear"))
+
+
+def uvit() -> UViT:
+    torch.manual_seed(0)
+    return UViT(img_size=6, patch_size=2, in_chans=3, embed_dim=14, depth=3, num_heads=7, num_classes=4)
+
+
+def test_learning_rate_warms_up_and_decays_to_zero():
+    rates = [learning_rate(CONFIG, step) for step in range(CONFIG.steps)]
+    assert rates[:6] == pytest.approx([0.0006, 0.0012, 0.0018, 0.0024, 0.003, 0.003])
+    assert rates[17] == pytest.approx(0.003 * 0.5 * (1 + np.cos(np.pi * 12 / 25)))
+    assert 0 < rates[-1] < 0.02 * CONFIG.lr
+
+
+def test_batches_are_a_function_of_seed_and_step():
+    a, b = (NOISER.at_step(seed=1, step=9, batch=8) for _ in range(2))
+    for name in ("x_0", "x_t", "t", "eps", "y"):
+        assert torch.equal(getattr(a, name), getattr(b, name))
+    for other in (NOISER.at_step(2, 9, 8), NOISER.at_step(1, 10, 8)):
+        assert not torch.equal(a.eps, other.eps)
+
+
+def test_an_epoch_visits_every_image_once():
+    drawn = torch.cat([NOISER.at_step(0, step, 5).x_0 for step in range(13)])  # five epochs of 13
+    for epoch in drawn.split(13):
+        assert len(epoch.flatten(1).unique(dim=0)) == 13
+
+
+def test_noised_images_follow_equation_1():
+    batch = NOISER.at_step(0, 0, 8)
+    ab = torch.from_numpy(noise_schedule("linear").alphas_cumprod)[batch.t].view(-1, 1, 1, 1)
+    x_t = ab.sqrt() * batch.x_0.double() + (1 - ab).sqrt() * batch.eps.double()
+    torch.testing.assert_close(batch.x_t.double(), x_t, atol=1e-6, rtol=0)
+    assert batch.x_0.abs().max() <= 1
+
+
+def test_the_validation_batch_covers_all_t_evenly():
+    batch = NOISER.stratified(0)
+    assert sorted(batch.t.tolist()) == np.linspace(0, 999, 13).astype(int).tolist()
+
+
+def test_fit_lowers_the_loss_repeats_itself_and_averages_the_weights():
+    def run():
+        model = Denoiser(uvit())
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        average, curve = fit(
+            model, list(model.parameters()), denoising_loss, NOISER, NOISER.stratified(1), CONFIG, seed=0
+        )
+        return before, model.state_dict(), average.state_dict(), curve
+
+    before, after, average, curve = run()
+    assert curve[-1]["held_out_loss"] < curve[0]["held_out_loss"]
+    assert curve[-1]["step"] == CONFIG.steps
+    name = "net.mid_block.mlp.fc1.weight"
+    assert not torch.equal(after[name], before[name])
+    assert not torch.equal(after[name], average[name])
+    _, again, _, _ = run()
+    assert all(torch.equal(after[k], again[k]) for k in after)
+
+
+@pytest.mark.parametrize("protocol", [CORRECTED, PAPER], ids=lambda p: p.name)
+def test_training_the_heads_leaves_the_backbone_untouched(protocol):
+    model = AdaDiff(uvit(), protocol.timestep_aware_uncertainty)
+    model.uvit.requires_grad_(False)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+
+    def loss(model, batch):
+        return adadiff_heads_loss(model, batch, "t", protocol)
+
+    average, curve = fit(
+        model, model.heads_parameters(), loss, NOISER, NOISER.stratified(1), CONFIG, seed=0
+    )
+    for state in (model.state_dict(), average.state_dict()):
+        for key, value in state.items():
+            if "nan_count" not in key:
+                assert torch.equal(value, before[key]) == key.startswith("uvit."), key
+    assert curve[-1]["held_out_loss"] < curve[0]["held_out_loss"]
