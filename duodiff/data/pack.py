@@ -13,7 +13,8 @@ _SOURCES = {"digits": digits.images_and_labels}
 def pack(source: str, held_out: int, manifest: str | Path) -> dict:
     """Manifest of the dataset `source` packed into the store at `manifest`.
 
-    Its last `held_out` images are never trained on. Raises ValueError for an unknown source, or if no image would be left to train on.
+    Its last `held_out` images are never trained on. Raises ValueError for an unknown source, or if no
+    image would be left to train on.
     """
     if source not in _SOURCES:
         raise ValueError(f"dataset.source: {source!r} is unknown; accepted: {', '.join(_SOURCES)}")

@@ -56,7 +56,11 @@ def test_store_round_trip_and_refusals(tmp_path):
     assert np.array_equal(store.images, images)
     assert np.array_equal(store.labels, labels)
     assert store.shape == (3, 7, 7)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["images.npy", "labels.npy", "manifest.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "images.npy",
+        "labels.npy",
+        "manifest.json",
+    ]
     with pytest.raises(ValueError, match="found float32"):
         write_store(tmp_path / "manifest.json", images.astype(np.float32), labels, {})
     with pytest.raises(ValueError, match=r"found shape \(4,\) for 5 images"):

@@ -19,7 +19,9 @@ NAN = float("nan")
 def model(request) -> AdaDiff:
     """AdaDiff whose samples exit at different layers."""
     torch.manual_seed(1)
-    uvit = UViT(img_size=6, patch_size=2, in_chans=3, embed_dim=14, depth=N, num_heads=7, num_classes=4)
+    uvit = UViT(
+        img_size=6, patch_size=2, in_chans=3, embed_dim=14, depth=N, num_heads=7, num_classes=4
+    )
     model = AdaDiff(uvit, timestep_aware=request.param)
     for p in model.parameters():
         p.data += 0.3 * torch.randn_like(p)

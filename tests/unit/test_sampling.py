@@ -23,7 +23,9 @@ SHAPE = (2, 6, 6)
 
 def tiny(depth: int, seed: int) -> Denoiser:
     torch.manual_seed(seed)
-    net = UViT(img_size=6, patch_size=2, in_chans=2, embed_dim=14, depth=depth, num_heads=7, num_classes=3)
+    net = UViT(
+        img_size=6, patch_size=2, in_chans=2, embed_dim=14, depth=depth, num_heads=7, num_classes=3
+    )
     return Denoiser(net).eval()
 
 

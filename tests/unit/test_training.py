@@ -12,7 +12,14 @@ from duodiff.training.losses import adadiff_heads_loss, denoising_loss
 from duodiff.uvit import UViT
 
 CONFIG = TrainingConfig(
-    steps=30, batch=8, lr=3e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup_steps=5, grad_clip=1.0, ema=0.8
+    steps=30,
+    batch=8,
+    lr=3e-3,
+    betas=(0.9, 0.99),
+    weight_decay=0.01,
+    warmup_steps=5,
+    grad_clip=1.0,
+    ema=0.8,
 )
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (13, 3, 6, 6)).astype(np.uint8)
@@ -21,7 +28,9 @@ NOISER = Noiser(IMAGES, np.arange(13) % 4, noise_schedule("linear"))
 
 def uvit() -> UViT:
     torch.manual_seed(0)
-    return UViT(img_size=6, patch_size=2, in_chans=3, embed_dim=14, depth=3, num_heads=7, num_classes=4)
+    return UViT(
+        img_size=6, patch_size=2, in_chans=3, embed_dim=14, depth=3, num_heads=7, num_classes=4
+    )
 
 
 def test_learning_rate_warms_up_and_decays_to_zero():
@@ -63,7 +72,13 @@ def test_fit_lowers_the_loss_repeats_itself_and_averages_the_weights():
         model = Denoiser(uvit())
         before = {k: v.clone() for k, v in model.state_dict().items()}
         average, curve = fit(
-            model, list(model.parameters()), denoising_loss, NOISER, NOISER.stratified(1), CONFIG, seed=0
+            model,
+            list(model.parameters()),
+            denoising_loss,
+            NOISER,
+            NOISER.stratified(1),
+            CONFIG,
+            seed=0,
         )
         return before, model.state_dict(), average.state_dict(), curve
 

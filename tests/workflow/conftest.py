@@ -1,0 +1,63 @@
+"""One run of the whole chain on config/test.yaml, in a copy of the tree, shared by the workflow tests."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TREE = ["Snakefile", "rules", "workflow_scripts", "config", "envs", "profiles", "report", "duodiff"]
+
+
+class Workflow:
+    """A copy of the project to run Snakemake in."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        for name in TREE:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, folder / name)
+
+    def snakemake(self, *arguments: str, config: str = "config/test.yaml") -> str:
+        """Output of a run that must succeed."""
+        done = self.run(*arguments, config=config)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def run(self, *arguments: str, config: str = "config/test.yaml"):
+        command = ["snakemake", "--configfile", config, *arguments]
+        # A job's thread count must come from its rule, not from the shell the tests run in.
+        environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+
+    def pending(self, *arguments: str) -> dict[str, int]:
+        """Jobs a run would start, by rule, without the target rule."""
+        found = self.snakemake("--dry-run", *arguments)
+        table = re.search(r"Job stats:\n.*?\n-+ .*?\n(.*?)\ntotal", found, re.S)
+        rows = [] if table is None else [line.split() for line in table[1].splitlines()]
+        return {name: int(count) for name, count in rows if name != "all"}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Workflow:
+    """The project after one complete run, and its report."""
+    workflow = Workflow(tmp_path_factory.mktemp("workflow"))
+    workflow.output = workflow.snakemake("--cores", "all")
+    return workflow
+
+
+@pytest.fixture
+def fresh(tmp_path) -> Workflow:
+    """The project before any run."""
+    return Workflow(tmp_path)

@@ -1,0 +1,205 @@
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from duodiff import config as study
+
+
+def edit(workflow, path: str, old: str, new: str):
+    """Replaces text in a file of the copy; returns a function that puts it back."""
+    file = workflow.folder / path
+    before = file.read_text()
+    assert old in before
+    file.write_text(before.replace(old, new, 1))
+    return lambda: file.write_text(before)
+
+
+# --- before any run
+
+
+def test_typos_are_refused_by_name_before_anything_runs(fresh):
+    edit(fresh, "config/test.yaml", "embed_dim: 32", "embed_dimm: 32")
+    done = fresh.run("--cores", "1")
+    assert done.returncode != 0
+    assert "unknown key 'embed_dimm' (did you mean 'embed_dim'?)" in done.stdout
+    assert not (fresh.folder / "results").exists()
+
+
+@pytest.mark.parametrize("cores", ["1", "2", "all"])
+def test_a_fresh_clone_plans_the_whole_default_run(fresh, cores):
+    found = fresh.snakemake("--dry-run", "--cores", cores, config="config/config.yaml")
+    config = yaml.safe_load((fresh.folder / "config/config.yaml").read_text())
+    cells = len(study.grid_points(config["experiments"]["digits"]))
+    assert re.search(rf"sample_images +{cells}\n", found)
+
+
+def test_a_configuration_file_replaces_the_default_instead_of_merging(fresh):
+    text = (fresh.folder / "config/test.yaml").read_text()
+    (fresh.folder / "mine.yaml").write_text(text.replace("  digits:", "  mine:"))
+    found = fresh.snakemake("--dry-run", "--cores", "1", config="mine.yaml")
+    assert "results/mine/" in found
+    assert "results/digits/" not in found
+
+
+# --- the finished run
+
+
+def test_every_item_exists_and_is_not_empty(finished):
+    for name in ("table1", "table2"):
+        for suffix in (".csv", ".md", ".html"):
+            assert (finished.folder / f"results/tables/{name}{suffix}").stat().st_size > 100
+    for name in ("figure1", "figure4", "figure5", "training", "denoising"):
+        for suffix in (".csv", ".svg", ".png"):
+            assert (finished.folder / f"results/figures/{name}{suffix}").stat().st_size > 500
+
+
+def test_the_run_ends_with_the_headline_and_where_the_report_is(finished):
+    summary = (finished.folder / "results/summary.txt").read_text()
+    assert summary in finished.output
+    assert "DuoDiff there" in summary
+    assert "results/report.html" in summary
+
+
+def test_the_report_holds_every_item(finished):
+    report = (finished.folder / "results/report.html").read_text()
+    for name in ("table1.html", "table2.html"):
+        assert name in report
+    for name in ("figure1", "figure4", "figure5", "training", "denoising"):
+        assert f"{name}.svg" in report
+
+
+def test_a_second_run_does_nothing(finished):
+    assert finished.pending() == {}
+    assert "Nothing to be done" in finished.snakemake("--cores", "all")
+
+
+def test_one_changed_theta_reruns_only_what_depends_on_it(finished):
+    undo = edit(finished, "config/test.yaml", "theta: [q0.5, 0.3]", "theta: [q0.5, 0.35]")
+    jobs = finished.pending()
+    undo()
+    assert jobs.pop("sample_images") == 1
+    assert set(jobs) == {
+        "profile_exits",
+        "evaluate_samples",
+        "measure_latency",
+        "make_table1",
+        "make_table2",
+        "plot_figure1",
+        "plot_figure4",
+        "plot_figure5",
+        "summarise",
+    }
+
+
+def test_an_edit_of_the_samplers_reruns_sampling_and_not_training(finished):
+    undo = edit(finished, "duodiff/samplers.py", "def to_uint8", "# edited\ndef to_uint8")
+    jobs = finished.pending()
+    undo()
+    assert jobs["sample_images"] == 8
+    assert {"train_backbone", "train_heads", "train_classifier", "pack_dataset"}.isdisjoint(jobs)
+    assert finished.pending() == {}
+
+
+def test_an_edit_of_a_figure_reruns_that_figure_alone(finished):
+    script = "workflow_scripts/plot_figure5.py"
+    undo = edit(finished, script, "def plot_figure5", "# edited\ndef plot_figure5")
+    jobs = finished.pending()
+    undo()
+    assert jobs == {"plot_figure5": 1}
+
+
+# --- what it measured
+
+
+def manifest(finished, cell: str) -> dict:
+    path = finished.folder / f"results/digits/train0/samples/{cell}/manifest.json"
+    return json.loads(path.read_text())
+
+
+def samples(finished, cell: str) -> np.ndarray:
+    return np.load(finished.folder / f"results/digits/train0/samples/{cell}/images.npy")
+
+
+def test_records_say_what_they_measured(finished):
+    folder = finished.folder / "results/digits/train0/records"
+    records = [r for path in folder.glob("*.json") for r in json.loads(path.read_text())]
+    distances = [r for r in records if r["metric"] == "fd_digits" and r["sampler"]]
+    assert len(distances) == 8
+    for record in distances:
+        assert record["n"] == 96
+        assert record["protocol"] == "corrected"
+        assert record["compute_batch"] == 64
+        assert record["nfe"] == record["steps"]
+        assert record["device"]
+        assert set(record["seeds"]) == {"train_seed", "sample_seed"}
+        assert len(record["reference_sha256"]) == 64
+        assert all(len(digest) == 64 for digest in record["checkpoint_sha256"].values())
+    assert {r["method"] for r in records} >= {
+        "full",
+        "shallow",
+        "duodiff",
+        "adadiff",
+        "adadiff_all_heads",
+        "real_halves",
+        "real_held_out",
+        "noise",
+    }
+    assert not any(r["metric"].startswith("fid") for r in records)
+
+
+def test_cells_share_labels_and_differ_in_images(finished):
+    cells = [f"ddpm/duodiff/t_s={t_s}/seed0" for t_s in (0, 500, 1000)]
+    digests = [manifest(finished, cell) for cell in cells]
+    assert len({m["labels_sha256"] for m in digests}) == 1
+    assert len({m["images_sha256"] for m in digests}) == 3
+    assert not np.array_equal(
+        samples(finished, cells[0]), samples(finished, "ddpm/duodiff/t_s=0/seed1")
+    )
+
+
+def test_checkpoints_named_by_a_cell_are_those_it_used(finished):
+    used = {
+        "ddpm/duodiff/t_s=0/seed0": {"full"},
+        "ddpm/duodiff/t_s=500/seed0": {"full", "shallow"},
+        "ddpm/duodiff/t_s=1000/seed0": {"shallow"},
+        "ddpm/adadiff/theta=0.3/seed0": {"full", "heads"},
+    }
+    for cell, roles in used.items():
+        assert set(manifest(finished, cell)["checkpoint_sha256"]) == roles
+
+
+def test_a_quantile_theta_is_resolved_from_the_observed_uncertainties(finished):
+    quantiles = json.loads(
+        (finished.folder / "results/digits/train0/profile/quantiles.json").read_text()
+    )
+    parameters = manifest(finished, "ddpm/adadiff/theta=q0.5/seed0")["parameters"]
+    assert parameters["setting"] == "q0.5"
+    assert parameters["theta"] == pytest.approx(quantiles["values"][500])
+
+
+def test_exit_profile_summarises_the_stored_exit_layers(finished):
+    folder = finished.folder / "results/digits/train0"
+    exits = np.load(folder / "samples/ddpm/adadiff/theta=q0.5/seed0/exit_layers.npy")
+    assert exits.shape == (20, 96)
+    table = pd.read_csv(folder / "profile/exits.csv")
+    table = table[table["setting"] == "q0.5"]
+    assert table["t"].tolist() == np.linspace(0, 999, 20).astype(int)[::-1].tolist()
+    np.testing.assert_allclose(table["mean"], exits.mean(1), rtol=1e-6)
+    np.testing.assert_allclose(table["std"], exits.std(1), rtol=1e-6, atol=1e-9)
+    assert (table["min"] == exits.min(1)).all()
+    assert (table["max"] == exits.max(1)).all()
+
+
+def test_tables_show_the_papers_numbers_beside_ours(finished):
+    table = pd.read_csv(finished.folder / "results/tables/table2.csv")
+    published = table[table["dataset"] == "ImageNet 64x64"]
+    assert published[published["t_s"] == 300]["fid_paper"].item() == 21.49
+    ours = table[table["dataset"] == "Digits 8x8 (test)"]
+    assert set(ours["method"]) == {"full", "duodiff", "shallow", "adadiff"}
+    assert ours["fid_paper"].isna().all()
+    assert ours["distance"].notna().all()
+    assert ours["seconds"].notna().all()
