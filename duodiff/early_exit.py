@@ -17,7 +17,7 @@ def exit_layers(u: Tensor, theta: float) -> Tensor:
     u equal to theta exits and a NaN never does; theta = 0 never exits, even where u underflows to 0.
     """
     layers, _ = u.shape
-    exits = (u <= theta) & (theta > 0)
+    exits = (u <= theta) & bool(theta > 0)
     return torch.where(exits.any(0), exits.int().argmax(0), layers)
 
 

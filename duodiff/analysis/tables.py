@@ -45,8 +45,9 @@ def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
 def _study_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame:
     mine = study[study["sampler"] == sampler].copy()
     mine["key"] = mine["parameters"].map(_key)
-    distance = next(m for m in study["metric"] if m.startswith(("fd_", "fid")))
-    plain = mine[~mine["metric"].str.startswith(f"{distance}_")]
+    over_seeds = mine["metric"].str.endswith(("_mean", "_spread"))
+    plain = mine[~over_seeds]
+    distance = next(m for m in plain["metric"] if m.startswith(("fd_", "fid")))
     first = plain[plain["metric"] == distance]["sample_seed"].iloc[0]
     plain = plain[plain["sample_seed"] == first]
     wide = plain.pivot_table(index="key", columns="metric", values="value", aggfunc="first")

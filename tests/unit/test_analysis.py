@@ -1,0 +1,159 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from duodiff import records
+from duodiff.analysis.figures import trade_off_points
+from duodiff.analysis.report import markdown, readable
+from duodiff.analysis.summary import summary
+from duodiff.analysis.tables import at_equal_time, cells, comparison, ideal_speedup
+from duodiff.files import write_csv
+from duodiff.records import Record
+
+PAPER = Path(__file__).parents[2] / "report/paper"
+STUDIES = {"digits": {"title": "Digits", "paper_dataset": None}}
+
+
+def record(metric, value, method, parameters, seed=0, experiment="digits", **more):
+    seeds = {"train_seed": 0, "sample_seed": seed}
+    return Record(
+        metric,
+        value,
+        "1",
+        96,
+        experiment,
+        "corrected",
+        method,
+        parameters=parameters,
+        sampler="ddpm",
+        nfe=50,
+        seeds=seeds,
+        device="cpu",
+        **more,
+    )
+
+
+def study(experiment="digits", distance="fd_digits") -> list[Record]:
+    """A study whose every derived number can be worked out by hand."""
+    theta = {"theta": 0.2, "setting": "q0.4", "depth": 8}
+    found = [
+        record("gflops_per_call", 10.0, "full", {}, experiment=experiment),
+        record("gflops_per_call", 4.0, "shallow", {}, experiment=experiment),
+        record("seconds_per_image", 2.2, "adadiff_all_heads", {}, experiment=experiment),
+        record("mean_exit_layer", 6.0, "adadiff", theta, experiment=experiment),
+        record(f"{distance}_mean", 10.5, "full", {"t_s": 0}, experiment=experiment),
+    ]
+    values = [("full", {"t_s": 0}, 10.0, 2.0), ("duodiff", {"t_s": 500}, 12.0, 1.5)]
+    values += [("shallow", {"t_s": 1000}, 20.0, 1.0), ("adadiff", theta, 30.0, 1.75)]
+    for method, parameters, value, seconds in values:
+        found.append(record(distance, value, method, parameters, experiment=experiment))
+        found.append(record("seconds_per_image", seconds, method, parameters, experiment=experiment))
+    spread = record(f"{distance}_spread", 0.5, "full", {"t_s": 0}, experiment=experiment)
+    spread.seeds = {"train_seed": 0, "sample_seed": [0, 1, 2]}
+    found += [spread, record(distance, 11.0, "full", {"t_s": 0}, seed=1, experiment=experiment)]
+    scale = Record(distance, 3.0, "1", 90, experiment, "corrected", "real_halves")
+    return [*found, scale]
+
+
+def written(tmp_path, found) -> list[Path]:
+    records.write(tmp_path / "records.json", found)
+    return [tmp_path / "records.json"]
+
+
+def row(table, method):
+    return table[table["method"] == method].iloc[0]
+
+
+def test_cells_by_hand(tmp_path):
+    table = cells(records.load(written(tmp_path, study())), "ddpm")
+    assert sorted(table["method"]) == ["adadiff", "duodiff", "full", "shallow"]
+    full, duodiff, adadiff = (row(table, m) for m in ("full", "duodiff", "adadiff"))
+    assert (full["distance"], full["spread"], full["spread_seeds"]) == (10.0, 0.5, 3)
+    assert duodiff["speedup"] == pytest.approx(2.0 / 1.5)
+    assert duodiff["ideal_speedup"] == pytest.approx(1 / (1 - 0.5 * 0.6))
+    assert adadiff["seconds_interpolated"] == pytest.approx(2.2 * 6 / 8)
+    assert np.isnan(adadiff["ideal_speedup"])
+
+
+def test_duodiff_at_adadiffs_time_is_interpolated_between_neighbours(tmp_path):
+    table = cells(records.load(written(tmp_path, study())), "ddpm")
+    # measured 1.75 s lies half way between t_s = 500 (1.5 s, 12) and full (2.0 s, 10)
+    at = at_equal_time(table, "seconds")
+    assert at[table["method"] == "adadiff"].item() == pytest.approx(11.0)
+    assert at[table["method"] != "adadiff"].isna().all()
+    # slower than full: full's distance; faster than shallow: none
+    for seconds, expected in ((9.0, 10.0), (0.5, np.nan)):
+        table.loc[table["method"] == "adadiff", "seconds"] = seconds
+        found = at_equal_time(table, "seconds")[table["method"] == "adadiff"].item()
+        assert found == pytest.approx(expected, nan_ok=True)
+
+
+def test_ideal_speedup():
+    assert ideal_speedup(0, 0.3) == 1
+    assert ideal_speedup(1000, 0.25) == pytest.approx(4)
+
+
+def test_comparison_keeps_paper_and_ours_apart(tmp_path):
+    found = records.load(written(tmp_path, study()))
+    table = comparison(found, pd.read_csv(PAPER / "table2.csv"), "ddpm", STUDIES)
+    ours, theirs = table[table["dataset"] == "Digits"], table[table["dataset"] != "Digits"]
+    assert len(ours) == 4
+    assert len(theirs) == 27
+    assert ours[["fid_paper", "seconds_paper", "difference"]].isna().all(axis=None)
+    assert theirs[["distance", "seconds"]].isna().all(axis=None)
+    cifar = theirs[(theirs["dataset"] == "CIFAR-10") & (theirs["t_s"] == 500)].iloc[0]
+    assert cifar["speedup_paper"] == pytest.approx(1.88 / 1.16)
+    assert cifar["relative_paper"] == pytest.approx(18.67 / 17.89)
+
+
+def test_a_paper_dataset_gets_its_published_numbers_beside_it(tmp_path):
+    found = records.load(written(tmp_path, study("celeba", "fid")))
+    studies = {"celeba": {"title": "CelebA", "paper_dataset": "celeba64"}}
+    table = comparison(found, pd.read_csv(PAPER / "table2.csv"), "ddpm", studies)
+    at_500 = table[(table["dataset"] == "CelebA") & (table["t_s"] == 500)].iloc[0]
+    assert (at_500["fid_paper"], at_500["distance"]) == (12.18, 12.0)
+    assert at_500["difference"] == pytest.approx(-0.18)
+    assert "CelebA 64x64" not in set(table["dataset"])
+    # a published row we did not run stays, without a number of ours
+    assert table[(table["dataset"] == "CelebA") & (table["t_s"] == 300)]["distance"].isna().item()
+
+
+def test_distances_in_another_feature_space_are_never_subtracted_from_fid(tmp_path):
+    found = records.load(written(tmp_path, study("celeba", "fd_digits")))
+    studies = {"celeba": {"title": "CelebA", "paper_dataset": "celeba64"}}
+    table = comparison(found, pd.read_csv(PAPER / "table2.csv"), "ddpm", studies)
+    assert table["difference"].isna().all()
+
+
+def test_missing_numbers_are_shown_as_missing():
+    table = pd.DataFrame({"dataset": ["a", "b"], "t_s": [500, None], "spread": [None, None]})
+    shown = readable(table)
+    assert shown.to_numpy().tolist() == [["a", "500"], ["b", "—"]]
+    assert markdown(shown).splitlines()[-1] == "| b | — |"
+
+
+def test_figure_4_shows_each_point_once_and_the_published_panels(tmp_path):
+    points = trade_off_points(written(tmp_path, study()), PAPER / "table2.csv", STUDIES)
+    ours = points[points["panel"].str.contains("ours")]
+    assert ours["method"].value_counts().to_dict() == {
+        "duodiff": 3,
+        "full": 1,
+        "adadiff": 1,
+        "adadiff_interpolated": 1,
+    }
+    published = points[points["panel"].str.contains("ImageNet 64x64 .published")]
+    assert len(published[published["method"] == "duodiff"]) == 4
+    assert set(published["metric"]) == {"FID"}
+
+
+def test_summary_states_the_comparison(tmp_path):
+    curve = tmp_path / "digits/train0/heads/curve.csv"
+    losses = [1.0, 0.8, 0.7, 0.62, 0.6]
+    write_csv(curve, [{"step": 10 * i, "held_out_loss": v} for i, v in enumerate(losses, 1)])
+    text = summary(written(tmp_path, study()), [curve], STUDIES)
+    assert "duodiff  t_s =  500    12.00  1500.00 ms  1.33x (by FLOPs 1.43x)" in text
+    assert "1750.00 ms measured (DuoDiff there 11.00)" in text
+    assert "full is 10.00 below shallow: 20.0 seed spreads, 59% nearer the real floor" in text
+    assert "last fifth of the steps changed the held-out loss by -3.23%" in text
