@@ -69,11 +69,19 @@ def trade_off(points: pd.DataFrame) -> Figure:
                 ecolor=look["color"],
                 capsize=2,
             )
-            for _, point in line.iterrows():
-                if method in ("duodiff", "adadiff") and isinstance(point["label"], str):
-                    at = (point["seconds"], point["distance"])
-                    shift = {"xytext": (4, 5), "textcoords": "offset points", "fontsize": 7}
-                    axis.annotate(point["label"], at, color=look["color"], **shift)
+            # DuoDiff's t_s below its points, AdaDiff's theta above
+            up = -11 if method == "duodiff" else 6
+            for point in line[line["label"] != ""].itertuples():
+                axis.annotate(
+                    point.label,
+                    (point.seconds, point.distance),
+                    xytext=(0, up),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=7,
+                    color=look["color"],
+                )
+        axis.margins(y=0.12)
         axis.set(title=title, xlabel="seconds per image", ylabel=panel["metric"].iloc[0])
         axis.legend(fontsize="small")
     figure.tight_layout()
