@@ -16,7 +16,7 @@ from tqdm import tqdm
 from duodiff import samplers
 from duodiff.backbones import EarlyExit, SwitchSchedule, duodiff, one_call_late, single
 from duodiff.data.store import write_store
-from duodiff.files import atomic, read_json
+from duodiff.files import atomic, read_json, sha256
 from duodiff.protocol import PROTOCOLS, Protocol
 from duodiff.records import device_name
 from duodiff.samplers import Step
@@ -47,7 +47,9 @@ class Models:
         if shallow:
             self.shallow, self.manifests["shallow"] = load_backbone(shallow)
         if heads:
-            self.adadiff, self.manifests["heads"] = load_adadiff(full, heads)
+            self.adadiff, self.manifests["heads"] = load_adadiff(
+                self.full, self.manifests["full"], heads
+            )
         for model in (self.full, self.shallow, self.adadiff):
             if model is not None:
                 model.to(device).requires_grad_(False)
@@ -208,5 +210,6 @@ def write_samples(
     if exits is not None:
         with atomic(Path(out).parent / "exit_layers.npy") as file:
             np.save(file, exits)
+        description["exit_layers_sha256"] = sha256(Path(out).parent / "exit_layers.npy")
         description["nan_uncertainties"] = int(models.adadiff.nan_count)
     return write_store(out, pixels, labels, description)

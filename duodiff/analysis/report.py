@@ -14,6 +14,7 @@ body{font:14px/1.4 system-ui,sans-serif;margin:1em}
 table{border-collapse:collapse}
 th,td{padding:.25em .6em;border-bottom:1px solid #ddd;text-align:right}
 th{vertical-align:bottom;border-bottom:2px solid #888}
+thead tr:first-child th{text-align:center;border-bottom:1px solid #ddd;border-left:1em solid white}
 td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left;white-space:nowrap}
 </style>
 """
@@ -42,7 +43,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     shown = pd.DataFrame(
         {name: [_cell(name, value) for value in table[name]] for name in table.columns}
     )
-    shown.columns = [COLUMNS[name] for name in table.columns]
+    shown.columns = pd.MultiIndex.from_tuples([COLUMNS[name] for name in table.columns])
     return shown
 
 
@@ -52,11 +53,12 @@ def _cell(name: str, value) -> str:
     if isinstance(value, str):
         return value
     if name.startswith("seconds"):
-        return f"{value:.3g}"
+        return f"{value:#.3g}"
     return f"{value:.{_DIGITS.get(name, 2)}f}"
 
 
 def markdown(table: pd.DataFrame) -> str:
     """A table of text as GitHub Markdown."""
-    lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    headings = [", ".join(filter(None, column)) for column in table.columns]
+    lines = [headings, ["---"] * len(table.columns), *table.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -35,7 +35,8 @@ def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
     Columns: experiment, train_seed, method, t_s, theta, setting, depth, n, metric (the distance's
     name), distance, spread (standard deviation over `spread_seeds` sampling seeds, if repeated),
     label_agreement, nearest_train_distance, mean_exit_layer, seconds (measured), seconds_interpolated
-    (AdaDiff, Appendix A.5), speedup and ideal_speedup against the full backbone of the same run.
+    (AdaDiff, Appendix A.5), speedup over the full backbone (median of the ratios within one round) and
+    ideal_speedup (by FLOPs).
     """
     studies = records.groupby(["experiment", "train_seed"])
     rows = [_study_cells(study, sampler) for _, study in studies]
@@ -70,8 +71,6 @@ def _timing(table: pd.DataFrame, study: pd.DataFrame, mine: pd.DataFrame) -> pd.
         share = table["mean_exit_layer"] / table["depth"].astype(float)
         table["seconds_interpolated"] = heads.iloc[0] * share
     flops = study[study["metric"] == "gflops_per_call"].set_index("method")["value"]
-    full = table.loc[table["t_s"] == 0, "seconds"].iloc[0]
-    table["speedup"] = full / table["seconds"]
     ratio = flops["shallow"] / flops["full"]
     table["ideal_speedup"] = [
         np.nan if pd.isna(t_s) else ideal_speedup(t_s, ratio) for t_s in table["t_s"]
@@ -105,10 +104,13 @@ def comparison(
     backbone of the same source, so they compare across datasets.
     """
     ours = cells(records, sampler)
-    paper = _relative(paper_table(paper), "fid", "seconds_per_image")
+    paper = paper_table(paper)
+    paper["relative_distance"] = _over_full(paper, "fid")
+    paper["speedup"] = 1 / _over_full(paper, "seconds_per_image")
     tables = []
-    for (name, train_seed), study in ours.groupby(["experiment", "train_seed"]):
-        study = _relative(study, "distance", "seconds")
+    for (name, train_seed), group in ours.groupby(["experiment", "train_seed"]):
+        study = group.copy()
+        study["relative_distance"] = _over_full(study, "distance")
         for column in ("seconds", "seconds_interpolated"):
             if column in study:
                 study[f"duodiff_at_{column}"] = at_equal_time(study, column)
@@ -131,42 +133,39 @@ _PAPER = {
 }
 
 COLUMNS = {
-    "dataset": "Dataset",
-    "method": "Method",
-    "t_s": "t_s",
-    "theta": "theta",
-    "mean_exit_paper": "Mean exit layer, paper",
-    "mean_exit_layer": "ours",
-    "fid_paper": "FID, paper",
-    "metric": "Our metric",
-    "distance": "ours",
-    "spread": "sd over seeds",
-    "difference": "ours - paper",
-    "relative_paper": "Distance / full's, paper",
-    "relative_distance": "ours",
-    "seconds_paper": "s per image, paper",
-    "seconds": "ours, measured",
-    "seconds_interpolated": "interpolated",
-    "speedup_paper": "Speed-up, paper",
-    "speedup": "ours",
-    "ideal_speedup": "ideal (FLOPs)",
-    "duodiff_at_seconds_interpolated": "DuoDiff at AdaDiff's time, interpolated",
-    "duodiff_at_seconds": "measured",
-    "n": "n",
-    "nfe": "NFE",
-    "train_seed": "Training seed",
+    "dataset": ("", "Dataset"),
+    "method": ("", "Method"),
+    "t_s": ("", "t_s"),
+    "theta": ("", "theta"),
+    "mean_exit_paper": ("Mean exit layer", "paper"),
+    "mean_exit_layer": ("Mean exit layer", "ours"),
+    "fid_paper": ("Distance", "paper (FID)"),
+    "distance": ("Distance", "ours"),
+    "spread": ("Distance", "sd over seeds"),
+    "metric": ("Distance", "our metric"),
+    "difference": ("Distance", "ours - paper"),
+    "relative_paper": ("Distance / full's", "paper"),
+    "relative_distance": ("Distance / full's", "ours"),
+    "seconds_paper": ("Seconds per image", "paper"),
+    "seconds": ("Seconds per image", "ours, measured"),
+    "seconds_interpolated": ("Seconds per image", "ours, interpolated"),
+    "speedup_paper": ("Speed-up over full", "paper"),
+    "speedup": ("Speed-up over full", "ours"),
+    "ideal_speedup": ("Speed-up over full", "ideal (FLOPs)"),
+    "duodiff_at_seconds_interpolated": ("DuoDiff's distance at AdaDiff's time", "interpolated"),
+    "duodiff_at_seconds": ("DuoDiff's distance at AdaDiff's time", "measured"),
+    "n": ("", "n"),
+    "nfe": ("", "NFE"),
+    "train_seed": ("", "Training seed"),
 }
+"""The tables' columns: their group and heading."""
 
 
-def _relative(table: pd.DataFrame, distance: str, seconds: str) -> pd.DataFrame:
-    """With relative_distance and speedup against the row of the same dataset whose t_s is 0."""
+def _over_full(table: pd.DataFrame, column: str) -> pd.Series:
+    """`column` over its value in the row of the same dataset whose t_s is 0."""
     keys = table["dataset"] if "dataset" in table else pd.Series(0, index=table.index)
     base = table[table["t_s"] == 0]
-    base = base.set_index(keys[base.index])
-    return table.assign(
-        relative_distance=table[distance] / keys.map(base[distance]),
-        speedup=keys.map(base[seconds]) / table[seconds],
-    )
+    return table[column] / keys.map(base[column].set_axis(keys[base.index]))
 
 
 def _side_by_side(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from duodiff.backbones import Denoiser
 from duodiff.early_exit import AdaDiff
@@ -41,24 +40,23 @@ def load_backbone(manifest: str | Path) -> tuple[Denoiser, dict]:
     return Denoiser(net, description["time_input"]).eval(), description
 
 
-def load_adadiff(backbone: str | Path, heads: str | Path) -> tuple[AdaDiff, dict]:
-    """AdaDiff in evaluation mode from its frozen backbone and its heads, and the heads' manifest.
+def load_adadiff(full: Denoiser, full_manifest: dict, heads: str | Path) -> tuple[AdaDiff, dict]:
+    """AdaDiff in evaluation mode on a loaded backbone (shared, not copied), and the heads' manifest.
 
     Raises ValueError if the heads were trained on another backbone.
     """
-    full, full_description = load_backbone(backbone)
     description, weights = _load(heads)
-    if description["backbone_sha256"] != full_description["weights_sha256"]:
-        raise ValueError(f"{heads}: these heads were trained on another backbone than {backbone}")
+    if description["backbone_sha256"] != full_manifest["weights_sha256"]:
+        raise ValueError(
+            f"{heads}: trained on backbone {description['backbone_sha256'][:12]},"
+            f" not on {full_manifest['weights_sha256'][:12]}"
+        )
     model = AdaDiff(full.net, description["timestep_aware"])
-    model.load_state_dict(weights | _prefixed(full.net, "uvit."))
+    backbone = {f"uvit.{k}": v for k, v in full.net.state_dict().items()}
+    model.load_state_dict(weights | backbone)
     return model.eval(), description
 
 
 def heads_state(model: AdaDiff) -> dict[str, torch.Tensor]:
     """The weights of AdaDiff's heads, without the backbone's."""
     return {k: v for k, v in model.state_dict().items() if not k.startswith("uvit.")}
-
-
-def _prefixed(module: nn.Module, prefix: str) -> dict[str, torch.Tensor]:
-    return {prefix + k: v for k, v in module.state_dict().items()}

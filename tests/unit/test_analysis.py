@@ -49,7 +49,10 @@ def study(experiment="digits", distance="fd_digits") -> list[Record]:
     values += [("shallow", {"t_s": 1000}, 20.0, 1.0), ("adadiff", theta, 30.0, 1.75)]
     for method, parameters, value, seconds in values:
         found.append(record(distance, value, method, parameters, experiment=experiment))
-        found.append(record("seconds_per_image", seconds, method, parameters, experiment=experiment))
+        found.append(
+            record("seconds_per_image", seconds, method, parameters, experiment=experiment)
+        )
+        found.append(record("speedup", 2.0 / seconds, method, parameters, experiment=experiment))
     spread = record(f"{distance}_spread", 0.5, "full", {"t_s": 0}, experiment=experiment)
     spread.seeds = {"train_seed": 0, "sample_seed": [0, 1, 2]}
     found += [spread, record(distance, 11.0, "full", {"t_s": 0}, seed=1, experiment=experiment)]

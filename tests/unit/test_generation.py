@@ -1,0 +1,155 @@
+"""Checkpoints written and loaded back, and whole cells generated from them."""
+
+import numpy as np
+import pytest
+import torch
+
+from duodiff.backbones import EarlyExit
+from duodiff.data.pack import pack
+from duodiff.data.store import ImageStore
+from duodiff.files import read_json, write_json
+from duodiff.generation import Models, build_cell, generate, write_samples
+from duodiff.training import checkpoints
+from duodiff.training.models import train_backbone, train_heads
+
+NET = {
+    "img_size": 8,
+    "patch_size": 4,
+    "in_chans": 1,
+    "embed_dim": 12,
+    "num_heads": 3,
+    "num_classes": 10,
+}
+TRAINING = {
+    "steps": 4,
+    "batch": 8,
+    "lr": 1e-3,
+    "betas": [0.9, 0.99],
+    "weight_decay": 0.0,
+    "warmup_steps": 1,
+    "grad_clip": 1.0,
+    "ema": 0.5,
+}
+DDPM = {"name": "ddpm", "steps": 10}
+CONTEXT = {"experiment": "digits", "protocol": "corrected", "train_seed": 0}
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory) -> dict:
+    """A study's checkpoints, barely trained, and quantiles 0..1 of an imagined uncertainty in [0.2, 0.6]."""
+    folder = tmp_path_factory.mktemp("study")
+    data = folder / "data/manifest.json"
+    pack("digits", 360, data)
+    found = {role: folder / role / "manifest.json" for role in ("full", "shallow", "heads")}
+    options = TRAINING | {"init": "official"}
+    for role, depth in (("full", 5), ("shallow", 3)):
+        train_backbone(data, NET | {"depth": depth}, "linear", "t", options, 0, "cpu", found[role])
+    train_heads(data, found["full"], TRAINING, "corrected", 0, "cpu", found["heads"])
+    found["quantiles"] = folder / "quantiles.json"
+    write_json(found["quantiles"], {"levels": [0.0, 1.0], "values": [0.2, 0.6]})
+    return found
+
+
+def test_a_loaded_backbone_computes_what_was_saved(paths):
+    model, description = checkpoints.load_backbone(paths["full"])
+    assert description["architecture"]["depth"] == 5
+    assert description["schedule"] == "linear"
+    assert description["weights_sha256"] == checkpoints.sha256(
+        paths["full"].parent / "model.safetensors"
+    )
+    again, _ = checkpoints.load_backbone(paths["full"])
+    x, t, y = torch.randn(2, 1, 8, 8), torch.tensor([3, 4]), torch.tensor([0, 9])
+    assert torch.equal(model(x, t, y), again(x, t, y))
+
+
+def test_weights_that_are_not_the_manifests_are_refused(paths, tmp_path):
+    for name in ("manifest.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((paths["full"].parent / name).read_bytes())
+    weights = bytearray((tmp_path / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    with pytest.raises(ValueError, match=r"model.safetensors: its sha256 is not the one in"):
+        checkpoints.load_backbone(tmp_path / "manifest.json")
+
+
+def test_heads_of_another_backbone_are_refused(paths):
+    with pytest.raises(ValueError, match="trained on backbone"):
+        Models(paths["shallow"], heads=paths["heads"])
+
+
+def test_adadiff_shares_its_backbone(paths):
+    models = Models(paths["full"], heads=paths["heads"])
+    assert models.adadiff.uvit is models.full.net
+
+
+def test_checkpoints_that_disagree_are_refused(paths, tmp_path):
+    description = read_json(paths["shallow"]) | {"schedule": "sd"}
+    write_json(tmp_path / "manifest.json", description)
+    (tmp_path / "model.safetensors").symlink_to(paths["shallow"].parent / "model.safetensors")
+    with pytest.raises(ValueError, match="checkpoints disagree on schedule"):
+        Models(paths["full"], tmp_path / "manifest.json")
+
+
+@pytest.mark.parametrize(
+    ("setting", "method", "parameters"),
+    [
+        ("t_s=0", "full", {"t_s": 0}),
+        ("t_s=400", "duodiff", {"t_s": 400}),
+        ("t_s=1000", "shallow", {"t_s": 1000}),
+        ("theta=0.3", "adadiff", {"theta": 0.3, "setting": "0.3", "depth": 5}),
+        ("theta=q0.5", "adadiff", {"theta": 0.4, "setting": "q0.5", "depth": 5}),
+    ],
+)
+def test_settings_become_cells(paths, setting, method, parameters):
+    cell = build_cell(Models(**paths), DDPM, setting, "corrected")
+    assert (cell.method, cell.parameters) == (method, pytest.approx(parameters))
+    assert isinstance(cell.early_exit, EarlyExit) == (method == "adadiff")
+
+
+def test_the_papers_protocol_changes_ddim_by_its_named_options(paths):
+    models, ddim = Models(**paths), {"name": "ddim", "steps": 50, "eta": 0}
+    corrected, paper = (build_cell(models, ddim, "t_s=300", p) for p in ("corrected", "paper"))
+    assert (len(corrected.steps), len(paper.steps)) == (50, 49)
+    shallow = [
+        sum(c.schedule.at(s.t) is models.shallow for s in c.steps) for c in (corrected, paper)
+    ]
+    assert shallow == [15, 16]
+
+
+@pytest.mark.parametrize("setting", ["t_s=400", "theta=q0.5"])
+def test_shards_at_one_compute_batch_give_identical_images(paths, setting):
+    models = Models(**paths)
+    cell = build_cell(models, DDPM, setting, "corrected")
+    images, labels, exits = generate(models, cell, 0, 22, batch=8, seed=3)
+    for start, stop in ((0, 8), (5, 19), (16, 22)):
+        part_images, part_labels, part_exits = generate(models, cell, start, stop, 8, 3)
+        assert np.array_equal(part_images, images[start:stop])
+        assert np.array_equal(part_labels, labels[start:stop])
+        if exits is not None:
+            assert np.array_equal(part_exits, exits[:, start:stop])
+
+
+def test_another_compute_batch_changes_at_most_the_last_bits(paths):
+    models = Models(**paths)
+    cell = build_cell(models, DDPM, "t_s=400", "corrected")
+    a, b = (generate(models, cell, 0, 16, batch, seed=3)[0].astype(int) for batch in (4, 16))
+    assert np.abs(a - b).max() <= 1
+
+
+def test_a_written_cell_says_what_it_is(paths, tmp_path):
+    out = tmp_path / "cell/manifest.json"
+    manifest = write_samples(out, paths, DDPM, "theta=0.3", 10, 4, 7, "cpu", CONTEXT)
+    assert ImageStore(out).images.shape == (10, 1, 8, 8)
+    assert np.load(out.parent / "exit_layers.npy").shape == (10, 10)
+    assert manifest["seed"] == 7
+    assert manifest["nfe"] == 10
+    assert manifest["nan_uncertainties"] == 0
+    assert set(manifest["checkpoint_sha256"]) == {"full", "shallow", "heads"}
+
+
+def test_images_that_are_not_finite_are_refused(paths):
+    models = Models(full=paths["full"])
+    models.full.net.norm.bias.data.fill_(float("nan"))
+    cell = build_cell(models, DDPM, "t_s=0", "corrected")
+    with pytest.raises(ValueError, match="images 0 to 7 are not finite"):
+        generate(models, cell, 0, 8, batch=8, seed=0)
