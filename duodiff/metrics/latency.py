@@ -70,7 +70,7 @@ def measure_cells(
             cells[sampler["name"], setting] = build_cell(
                 models, sampler, setting, context["protocol"]
             )
-        if models.adadiff is not None:
+        if any(setting.startswith("theta=") for setting in settings):
             cells[sampler["name"], "all_heads"] = _all_heads(models, sampler, context["protocol"])
     runs = {key: partial(_trajectory, models, cell, batch, seed) for key, cell in cells.items()}
     seconds = interleaved_seconds(runs, repeats, device)

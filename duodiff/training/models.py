@@ -122,8 +122,8 @@ def _save(out: Path, weights: dict, curve: list[dict], description: dict) -> Non
 def _init_residual_zero(net: UViT) -> None:
     """Xavier-uniform linears, with the last linear of every residual branch at zero (as in DiT).
 
-    Each block starts as the identity, which trains a deep narrow network much faster than the
-    official truncated normal when the steps are few.
+    Each block starts by passing on what it gets, which trains a deep narrow network much faster than
+    the official truncated normal when the steps are few.
     """
     for name, module in net.named_modules():
         if isinstance(module, nn.Linear):
