@@ -6,9 +6,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import pandas as pd
-
-from duodiff.files import read_json, write_json
+from duodiff.files import write_json
 
 _LIBRARIES = ("duodiff", "torch", "numpy", "torch-fidelity", "scikit-learn")
 
@@ -77,9 +75,3 @@ class Record:
 def write(path: str | Path, records: Iterable[Record]) -> None:
     """Writes the records as one JSON list; a value that is not finite is refused (ValueError)."""
     write_json(path, [asdict(record) for record in records])
-
-
-def load(paths: Iterable[str | Path]) -> pd.DataFrame:
-    """All records of `paths` as a table, one row a record; `parameters` and `seeds` also as columns."""
-    rows = [row for path in paths for row in read_json(path)]
-    return pd.DataFrame([row | row["parameters"] | row["seeds"] for row in rows])

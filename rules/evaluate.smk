@@ -16,6 +16,8 @@ rule evaluate_samples:
     conda:
         "../envs/environment.yaml"
     threads: config["threads"]
+    # before the timing job, which leaves no core for anything else
+    priority: 2
     resources:
         gpu=GPU,
         mem_mb=2000,

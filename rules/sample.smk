@@ -18,6 +18,7 @@ rule sample_images:
     conda:
         "../envs/environment.yaml"
     threads: config["threads"]
+    priority: 5
     resources:
         gpu=GPU,
         mem_mb=2000,

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from duodiff import records as record_files
-from duodiff.analysis.tables import PAPER_TITLES, cells, paper_table
+from duodiff.analysis.tables import PAPER_TITLES, cells, load_records, paper_table
 from duodiff.data.store import ImageStore
 
 _PAPER_FIGURE_4 = ("imagenet64", "imagenet256")
@@ -57,7 +56,7 @@ def denoising_lines(losses: list[Path], studies: dict) -> pd.DataFrame:
 def trade_off_points(records: list[Path], paper: Path, studies: dict) -> pd.DataFrame:
     """Points of Figure 4: our studies under DDPM, then the two panels the paper published."""
     panels = []
-    ours = cells(record_files.load(records), "ddpm")
+    ours = cells(load_records(records), "ddpm")
     for (name, seed), study in ours.groupby(["experiment", "train_seed"]):
         title = f"{_title(studies, name, seed)} (ours, n = {study['n'].iloc[0]})"
         points = [_curve(study, "seconds", "adadiff")]

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from duodiff import records as record_files
-from duodiff.analysis.tables import COLUMNS, comparison
+from duodiff.analysis.tables import COLUMNS, comparison, load_records
 from duodiff.files import write_csv, write_text
 
 _DIGITS = {"theta": 3, "t_s": 0, "n": 0, "nfe": 0, "train_seed": 0}
@@ -24,7 +23,7 @@ def write_comparison(
     records: list[Path], paper: Path, sampler: str, studies: dict, out: list[Path]
 ) -> str:
     """Writes the comparison table of one sampler to each path of `out` by suffix; a one-line summary."""
-    table = comparison(record_files.load(records), pd.read_csv(paper), sampler, studies)
+    table = comparison(load_records(records), pd.read_csv(paper), sampler, studies)
     shown = readable(table)
     for path in out:
         match Path(path).suffix:

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from duodiff import records as record_files
-from duodiff.analysis.tables import at_equal_time, cells
+from duodiff.analysis.tables import at_equal_time, cells, load_records
 from duodiff.schedules import T
 
 
 def summary(records: list[Path], curves: list[Path], studies: dict) -> str:
     """A few lines a study: quality, speed, AdaDiff at equal time, exits, and where to look."""
-    table = record_files.load(records)
+    table = load_records(records)
     lines = []
     for (name, seed), study in table.groupby(["experiment", "train_seed"]):
         scale = table[(table["experiment"] == name) & table["method"].str.startswith("real_")]

@@ -1,8 +1,12 @@
 """The paper's Tables 1 and 2 from records, its published numbers beside ours (pandas only)."""
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
+from duodiff.files import read_json
 from duodiff.schedules import T
 
 PAPER_TITLES = {
@@ -11,6 +15,12 @@ PAPER_TITLES = {
     "imagenet64": "ImageNet 64x64",
     "imagenet256": "ImageNet 256x256",
 }
+
+
+def load_records(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """All records of `paths` as a table, one row a record; `parameters` and `seeds` also as columns."""
+    rows = [row for path in paths for row in read_json(path)]
+    return pd.DataFrame([row | row["parameters"] | row["seeds"] for row in rows])
 
 
 def ideal_speedup(t_s: float, cost_ratio: float) -> float:

@@ -8,7 +8,13 @@ from duodiff import records
 from duodiff.analysis.figures import trade_off_points
 from duodiff.analysis.report import markdown, readable
 from duodiff.analysis.summary import summary
-from duodiff.analysis.tables import at_equal_time, cells, comparison, ideal_speedup
+from duodiff.analysis.tables import (
+    at_equal_time,
+    cells,
+    comparison,
+    ideal_speedup,
+    load_records,
+)
 from duodiff.files import write_csv
 from duodiff.records import Record
 
@@ -70,7 +76,7 @@ def row(table, method):
 
 
 def test_cells_by_hand(tmp_path):
-    table = cells(records.load(written(tmp_path, study())), "ddpm")
+    table = cells(load_records(written(tmp_path, study())), "ddpm")
     assert sorted(table["method"]) == ["adadiff", "duodiff", "full", "shallow"]
     full, duodiff, adadiff = (row(table, m) for m in ("full", "duodiff", "adadiff"))
     assert (full["distance"], full["spread"], full["spread_seeds"]) == (10.0, 0.5, 3)
@@ -81,7 +87,7 @@ def test_cells_by_hand(tmp_path):
 
 
 def test_duodiff_at_adadiffs_time_is_interpolated_between_neighbours(tmp_path):
-    table = cells(records.load(written(tmp_path, study())), "ddpm")
+    table = cells(load_records(written(tmp_path, study())), "ddpm")
     # measured 1.75 s lies half way between t_s = 500 (1.5 s, 12) and full (2.0 s, 10)
     at = at_equal_time(table, "seconds")
     assert at[table["method"] == "adadiff"].item() == pytest.approx(11.0)
@@ -99,7 +105,7 @@ def test_ideal_speedup():
 
 
 def test_comparison_keeps_paper_and_ours_apart(tmp_path):
-    found = records.load(written(tmp_path, study()))
+    found = load_records(written(tmp_path, study()))
     table = comparison(found, pd.read_csv(PAPER / "table2.csv"), "ddpm", STUDIES)
     ours, theirs = table[table["dataset"] == "Digits"], table[table["dataset"] != "Digits"]
     assert len(ours) == 4
@@ -112,7 +118,7 @@ def test_comparison_keeps_paper_and_ours_apart(tmp_path):
 
 
 def test_a_paper_dataset_gets_its_published_numbers_beside_it(tmp_path):
-    found = records.load(written(tmp_path, study("celeba", "fid")))
+    found = load_records(written(tmp_path, study("celeba", "fid")))
     studies = {"celeba": {"title": "CelebA", "paper_dataset": "celeba64"}}
     table = comparison(found, pd.read_csv(PAPER / "table2.csv"), "ddpm", studies)
     at_500 = table[(table["dataset"] == "CelebA") & (table["t_s"] == 500)].iloc[0]
@@ -124,7 +130,7 @@ def test_a_paper_dataset_gets_its_published_numbers_beside_it(tmp_path):
 
 
 def test_distances_in_another_feature_space_are_never_subtracted_from_fid(tmp_path):
-    found = records.load(written(tmp_path, study("celeba", "fd_digits")))
+    found = load_records(written(tmp_path, study("celeba", "fd_digits")))
     studies = {"celeba": {"title": "CelebA", "paper_dataset": "celeba64"}}
     table = comparison(found, pd.read_csv(PAPER / "table2.csv"), "ddpm", studies)
     assert table["difference"].isna().all()

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch_fidelity.metric_fid import fid_statistics_to_metric
 
+from duodiff.analysis.tables import load_records
 from duodiff.data.pack import pack
 from duodiff.data.store import ImageStore, to_unit_range, write_store
 from duodiff.metrics import classifier
@@ -15,7 +16,7 @@ from duodiff.metrics.distances import (
 )
 from duodiff.metrics.features import Extractor
 from duodiff.metrics.latency import interleaved_seconds
-from duodiff.records import Record, library_versions, load, write
+from duodiff.records import Record, library_versions, write
 from duodiff.samplers import to_uint8
 
 RNG = np.random.default_rng(0)
@@ -149,7 +150,7 @@ def test_records_round_trip_with_parameters_and_seeds_as_columns(tmp_path):
         seeds={"train_seed": 0, "sample_seed": 1},
     )
     write(tmp_path / "r.json", [record])
-    row = load([tmp_path / "r.json"]).iloc[0]
+    row = load_records([tmp_path / "r.json"]).iloc[0]
     assert (row["value"], row["t_s"], row["sample_seed"], row["n"]) == (1.5, 500, 1, 96)
     assert json.loads((tmp_path / "r.json").read_text())[0]["libraries"] == library_versions()
     record.value = float("nan")
