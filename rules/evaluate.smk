@@ -13,11 +13,11 @@ rule evaluate_samples:
         f"{LOG}/evaluate_samples.log",
     benchmark:
         f"{BENCHMARK}/evaluate_samples.tsv"
+    # before the timing job, which leaves no core for anything else
+    priority: 2
     conda:
         "../envs/environment.yaml"
     threads: config["threads"]
-    # before the timing job, which leaves no core for anything else
-    priority: 2
     resources:
         gpu=GPU,
         mem_mb=2000,

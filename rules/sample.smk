@@ -15,10 +15,10 @@ rule sample_images:
         f"{LOG}/sample_images/{CELL}.log",
     benchmark:
         f"{BENCHMARK}/sample_images/{CELL}.tsv"
+    priority: 5
     conda:
         "../envs/environment.yaml"
     threads: config["threads"]
-    priority: 5
     resources:
         gpu=GPU,
         mem_mb=2000,
