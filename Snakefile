@@ -1,4 +1,7 @@
 # DuoDiff, end to end: see README.md for the commands, config/config.yaml for every option.
+import subprocess
+import sys
+
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -38,7 +41,11 @@ rule all:
         rules.plot_denoising.output,
 
 
+# The HTML report of what was just made: the same command with --report.
 onsuccess:
     summary = Path(rules.summarise.output.text)
     if summary.exists():
         print(summary.read_text())
+    subprocess.run(
+        [*sys.argv, "--report", "results/report.html", "--quiet", "all"], check=True
+    )

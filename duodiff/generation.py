@@ -138,13 +138,13 @@ def compute_batches(start: int, stop: int, batch: int) -> Iterator[tuple[int, sl
 
 def generate(
     models: Models, cell: Cell, start: int, stop: int, batch: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Images uint8 [n, C, H, W], labels int64 [n] (-1 without classes), exit layers int8 [steps, n].
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images uint8 [n, C, H, W], labels int64 [n] (-1 without classes), blocks run int8 [steps, n].
 
-    n = stop - start global image indices; exit layers are None unless the cell is AdaDiff's. Raises
-    ValueError if an image is not finite.
+    n = stop - start global image indices; the blocks an image ran in each step are AdaDiff's exit layer,
+    or the depth of the backbone at work. Raises ValueError if an image is not finite.
     """
-    images, labels, exits = [], [], []
+    images, labels, blocks = [], [], []
     total = (stop - start) * len(cell.steps)
     with tqdm(total=total, desc=cell.method, unit="img-step", disable=None, mininterval=1) as bar:
         for first, wanted in compute_batches(start, stop, batch):
@@ -163,14 +163,22 @@ def generate(
                 raise ValueError(f"images {first} to {first + batch - 1} are not finite")
             images.append(samplers.to_uint8(x[wanted]).cpu())
             labels.append(torch.full((batch,), -1)[wanted] if y is None else y[wanted].cpu())
-            if cell.early_exit is not None:
-                exits.append(torch.stack(cell.early_exit.exits)[:, wanted].to(torch.int8).cpu())
-                cell.early_exit.exits.clear()
+            blocks.append(_blocks_run(cell, batch)[:, wanted])
     return (
         torch.cat(images).numpy(),
         torch.cat(labels).numpy(),
-        torch.cat(exits, dim=1).numpy() if exits else None,
+        torch.cat(blocks, dim=1).numpy(),
     )
+
+
+def _blocks_run(cell: Cell, batch: int) -> torch.Tensor:
+    """Blocks each image of the last compute batch ran in each step, int8 [steps, batch]."""
+    if cell.early_exit is None:
+        depths = torch.tensor([cell.schedule.at(step.t).net.depth for step in cell.steps])
+        return depths[:, None].expand(-1, batch).to(torch.int8)
+    exits = torch.stack(cell.early_exit.exits)
+    cell.early_exit.exits.clear()
+    return exits.to(torch.int8).cpu()
 
 
 def write_samples(
@@ -184,14 +192,14 @@ def write_samples(
     device: str,
     context: dict,
 ) -> dict:
-    """Manifest of one cell's sample store, written to `out` (with exit_layers.npy beside it for AdaDiff).
+    """Manifest of one cell's sample store, written to `out`, with blocks_run.npy beside it.
 
     `paths` are the arguments of `Models`; `context` (experiment, protocol, train_seed) goes into the
     manifest, which holds everything a record says of its samples.
     """
     models = Models(**paths, device=device)
     cell = build_cell(models, sampler, setting, context["protocol"])
-    pixels, labels, exits = generate(models, cell, 0, images, batch, seed)
+    pixels, labels, blocks = generate(models, cell, 0, images, batch, seed)
     description = {
         **context,
         "num_classes": models.num_classes,
@@ -207,9 +215,9 @@ def write_samples(
         "device": device_name(device),
         "checkpoint_sha256": models.sha256,
     }
-    if exits is not None:
-        with atomic(Path(out).parent / "exit_layers.npy") as file:
-            np.save(file, exits)
-        description["exit_layers_sha256"] = sha256(Path(out).parent / "exit_layers.npy")
+    with atomic(Path(out).parent / "blocks_run.npy") as file:
+        np.save(file, blocks)
+    description["blocks_run_sha256"] = sha256(Path(out).parent / "blocks_run.npy")
+    if cell.early_exit is not None:
         description["nan_uncertainties"] = int(models.adadiff.nan_count)
     return write_store(out, pixels, labels, description)

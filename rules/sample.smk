@@ -11,6 +11,7 @@ rule sample_images:
         manifest=f"{STUDY}/samples/{CELL}/manifest.json",
         images=f"{STUDY}/samples/{CELL}/images.npy",
         labels=f"{STUDY}/samples/{CELL}/labels.npy",
+        blocks=f"{STUDY}/samples/{CELL}/blocks_run.npy",
     log:
         f"{LOG}/sample_images/{CELL}.log",
     benchmark:

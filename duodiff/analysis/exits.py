@@ -16,7 +16,7 @@ def exit_profiles(samples: list[Path]) -> pd.DataFrame:
     tables = []
     for path in samples:
         manifest = ImageStore(path).manifest
-        exits = np.load(Path(path).parent / "exit_layers.npy")  # [steps, n]
+        exits = np.load(Path(path).parent / "blocks_run.npy")  # [steps, n]
         tables.append(
             pd.DataFrame(
                 {

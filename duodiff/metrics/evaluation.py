@@ -69,7 +69,7 @@ def _of_store(store, extract, real, train, metric, common) -> list[Record]:
     if store.num_classes > 0:
         values["label_agreement", "1"] = (logits.argmax(1) == labels).double().mean()
     if manifest["method"] == "adadiff":
-        exits = np.load(store.folder / "exit_layers.npy")
+        exits = np.load(store.folder / "blocks_run.npy")
         values["mean_exit_layer", "blocks"] = exits.mean()
     identity = {
         "method": manifest["method"],

@@ -120,13 +120,19 @@ def test_the_papers_protocol_changes_ddim_by_its_named_options(paths):
 def test_shards_at_one_compute_batch_give_identical_images(paths, setting):
     models = Models(**paths)
     cell = build_cell(models, DDPM, setting, "corrected")
-    images, labels, exits = generate(models, cell, 0, 22, batch=8, seed=3)
+    images, labels, blocks = generate(models, cell, 0, 22, batch=8, seed=3)
     for start, stop in ((0, 8), (5, 19), (16, 22)):
-        part_images, part_labels, part_exits = generate(models, cell, start, stop, 8, 3)
+        part_images, part_labels, part_blocks = generate(models, cell, start, stop, 8, 3)
         assert np.array_equal(part_images, images[start:stop])
         assert np.array_equal(part_labels, labels[start:stop])
-        if exits is not None:
-            assert np.array_equal(part_exits, exits[:, start:stop])
+        assert np.array_equal(part_blocks, blocks[:, start:stop])
+
+
+def test_blocks_run_are_the_depth_of_the_backbone_at_work(paths):
+    models = Models(**paths)
+    cell = build_cell(models, DDPM, "t_s=400", "corrected")
+    blocks = generate(models, cell, 0, 3, batch=4, seed=0)[2]
+    assert blocks.tolist() == [[3] * 3] * 4 + [[5] * 3] * 6  # t = 999, 888, 777, 666 are above 599
 
 
 def test_another_compute_batch_changes_at_most_the_last_bits(paths):
@@ -140,7 +146,7 @@ def test_a_written_cell_says_what_it_is(paths, tmp_path):
     out = tmp_path / "cell/manifest.json"
     manifest = write_samples(out, paths, DDPM, "theta=0.3", 10, 4, 7, "cpu", CONTEXT)
     assert ImageStore(out).images.shape == (10, 1, 8, 8)
-    assert np.load(out.parent / "exit_layers.npy").shape == (10, 10)
+    assert np.load(out.parent / "blocks_run.npy").shape == (10, 10)
     assert manifest["seed"] == 7
     assert manifest["nfe"] == 10
     assert manifest["nan_uncertainties"] == 0

@@ -183,7 +183,7 @@ def test_a_quantile_theta_is_resolved_from_the_observed_uncertainties(finished):
 
 def test_exit_profile_summarises_the_stored_exit_layers(finished):
     folder = finished.folder / "results/digits/train0"
-    exits = np.load(folder / "samples/ddpm/adadiff/theta=q0.5/seed0/exit_layers.npy")
+    exits = np.load(folder / "samples/ddpm/adadiff/theta=q0.5/seed0/blocks_run.npy")
     assert exits.shape == (20, 96)
     table = pd.read_csv(folder / "profile/exits.csv")
     table = table[table["setting"] == "q0.5"]
