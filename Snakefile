@@ -41,11 +41,11 @@ rule all:
         rules.plot_denoising.output,
 
 
-# The HTML report of what was just made: the same command with --report.
 onsuccess:
+    # the HTML report of what was just made: the same command with --report
+    command = [sys.executable, "-m", "snakemake", *sys.argv[1:]]
+    report = ["--report", "results/report.html", "--quiet", "all"]
+    subprocess.run(command + report, check=True)
     summary = Path(rules.summarise.output.text)
     if summary.exists():
         print(summary.read_text())
-    subprocess.run(
-        [*sys.argv, "--report", "results/report.html", "--quiet", "all"], check=True
-    )
