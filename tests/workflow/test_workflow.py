@@ -1,5 +1,7 @@
+import ast
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -7,6 +9,8 @@ import pytest
 import yaml
 
 from duodiff import config as study
+
+ROOT = Path(__file__).parents[2]
 
 
 def edit(workflow, path: str, old: str, new: str):
@@ -43,6 +47,13 @@ def test_a_configuration_file_replaces_the_default_instead_of_merging(fresh):
     found = fresh.snakemake("--dry-run", "--cores", "1", config="mine.yaml")
     assert "results/mine/" in found
     assert "results/digits/" not in found
+
+
+def test_report_items_have_one_label_each():
+    """With two labels Snakemake's report page may infer a toggle and break (seen in a browser)."""
+    labels = re.findall(r"labels=(\{.*?\})", (ROOT / "rules/paper.smk").read_text(), re.S)
+    assert len(labels) == 7
+    assert all(len(ast.literal_eval(label)) == 1 for label in labels)
 
 
 # --- the finished run
