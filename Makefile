@@ -16,12 +16,13 @@ $(VENV)/.installed: envs/requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, found " + sys.version.split()[0] + "; set PYTHON=python3.12, say") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
-	$(BIN)/uv pip sync --quiet --require-hashes envs/requirements.txt
-	$(BIN)/uv pip install --quiet --no-deps --editable .
+	$(BIN)/uv pip sync --python $(BIN)/python --quiet --require-hashes envs/requirements.txt
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --editable .
 	@touch $@
 
 reproduce: setup  ## The whole study on the embedded dataset: tables, figures, report
 	snakemake --cores $(CORES)
+	@test -e results/report.html || snakemake --report results/report.html
 
 test: setup lint unit workflow  ## Lint, unit tests, and the workflow end to end at test size
 

@@ -42,10 +42,10 @@ rule all:
 
 
 onsuccess:
-    # the HTML report of what was just made: the same command with --report
-    command = [sys.executable, "-m", "snakemake", *sys.argv[1:]]
-    report = ["--report", "results/report.html", "--quiet", "all"]
-    subprocess.run(command + report, check=True)
-    summary = Path(rules.summarise.output.text)
-    if summary.exists():
-        print(summary.read_text())
+    # the HTML report, once every item of it is there
+    if all(Path(item).exists() for item in rules.all.input):
+        configuration = [f"--configfile={path}" for path in workflow.configfiles]
+        command = [sys.executable, "-m", "snakemake", *configuration]
+        report = ["--report=results/report.html", "--quiet=all"]
+        subprocess.run(command + report, check=True)
+        print(Path("results/summary.txt").read_text())

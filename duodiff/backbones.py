@@ -6,23 +6,12 @@ value throughout the batch), y int64 [B] or None; eps has x_t's shape.
 
 from collections.abc import Callable, Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from duodiff.early_exit import AdaDiff
 from duodiff.schedules import T, time_input
 
 Backbone = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-
-
-class Denoiser(nn.Module):
-    """A network with its time convention, as a backbone: net(x, time_input(t), y)."""
-
-    def __init__(self, net: nn.Module, time_input: str = "t"):
-        super().__init__()
-        self.net, self.time_input = net, time_input
-
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.net(x, time_input(self.time_input, t), y)
 
 
 class EarlyExit:

@@ -10,6 +10,9 @@ import yaml
 
 from duodiff.schedules import T
 
+FEATURES = 64
+"""Features of the pipeline's classifier; a Frechet distance needs more images than features."""
+
 SCHEMA = Path(__file__).parents[1] / "config" / "schema.yaml"
 
 
@@ -63,10 +66,30 @@ def _conflicts(experiment: dict) -> Iterator[str]:
             f"shallow_depth: found {experiment['shallow_depth']};"
             f" accepted: fewer blocks than backbone.depth {net['depth']}"
         )
+    yield from _grid_conflicts(experiment)
+    for key, found in (
+        ("sampling.images", experiment["sampling"]["images"]),
+        ("dataset.held_out", experiment["dataset"]["held_out"]),
+    ):
+        if found <= FEATURES:
+            yield f"{key}: found {found}; accepted: more than the {FEATURES} features of the metric"
+
+
+def _grid_conflicts(experiment: dict) -> Iterator[str]:
     for sampler, grid in experiment["grid"].items():
         if 0 not in grid["t_s"]:
             yield f"grid.{sampler}.t_s: 0 is missing; every comparison is against the full backbone"
+        if grid.get("eta", 0) > 0 and experiment["protocol"] == "paper":
+            yield (
+                f"grid.{sampler}.eta: found {grid['eta']}; accepted: 0 under protocol paper"
+                " (the released code's variance rule for eta > 0 is not implemented)"
+            )
         spread = grid["spread"]
+        if experiment["sampling"]["seed"] in spread["seeds"]:
+            yield (
+                f"grid.{sampler}.spread.seeds: found {spread['seeds']};"
+                f" accepted: seeds other than sampling.seed {experiment['sampling']['seed']}"
+            )
         for key in ("t_s", "theta"):
             for value in set(spread[key]) - set(grid[key]):
                 yield f"grid.{sampler}.spread.{key}: found {value!r}; accepted: values of grid.{sampler}.{key}"
@@ -103,12 +126,6 @@ def grid_points(experiment: dict) -> list[GridPoint]:
         for seed, lists in seeds.items():
             points += [GridPoint(sampler, *setting, seed) for setting in settings(lists)]
     return points
-
-
-def uses(experiment: dict, method: str) -> bool:
-    """Whether any cell of the experiment needs the shallow backbone ("duodiff") or AdaDiff's heads ("adadiff")."""
-    key = {"duodiff": "t_s", "adadiff": "theta"}[method]
-    return any(set(grid[key]) - {0} for grid in experiment["grid"].values())
 
 
 def sampler_options(experiment: dict, sampler: str) -> dict:

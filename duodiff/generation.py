@@ -21,7 +21,8 @@ from duodiff.protocol import PROTOCOLS, Protocol
 from duodiff.records import device_name
 from duodiff.samplers import Step
 from duodiff.schedules import T, noise_schedule
-from duodiff.training.checkpoints import load_adadiff, load_backbone
+from duodiff.training.checkpoints import load_backbone
+from duodiff.training.heads import load_adadiff
 
 
 class Models:

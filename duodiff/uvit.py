@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from duodiff.schedules import time_input
+
 _FUSED_ATTENTION_FROM = 48  # tokens; below, explicit softmax(qk)v is faster on a CPU
 
 
@@ -203,3 +205,14 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+class Denoiser(nn.Module):
+    """A network with its time convention, as a backbone: net(x, time_input(t), y)."""
+
+    def __init__(self, net: nn.Module, time_input: str = "t"):
+        super().__init__()
+        self.net, self.time_input = net, time_input
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.net(x, time_input(self.time_input, t), y)

@@ -16,7 +16,7 @@ except study.ConfigError as error:
 
 EXPERIMENTS = config["experiments"]
 # Scripts find the package whether or not it is installed in the environment a job runs in.
-shell.prefix(f'export PYTHONPATH="{ROOT}"; ')
+shell.prefix(f'set -euo pipefail; export PYTHONPATH="{ROOT}"; ')
 
 
 wildcard_constraints:
@@ -26,7 +26,7 @@ wildcard_constraints:
     backbone="full|shallow",
     sampler="ddpm|ddim",
     method="duodiff|adadiff",
-    setting=r"t_s=\d+|theta=q?[0-9.]+",
+    setting=r"t_s=\d+|theta=q?[0-9.e-]+",
 
 
 STUDY = "results/{experiment}/train{train_seed}"
@@ -94,15 +94,11 @@ def cell_models(wc):
 
 
 def study_models(wc):
-    """All checkpoints of a study (and the observed uncertainties), as far as its grid uses them."""
+    """All checkpoints of a study, and the observed uncertainties."""
     study_folder = STUDY.format(**wc)
-    needed = {
-        role: f"{study_folder}/{role}/manifest.json" for role in ("full", "shallow")
-    }
-    if study.uses(experiment(wc), "adadiff"):
-        needed["heads"] = f"{study_folder}/heads/manifest.json"
-        needed["quantiles"] = f"{study_folder}/profile/quantiles.json"
-    return needed
+    roles = ("full", "shallow", "heads")
+    needed = {role: f"{study_folder}/{role}/manifest.json" for role in roles}
+    return needed | {"quantiles": f"{study_folder}/profile/quantiles.json"}
 
 
 def model_arguments(input):
@@ -132,13 +128,12 @@ def latency_grid(wc):
     )
 
 
-def studies(pattern, method=None):
-    """`pattern` for every experiment and training seed, or those whose grid uses a method."""
+def studies(pattern):
+    """`pattern` for every experiment and training seed."""
     return [
         pattern.format(experiment=name, train_seed=seed)
         for name, chosen in EXPERIMENTS.items()
         for seed in chosen["train_seeds"]
-        if method is None or study.uses(chosen, method)
     ]
 
 

@@ -57,7 +57,7 @@ rule measure_latency:
         batch=option("latency", "batch"),
         repeats=option("latency", "repeats"),
         seed=option("sampling", "seed"),
-        threads=config["threads"],
+        threads=min(config["threads"], workflow.cores or config["threads"]),
         device=config["device"],
     shell:
         "python workflow_scripts/measure_latency.py {params.models}"

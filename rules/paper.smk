@@ -12,8 +12,8 @@ RECORDS = studies(rules.evaluate_samples.output.records) + studies(
 )
 CURVES = [
     curve
-    for model, method in (("full", None), ("shallow", "duodiff"), ("heads", "adadiff"))
-    for curve in studies(f"{STUDY}/{model}/curve.csv", method)
+    for model in ("full", "shallow", "heads")
+    for curve in studies(f"{STUDY}/{model}/curve.csv")
 ]
 
 
@@ -77,7 +77,7 @@ rule make_table2:
 
 rule plot_figure1:
     input:
-        profiles=studies(rules.profile_exits.output.exits, "adadiff"),
+        profiles=studies(rules.profile_exits.output.exits),
         code=code("plot_figure1"),
     output:
         png="results/figures/figure1.png",
@@ -198,7 +198,7 @@ rule plot_training:
 
 rule plot_denoising:
     input:
-        losses=studies(rules.profile_denoising.output.losses, "adadiff"),
+        losses=studies(rules.profile_denoising.output.losses),
         code=code("plot_denoising"),
     output:
         png="results/figures/denoising.png",

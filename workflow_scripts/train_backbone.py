@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from duodiff import job
-from duodiff.training.models import train_backbone as train
+from duodiff.training.backbone import train_backbone as train
 
 
 def train_backbone(

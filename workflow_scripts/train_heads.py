@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from duodiff import job
-from duodiff.training.models import train_heads as train
+from duodiff.training.heads import train_heads as train
 
 
 def train_heads(

@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from duodiff.config import FEATURES
 from duodiff.data.store import to_unit_range
 from duodiff.files import atomic
-
-FEATURES = 64
 
 
 class SmallClassifier(nn.Module):

@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from duodiff.data.store import ImageStore
 from duodiff.early_exit import layer_errors, uncertainty_target
 from duodiff.files import write_csv, write_json
 from duodiff.generation import Models
 from duodiff.schedules import time_input, timesteps
-from duodiff.training.models import noisers
+from duodiff.training.backbone import noisers
 
 
 @torch.inference_mode()
@@ -34,7 +33,7 @@ def write_profile(
     0, 0.001, ..., 1 quantiles of all u over images, timesteps and layers.
     """
     models = Models(full, shallow, heads, device=device)
-    _, held_out = noisers(ImageStore(data), models.schedule.name, device)
+    _, _, held_out = noisers(data, models.full.net, models.schedule.name, device)
     index, rows, observed = np.arange(len(held_out.images)), [], []
     rng = np.random.default_rng(seed)
     for t in tqdm(timesteps(n_timesteps), desc="profile", unit="t", disable=None):

@@ -10,7 +10,8 @@ from duodiff.data.store import ImageStore
 from duodiff.files import read_json, write_json
 from duodiff.generation import Models, build_cell, generate, write_samples
 from duodiff.training import checkpoints
-from duodiff.training.models import train_backbone, train_heads
+from duodiff.training.backbone import train_backbone
+from duodiff.training.heads import train_heads
 
 NET = {
     "img_size": 8,

@@ -6,7 +6,6 @@ import torch
 
 from duodiff import samplers
 from duodiff.backbones import (
-    Denoiser,
     EarlyExit,
     SwitchSchedule,
     duodiff,
@@ -15,7 +14,7 @@ from duodiff.backbones import (
 )
 from duodiff.generation import compute_batches
 from duodiff.schedules import T, noise_schedule, timesteps
-from duodiff.uvit import UViT
+from duodiff.uvit import Denoiser, UViT
 
 LINEAR = noise_schedule("linear")
 SHAPE = (2, 6, 6)

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from duodiff.backbones import Denoiser
 from duodiff.early_exit import AdaDiff
 from duodiff.protocol import CORRECTED, PAPER
 from duodiff.schedules import noise_schedule
+from duodiff.training.backbone import denoising_loss
 from duodiff.training.batches import Noiser
+from duodiff.training.heads import heads_loss
 from duodiff.training.loop import TrainingConfig, fit, learning_rate
-from duodiff.training.losses import adadiff_heads_loss, denoising_loss
-from duodiff.uvit import UViT
+from duodiff.uvit import Denoiser, UViT
 
 CONFIG = TrainingConfig(
     steps=30,
@@ -99,7 +99,7 @@ def test_training_the_heads_leaves_the_backbone_untouched(protocol):
     before = {k: v.clone() for k, v in model.state_dict().items()}
 
     def loss(model, batch):
-        return adadiff_heads_loss(model, batch, "t", protocol)
+        return heads_loss(model, batch, "t", protocol)
 
     average, curve = fit(
         model, model.heads_parameters(), loss, NOISER, NOISER.stratified(1), CONFIG, seed=0

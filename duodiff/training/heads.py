@@ -1,0 +1,94 @@
+"""Training AdaDiff's heads on a frozen backbone (Eq. 8), and loading them back."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from duodiff.early_exit import (
+    AdaDiff,
+    layer_errors,
+    layerwise_loss,
+    uncertainty_loss,
+    uncertainty_target,
+)
+from duodiff.files import write_csv
+from duodiff.protocol import PROTOCOLS, Protocol
+from duodiff.schedules import time_input
+from duodiff.training import checkpoints
+from duodiff.training.backbone import noisers
+from duodiff.training.batches import Batch
+from duodiff.training.loop import TrainingConfig, fit
+from duodiff.uvit import Denoiser
+
+
+def heads_loss(model: AdaDiff, batch: Batch, time_convention: str, protocol: Protocol) -> Tensor:
+    """lambda L_u + beta L_UAL with lambda = beta = 1 (Eq. 8); the frozen backbone has no L_simple."""
+    with torch.no_grad():
+        layers, time_emb = model.layer_inputs(
+            batch.x_t, time_input(time_convention, batch.t), batch.y
+        )
+    u, g = model.evaluate_heads(layers, time_emb)
+    u_hat, errors = uncertainty_target(g, batch.eps), layer_errors(g, batch.eps)
+    return uncertainty_loss(
+        u,
+        u_hat,
+        detach=protocol.detach_uncertainty_target,
+        sum_batch=protocol.sum_uncertainty_loss_over_batch,
+    ) + layerwise_loss(errors, u, u_hat, weight=protocol.layer_loss_weight)
+
+
+def train_heads(
+    data: Path, backbone: Path, training: dict, protocol: str, seed: int, device: str, out: Path
+) -> list[dict]:
+    """Loss curve of AdaDiff's heads on a frozen backbone, written with their checkpoint at `out`."""
+    full, description = checkpoints.load_backbone(backbone)
+    rules = PROTOCOLS[protocol]
+    torch.manual_seed(seed)
+    model = AdaDiff(full.net, rules.timestep_aware_uncertainty).to(device)
+    model.uvit.requires_grad_(False)
+    store, train, held_out = noisers(data, full.net, description["schedule"], device)
+    average, curve = fit(
+        model,
+        model.heads_parameters(),
+        partial(heads_loss, time_convention=full.time_input, protocol=rules),
+        train,
+        held_out.stratified(seed),
+        TrainingConfig(**training),
+        seed,
+        name="train heads",
+    )
+    write_csv(Path(out).parent / "curve.csv", curve)
+    weights = {k: v for k, v in average.state_dict().items() if not k.startswith("uvit.")}
+    checkpoints.save(
+        out,
+        weights,
+        {
+            "kind": "heads",
+            "backbone_sha256": description["weights_sha256"],
+            "timestep_aware": rules.timestep_aware_uncertainty,
+            "protocol": protocol,
+            "training": training,
+            "seed": seed,
+            "dataset_sha256": store.manifest["images_sha256"],
+        },
+    )
+    return curve
+
+
+def load_adadiff(full: Denoiser, full_manifest: dict, heads: str | Path) -> tuple[AdaDiff, dict]:
+    """AdaDiff in evaluation mode on a loaded backbone (shared, not copied), and the heads' manifest.
+
+    Raises ValueError if the heads were trained on another backbone.
+    """
+    description, weights = checkpoints.load(heads)
+    if description["backbone_sha256"] != full_manifest["weights_sha256"]:
+        raise ValueError(
+            f"{heads}: trained on backbone {description['backbone_sha256'][:12]},"
+            f" not on {full_manifest['weights_sha256'][:12]}"
+        )
+    model = AdaDiff(full.net, description["timestep_aware"])
+    backbone = {f"uvit.{k}": v for k, v in full.net.state_dict().items()}
+    model.load_state_dict(weights | backbone)
+    return model.eval(), description
