@@ -5,7 +5,8 @@ full backbone, t_s = T the shallow one), ``theta=0.12`` is AdaDiff, ``theta=q0.4
 0.4 quantile of the uncertainties observed on held-out images.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from duodiff.samplers import Step
 from duodiff.schedules import T, noise_schedule
 from duodiff.training.checkpoints import load_backbone
 from duodiff.training.heads import load_adadiff
+
+log = logging.getLogger("duodiff")
 
 
 class Models:
@@ -69,10 +72,25 @@ class Models:
             raise ValueError(f"checkpoints disagree on {key}: {backbones}")
         return first
 
-    @property
-    def sha256(self) -> dict[str, str]:
-        """weights_sha256 of each checkpoint, by role."""
-        return {role: manifest["weights_sha256"] for role, manifest in self.manifests.items()}
+    def departures(self, schedule: str, time_input: str, protocol: str) -> list[str]:
+        """Where the checkpoints disagree with the configured schedule, time convention and protocol.
+
+        Raises ValueError if there is any and the protocol is not `paper`, which records it instead.
+        """
+        configured = {"schedule": schedule, "time_input": time_input, "protocol": protocol}
+        found = [
+            f"{role}: {key} is {manifest[key]}, configured {value}"
+            for role, manifest in self.manifests.items()
+            for key, value in configured.items()
+            if manifest.get(key, value) != value
+        ]
+        if found and protocol != "paper":
+            raise ValueError("checkpoints refused: " + "; ".join(found))
+        return found
+
+    def sha256(self, roles: Iterable[str]) -> dict[str, str]:
+        """weights_sha256 of the checkpoints in `roles`."""
+        return {role: self.manifests[role]["weights_sha256"] for role in roles}
 
     def early_exit(self, theta: float, simulate: bool = False) -> EarlyExit:
         """AdaDiff at threshold theta."""
@@ -89,12 +107,16 @@ class Models:
 
 @dataclass
 class Cell:
-    """A setting made runnable: which backbone at which t, the sampler's steps, what to record."""
+    """A setting made runnable: which backbone at which t, the sampler's steps, what to record.
+
+    `roles` names the checkpoints it uses.
+    """
 
     method: str
     parameters: dict
     schedule: SwitchSchedule
     steps: list[Step]
+    roles: tuple[str, ...]
     early_exit: EarlyExit | None = None
 
 
@@ -111,6 +133,7 @@ def build_cell(models: Models, sampler: dict, setting: str, protocol: str) -> Ce
     """The cell of one setting under one sampler and protocol."""
     rules = PROTOCOLS[protocol]
     steps = sampler_steps(models, sampler, rules)
+    extra = {"eta": sampler["eta"]} if "eta" in sampler else {}
     if setting.startswith("theta="):
         early_exit = models.early_exit(models.threshold(setting))
         parameters = {
@@ -118,13 +141,16 @@ def build_cell(models: Models, sampler: dict, setting: str, protocol: str) -> Ce
             "setting": setting.removeprefix("theta="),
             "depth": models.full.net.depth,
         }
-        return Cell("adadiff", parameters, single(early_exit), steps, early_exit)
+        roles = ("full", "heads")
+        return Cell("adadiff", parameters | extra, single(early_exit), steps, roles, early_exit)
     t_s = int(setting.removeprefix("t_s="))
     used = t_s
     if rules.ddim_switch_one_call_late and sampler["name"] == "ddim":
         used = one_call_late(t_s, [step.t for step in steps])
     method = {0: "full", T: "shallow"}.get(t_s, "duodiff")
-    return Cell(method, {"t_s": t_s}, duodiff(models.full, models.shallow, used), steps)
+    roles = ("full", "shallow") if method == "duodiff" else (method,)
+    schedule = duodiff(models.full, models.shallow, used)
+    return Cell(method, {"t_s": t_s} | extra, schedule, steps, roles)
 
 
 def compute_batches(start: int, stop: int, batch: int) -> Iterator[tuple[int, slice]]:
@@ -195,10 +221,12 @@ def write_samples(
 ) -> dict:
     """Manifest of one cell's sample store, written to `out`, with blocks_run.npy beside it.
 
-    `paths` are the arguments of `Models`; `context` (experiment, protocol, train_seed) goes into the
-    manifest, which holds everything a record says of its samples.
+    `paths` are the arguments of `Models`; `context` (experiment, protocol, train_seed, and the
+    configured schedule and time_input) goes into the manifest, which holds everything a record says of
+    its samples.
     """
     models = Models(**paths, device=device)
+    departures = models.departures(context["schedule"], context["time_input"], context["protocol"])
     cell = build_cell(models, sampler, setting, context["protocol"])
     pixels, labels, blocks = generate(models, cell, 0, images, batch, seed)
     description = {
@@ -214,11 +242,14 @@ def write_samples(
         "dtype": "float32",
         "compute_batch": batch,
         "device": device_name(device),
-        "checkpoint_sha256": models.sha256,
+        "checkpoint_sha256": models.sha256(cell.roles),
+        "departures": departures,
     }
     with atomic(Path(out).parent / "blocks_run.npy") as file:
         np.save(file, blocks)
     description["blocks_run_sha256"] = sha256(Path(out).parent / "blocks_run.npy")
     if cell.early_exit is not None:
-        description["nan_uncertainties"] = int(models.adadiff.nan_count)
+        description["nan_uncertainties"] = nans = int(models.adadiff.nan_count)
+        if nans:
+            log.warning("%s: %d uncertainties were NaN and did not exit", setting, nans)
     return write_store(out, pixels, labels, description)

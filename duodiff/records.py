@@ -33,12 +33,13 @@ def cpu_name() -> str:
 
 
 def device_name(device: str) -> str:
-    """The name of the processor or GPU behind a torch device."""
-    if device == "cpu":
-        return cpu_name()
+    """The name of the GPU behind a torch device, or of the processor with torch's number of threads."""
     import torch
 
-    return torch.cuda.get_device_name(device)
+    if device != "cpu":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{cpu_name()}, {threads} thread{'s' * (threads > 1)}"
 
 
 @dataclass

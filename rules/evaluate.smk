@@ -25,11 +25,12 @@ rule evaluate_samples:
     params:
         metric=option("metric", "name"),
         protocol=option("protocol"),
+        device=config["device"],
     shell:
         "python workflow_scripts/evaluate_samples.py --samples {input.samples}"
         " --data {input.data} --classifier {input.classifier} --metric {params.metric}"
         " --experiment {wildcards.experiment} --protocol {params.protocol}"
-        " --out {output.records} --log {log}"
+        " --device {params.device} --out {output.records} --log {log}"
 
 
 rule measure_latency:
@@ -53,6 +54,8 @@ rule measure_latency:
     params:
         models=lambda wc, input: model_arguments(input),
         protocol=option("protocol"),
+        schedule=option("schedule"),
+        time_input=option("time_input"),
         grid=latency_grid,
         batch=option("latency", "batch"),
         repeats=option("latency", "repeats"),
@@ -62,6 +65,7 @@ rule measure_latency:
     shell:
         "python workflow_scripts/measure_latency.py {params.models}"
         " --experiment {wildcards.experiment} --protocol {params.protocol}"
+        " --schedule {params.schedule} --time-input {params.time_input:q}"
         " --grid {params.grid:q} --batch {params.batch} --repeats {params.repeats}"
         " --threads {params.threads} --train-seed {wildcards.train_seed} --seed {params.seed}"
         " --device {params.device} --out {output.records} --log {log}"

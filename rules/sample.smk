@@ -27,6 +27,8 @@ rule sample_images:
     params:
         models=lambda wc, input: model_arguments(input),
         protocol=option("protocol"),
+        schedule=option("schedule"),
+        time_input=option("time_input"),
         sampler=lambda wc: json.dumps(study.sampler_options(experiment(wc), wc.sampler)),
         images=option("sampling", "images"),
         batch=option("sampling", "batch"),
@@ -34,6 +36,7 @@ rule sample_images:
     shell:
         "python workflow_scripts/sample_images.py {params.models}"
         " --experiment {wildcards.experiment} --protocol {params.protocol}"
+        " --schedule {params.schedule} --time-input {params.time_input:q}"
         " --sampler {params.sampler:q} --setting {wildcards.setting} --images {params.images}"
         " --batch {params.batch} --train-seed {wildcards.train_seed} --seed {wildcards.seed}"
         " --device {params.device} --out {output.manifest} --log {log}"

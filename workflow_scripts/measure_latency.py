@@ -7,6 +7,8 @@ from duodiff.metrics.latency import measure_cells
 def measure_latency(
     experiment: str,
     protocol: str,
+    schedule: str,
+    time_input: str,
     full: Path,
     shallow: Path,
     grid: dict,
@@ -33,7 +35,13 @@ def measure_latency(
         threads,
         seed,
         device,
-        {"experiment": experiment, "protocol": protocol, "train_seed": train_seed},
+        {
+            "experiment": experiment,
+            "protocol": protocol,
+            "schedule": schedule,
+            "time_input": time_input,
+            "train_seed": train_seed,
+        },
     )
     records.write(out, found)
     return f"{len(found)} records"

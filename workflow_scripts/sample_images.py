@@ -7,6 +7,8 @@ from duodiff.generation import write_samples
 def sample_images(
     experiment: str,
     protocol: str,
+    schedule: str,
+    time_input: str,
     sampler: dict,
     setting: str,
     images: int,
@@ -35,7 +37,13 @@ def sample_images(
         batch,
         seed,
         device,
-        {"experiment": experiment, "protocol": protocol, "train_seed": train_seed},
+        {
+            "experiment": experiment,
+            "protocol": protocol,
+            "schedule": schedule,
+            "time_input": time_input,
+            "train_seed": train_seed,
+        },
     )
     return f"{sampler['name']} {setting} seed {seed}: {manifest['count']} images"
 

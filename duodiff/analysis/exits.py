@@ -21,6 +21,7 @@ def exit_profiles(samples: list[Path]) -> pd.DataFrame:
             pd.DataFrame(
                 {
                     "experiment": manifest["experiment"],
+                    "sampler": manifest["sampler"]["name"],
                     "setting": manifest["parameters"]["setting"],
                     "theta": manifest["parameters"]["theta"],
                     "train_seed": manifest["train_seed"],

@@ -33,9 +33,10 @@ def _title(studies: dict, experiment: str, train_seed: str | int) -> str:
 
 
 def exit_layer_lines(profiles: list[Path], studies: dict) -> pd.DataFrame:
-    """Figure 1: the exit profiles of each study at its first sampling seed."""
+    """Figure 1: the exit profiles of each study under DDPM at its first sampling seed."""
     lines = _read(profiles, studies)
-    first = lines.groupby("title")["sample_seed"].transform("min")
+    lines = lines[lines["sampler"] == "ddpm"]
+    first = lines.groupby("title")["sample_seed"].transform("first")
     return lines[lines["sample_seed"] == first]
 
 
@@ -62,7 +63,7 @@ def trade_off_points(records: list[Path], paper: Path, studies: dict) -> pd.Data
         points = [_curve(study, "seconds", "adadiff")]
         if "seconds_interpolated" in study:
             points.append(_curve(study, "seconds_interpolated", "adadiff_interpolated"))
-        table = pd.concat(points).drop_duplicates(["method", "label"])
+        table = pd.concat(points).drop_duplicates(["method", "t_s", "theta"])
         panels.append(table.assign(panel=title, metric=study["metric"].iloc[0]))
     published = paper_table(pd.read_csv(paper)).rename(columns={"fid": "distance"})
     for dataset in _PAPER_FIGURE_4:

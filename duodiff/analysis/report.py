@@ -7,7 +7,7 @@ import pandas as pd
 from duodiff.analysis.tables import COLUMNS, comparison, load_records
 from duodiff.files import write_csv, write_text
 
-_DIGITS = {"theta": 3, "t_s": 0, "n": 0, "nfe": 0, "train_seed": 0}
+_DIGITS = {"theta": 3, "t_s": 0, "n": 0, "nfe": 0, "train_seed": 0, "nearest_train_distance": 3}
 _STYLE = """<!doctype html><meta charset="utf-8"><style>
 body{font:14px/1.4 system-ui,sans-serif;margin:1em}
 table{border-collapse:collapse}

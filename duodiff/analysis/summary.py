@@ -14,19 +14,19 @@ def summary(records: list[Path], curves: list[Path], studies: dict) -> str:
     table = load_records(records)
     lines = []
     for (name, seed), study in table.groupby(["experiment", "train_seed"]):
-        scale = table[(table["experiment"] == name) & table["method"].str.startswith("real_")]
+        scale = table[(table["experiment"] == name) & (table["method"] == "real_halves")].iloc[0]
         protocol, device = study["protocol"].iloc[0], study["device"].iloc[0]
         lines += [
             f"{studies[name]['title']} ({protocol} protocol, training seed {seed:.0f}, {device})"
         ]
         lines += ["  " + line for line in _study(cells(study, "ddpm"), scale)]
-        mine = [c for c in curves if f"{name}/train{seed:.0f}/heads/" in Path(c).as_posix()]
+        mine = [c for c in curves if Path(c).parts[-4:-1] == (name, f"train{seed:.0f}", "heads")]
         lines += ["  " + _converged(path) for path in mine]
     lines += ["Tables: results/tables  Figures: results/figures  Report: results/report.html"]
     return "\n".join(lines) + "\n"
 
 
-def _study(table: pd.DataFrame, scale: pd.DataFrame) -> list[str]:
+def _study(table: pd.DataFrame, floor: pd.Series) -> list[str]:
     metric, n = table["metric"].iloc[0], table["n"].iloc[0]
     full = table[table["t_s"] == 0].iloc[0]
     lines = [f"{metric}, n = {n}:"]
@@ -49,15 +49,20 @@ def _study(table: pd.DataFrame, scale: pd.DataFrame) -> list[str]:
             f"  {1e3 * row.seconds_interpolated:.2f} ms interpolated (DuoDiff there {interpolated[i]:.2f}),"
             f" {1e3 * row.seconds:.2f} ms measured (DuoDiff there {measured[i]:.2f})"
         )
-    halves = scale[(scale["method"] == "real_halves") & (scale["metric"] == metric)].iloc[0]
+    ratio = full.seconds_all_heads / full.seconds
+    lines.append(f"  computing all of AdaDiff's heads costs {ratio:.2f}x the plain full backbone")
+    lines.append(f"  real images against real images: {floor.value:.2f} (n = {floor.n})")
     shallow = table[table["t_s"] == T]
-    lines.append(f"  real images against real images: {halves.value:.2f} (n = {halves.n})")
-    if len(shallow):
-        gap, floor = shallow.iloc[0].distance - full.distance, halves.value
-        share = gap / (shallow.iloc[0].distance - floor)
+    if len(shallow) and pd.notna(full.spread):
+        gap = shallow.iloc[0].distance - full.distance
+        lines.append(f"  full is {gap:.2f} below shallow: {gap / full.spread:.1f} seed spreads")
+    if len(shallow) and "distance_matched" in table:
+        full_above, shallow_above = (
+            row.distance_matched - floor.value for row in (full, shallow.iloc[0])
+        )
         lines.append(
-            f"  full is {gap:.2f} below shallow: {gap / full.spread:.1f} seed spreads,"
-            f" {100 * share:.0f}% nearer the real floor"
+            f"  at n = {floor.n} full lies {full_above:.2f} above the real floor, shallow"
+            f" {shallow_above:.2f}: {100 * (1 - full_above / shallow_above):.0f}% nearer"
         )
     return lines
 

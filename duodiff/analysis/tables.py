@@ -44,24 +44,37 @@ def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
 
     Columns: experiment, train_seed, method, t_s, theta, setting, depth, n, metric (the distance's
     name), distance, spread (standard deviation over `spread_seeds` sampling seeds, if repeated),
-    label_agreement, nearest_train_distance, mean_exit_layer, seconds (measured), seconds_interpolated
+    distance_matched (at half the real images, against random halves of them), label_agreement,
+    nearest_train_distance, mean_exit_layer, seconds (measured), seconds_all_heads, seconds_interpolated
     (AdaDiff, Appendix A.5), speedup over the full backbone (median of the ratios within one round) and
     ideal_speedup (by FLOPs).
     """
     studies = records.groupby(["experiment", "train_seed"])
-    rows = [_study_cells(study, sampler) for _, study in studies]
-    return pd.concat(rows, ignore_index=True)
+    rows = [
+        _study_cells(study, sampler) for _, study in studies if (study["sampler"] == sampler).any()
+    ]
+    return (
+        pd.concat(rows, ignore_index=True)
+        if rows
+        else pd.DataFrame(columns=["experiment", "train_seed"])
+    )
+
+
+def distance_name(records: pd.DataFrame) -> str:
+    """The name of the Frechet distance among the metrics of `records`: fid, or fd_ and its feature space."""
+    names = [name for name in records["metric"] if name.startswith(("fid", "fd_"))]
+    return min(names, key=len)
 
 
 def _study_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame:
     mine = study[study["sampler"] == sampler].copy()
     mine["key"] = mine["parameters"].map(_key)
-    over_seeds = mine["metric"].str.endswith(("_mean", "_spread"))
-    plain = mine[~over_seeds]
-    distance = next(m for m in plain["metric"] if m.startswith(("fd_", "fid")))
+    plain = mine[~mine["metric"].str.endswith("_spread")]
+    distance = distance_name(study)
     first = plain[plain["metric"] == distance]["sample_seed"].iloc[0]
     plain = plain[plain["sample_seed"] == first]
     wide = plain.pivot_table(index="key", columns="metric", values="value", aggfunc="first")
+    wide = wide.rename(columns={f"{distance}_matched": "distance_matched"})
     about = plain[plain["metric"] == distance].set_index("key")
     names = ["experiment", "train_seed", "method", "n", "nfe", "parameters"]
     table = about[names].join(wide.rename(columns={distance: "distance"}))
@@ -69,17 +82,17 @@ def _study_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame:
     for name in ("t_s", "theta", "setting", "depth"):
         table[name] = [p.get(name) for p in table["parameters"]]
     spread = mine[mine["metric"] == f"{distance}_spread"].set_index("key")
-    means = mine[mine["metric"] == f"{distance}_mean"].set_index("key")
-    table["spread"], table["mean_over_seeds"] = spread["value"], means["value"]
+    table["spread"] = spread["value"]
     table["spread_seeds"] = spread["seeds"].map(lambda s: len(s["sample_seed"]))
     return _timing(table, study, mine).reset_index(drop=True)
 
 
 def _timing(table: pd.DataFrame, study: pd.DataFrame, mine: pd.DataFrame) -> pd.DataFrame:
-    heads = mine[mine["method"] == "adadiff_all_heads"]["value"]
-    if len(heads) and "mean_exit_layer" in table:
+    heads = mine[(mine["method"] == "adadiff_all_heads") & (mine["metric"] == "seconds_per_image")]
+    if len(heads):
+        table["seconds_all_heads"] = heads["value"].iloc[0]
         share = table["mean_exit_layer"] / table["depth"].astype(float)
-        table["seconds_interpolated"] = heads.iloc[0] * share
+        table["seconds_interpolated"] = table["seconds_all_heads"] * share
     flops = study[study["metric"] == "gflops_per_call"].set_index("method")["value"]
     ratio = flops["shallow"] / flops["full"]
     table["ideal_speedup"] = [
@@ -89,7 +102,9 @@ def _timing(table: pd.DataFrame, study: pd.DataFrame, mine: pd.DataFrame) -> pd.
 
 
 def _key(parameters: dict) -> str:
-    return ",".join(f"{k}={v}" for k, v in parameters.items() if k in ("t_s", "theta"))
+    return (
+        f"t_s={parameters['t_s']}" if "t_s" in parameters else f"theta={parameters.get('setting')}"
+    )
 
 
 def at_equal_time(table: pd.DataFrame, column: str) -> pd.Series:
@@ -107,7 +122,8 @@ def at_equal_time(table: pd.DataFrame, column: str) -> pd.Series:
 def comparison(
     records: pd.DataFrame, paper: pd.DataFrame, sampler: str, studies: dict[str, dict]
 ) -> pd.DataFrame:
-    """Paper and ours side by side: our studies first, then the published datasets we did not run.
+    """Paper and ours side by side: our studies, real images and noise on the same scale, and then the
+    published datasets we did not run.
 
     `studies` maps an experiment to its title and paper_dataset. Distances are compared only where the
     dataset and the metric are the paper's; speed-ups and relative distances are against the full
@@ -128,10 +144,21 @@ def comparison(
         merged = _side_by_side(study, published)
         title = studies[name]["title"]
         tables.append(merged.assign(dataset=title, train_seed=train_seed))
+    for name, study in studies.items():
+        tables.append(_scale(records[records["experiment"] == name]).assign(dataset=study["title"]))
     shown = {study["paper_dataset"] for study in studies.values()}
     rest = paper[~paper["dataset"].isin(shown)]
     rest = rest.assign(dataset=rest["dataset"].map(PAPER_TITLES)).rename(columns=_PAPER)
     return pd.concat([*tables, rest], ignore_index=True).reindex(columns=list(COLUMNS))
+
+
+def _scale(records: pd.DataFrame) -> pd.DataFrame:
+    """Rows for held-out real images, halves of the real images, and noise."""
+    scale = records[records["method"].isin(["real_held_out", "real_halves", "noise"])]
+    wide = scale.pivot_table(index=["method", "n"], columns="metric", values="value")
+    distance = distance_name(scale)
+    names = {distance: "distance", f"{distance}_matched": "distance_matched"}
+    return wide.rename(columns=names).reset_index().assign(metric=distance)
 
 
 _PAPER = {
@@ -152,13 +179,17 @@ COLUMNS = {
     "fid_paper": ("Distance", "paper (FID)"),
     "distance": ("Distance", "ours"),
     "spread": ("Distance", "sd over seeds"),
+    "distance_matched": ("Distance", "at the floor's n"),
     "metric": ("Distance", "our metric"),
     "difference": ("Distance", "ours - paper"),
     "relative_paper": ("Distance / full's", "paper"),
     "relative_distance": ("Distance / full's", "ours"),
+    "label_agreement": ("", "Classified as labelled"),
+    "nearest_train_distance": ("", "Nearest training image, rms"),
     "seconds_paper": ("Seconds per image", "paper"),
     "seconds": ("Seconds per image", "ours, measured"),
     "seconds_interpolated": ("Seconds per image", "ours, interpolated"),
+    "seconds_all_heads": ("Seconds per image", "all heads"),
     "speedup_paper": ("Speed-up over full", "paper"),
     "speedup": ("Speed-up over full", "ours"),
     "ideal_speedup": ("Speed-up over full", "ideal (FLOPs)"),

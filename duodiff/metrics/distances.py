@@ -1,5 +1,7 @@
 """Distances between sets of images: Frechet in a feature space, nearest neighbour in pixels."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,15 +28,12 @@ def frechet_distance(features_1: Tensor, features_2: Tensor) -> float:
     return fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]
 
 
-def random_halves_distance(features: Tensor, repeats: int, seed: int) -> np.ndarray:
-    """Frechet distances [repeats] between random disjoint halves of one set of real features [N, D]."""
+def random_halves(n: int, repeats: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """`repeats` random splits of range(n) into two disjoint halves of n // 2 indices each."""
     generator = torch.Generator().manual_seed(seed)
-    half = len(features) // 2
-    found = []
     for _ in range(repeats):
-        order = torch.randperm(len(features), generator=generator)
-        found.append(frechet_distance(features[order[:half]], features[order[half:]]))
-    return np.array(found)
+        order = torch.randperm(n, generator=generator)
+        yield order[: n // 2], order[n // 2 : 2 * (n // 2)]
 
 
 def nearest_distances(images: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -57,17 +57,27 @@ class _Images(torch.utils.data.Dataset):
 
 
 class Extractor:
-    """Features and logits of uint8 images by a registered torch-fidelity extractor."""
+    """Features and logits of uint8 images by a registered torch-fidelity extractor.
 
-    def __init__(self, name: str, weights: str | Path, device: str = "cpu"):
-        self.cuda = device != "cpu"
+    `layers` are the extractor's names of the two: ("features", "logits") for "classifier", ("2048",
+    "logits_unbiased") for torch-fidelity's "inception-v3-compat".
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weights: str | Path,
+        layers: tuple[str, str] = (_LAYER, _LOGITS),
+        device: str = "cpu",
+    ):
+        self.layers, self.cuda = layers, device != "cpu"
         self.model = create_feature_extractor(
-            name, [_LAYER, _LOGITS], cuda=self.cuda, feature_extractor_weights_path=str(weights)
+            name, list(layers), cuda=self.cuda, feature_extractor_weights_path=str(weights)
         )
 
     def __call__(self, images: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Features float64 [N, D] and logits float64 [N, K] of uint8 images [N, C, H, W]."""
+        """Features [N, D] and logits [N, K] of uint8 images [N, C, H, W]."""
         found = get_featuresdict_from_dataset(
             _Images(images), self.model, 256, self.cuda, save_cpu_ram=True, verbose=False
         )
-        return found[_LAYER], found[_LOGITS]
+        return found[self.layers[0]], found[self.layers[1]]

@@ -64,6 +64,7 @@ def measure_cells(
     """
     torch.set_num_threads(threads)
     models = Models(**paths, device=device)
+    models.departures(context["schedule"], context["time_input"], context["protocol"])
     cells = {}
     for sampler, settings in grid:
         for setting in settings:
@@ -78,8 +79,7 @@ def measure_cells(
     common = {
         "experiment": context["experiment"],
         "protocol": context["protocol"],
-        "device": f"{device_name(device)}, {threads} thread{'s' * (threads > 1)}",
-        "checkpoint_sha256": models.sha256,
+        "device": device_name(device),
         "compute_batch": batch,
     }
     over = f"minimum and maximum of {repeats} interleaved rounds"
@@ -91,6 +91,8 @@ def measure_cells(
             "method": cell.method,
             "parameters": cell.parameters,
             "sampler": sampler,
+            "steps": next(s["steps"] for s, _ in grid if s["name"] == sampler),
+            "checkpoint_sha256": models.sha256(cell.roles),
             "nfe": len(cell.steps),
             "seeds": {"train_seed": context["train_seed"], "sample_seed": seed},
             "interval_covers": over,
@@ -107,15 +109,67 @@ def measure_cells(
             found.append(Record(metric, median, unit, interval=interval, **identity))
     for method, model in (("full", models.full), ("shallow", models.shallow)):
         cost = {"seeds": {"train_seed": context["train_seed"]}, "method": method, "n": 1, **common}
+        cost["checkpoint_sha256"] = models.sha256([method])
         found.append(Record("gflops_per_call", gflops(model.net), unit="GFLOP", **cost))
         found.append(Record("parameters", parameters(model.net), unit="1", **cost))
-    return found
+    return found + _simulated_against_shrinking(models, cells, batch, seed, common)
+
+
+def _simulated_against_shrinking(
+    models: Models, cells: dict, batch: int, seed: int, common: dict
+) -> list[Record]:
+    """How a whole DDPM trajectory with the shrinking batch differs from the simulated exit (A.5).
+
+    For the middle theta: the share of exits that differ, and of images within one grey level.
+    """
+    thetas = [cell for cell in cells.values() if cell.method == "adadiff"]
+    cell = sorted(thetas, key=lambda cell: cell.early_exit.theta)[len(thetas) // 2]
+    simulated = models.early_exit(cell.early_exit.theta, simulate=True)
+    images, exits = [], []
+    for early_exit in (cell.early_exit, simulated):
+        x, _ = samplers.sample(
+            single(early_exit),
+            cell.steps,
+            models.shape,
+            0,
+            batch,
+            seed,
+            models.num_classes,
+            models.device,
+        )
+        images.append(samplers.to_uint8(x).int())
+        exits.append(torch.stack(early_exit.exits))
+        early_exit.exits.clear()
+    values = {
+        "exits_flipped": (exits[0] != exits[1]).double().mean(),
+        "images_within_one_level": ((images[0] - images[1]).abs() <= 1)
+        .flatten(1)
+        .all(1)
+        .double()
+        .mean(),
+    }
+    return [
+        Record(
+            name,
+            float(value),
+            "1",
+            batch,
+            method="adadiff_simulated_against_shrinking",
+            parameters=cell.parameters,
+            nfe=len(cell.steps),
+            seeds={"train_seed": models.manifests["heads"]["seed"], "sample_seed": seed},
+            checkpoint_sha256=models.sha256(cell.roles),
+            **common,
+        )
+        for name, value in values.items()
+    ]
 
 
 def _all_heads(models: Models, sampler: dict, protocol: str) -> Cell:
     cell = build_cell(models, sampler, "t_s=0", protocol)
     early_exit = models.early_exit(0.0, simulate=True)
-    return Cell("adadiff_all_heads", {}, single(early_exit), cell.steps, early_exit)
+    roles = ("full", "heads")
+    return Cell("adadiff_all_heads", {}, single(early_exit), cell.steps, roles, early_exit)
 
 
 def _trajectory(models: Models, cell: Cell, batch: int, seed: int) -> None:

@@ -49,7 +49,9 @@ def study(experiment="digits", distance="fd_digits") -> list[Record]:
         record("gflops_per_call", 4.0, "shallow", {}, experiment=experiment),
         record("seconds_per_image", 2.2, "adadiff_all_heads", {}, experiment=experiment),
         record("mean_exit_layer", 6.0, "adadiff", theta, experiment=experiment),
-        record(f"{distance}_mean", 10.5, "full", {"t_s": 0}, experiment=experiment),
+        record("speedup", 2.0 / 2.2, "adadiff_all_heads", {}, experiment=experiment),
+        record(f"{distance}_matched", 9.0, "full", {"t_s": 0}, experiment=experiment),
+        record(f"{distance}_matched", 18.0, "shallow", {"t_s": 1000}, experiment=experiment),
     ]
     values = [("full", {"t_s": 0}, 10.0, 2.0), ("duodiff", {"t_s": 500}, 12.0, 1.5)]
     values += [("shallow", {"t_s": 1000}, 20.0, 1.0), ("adadiff", theta, 30.0, 1.75)]
@@ -62,8 +64,13 @@ def study(experiment="digits", distance="fd_digits") -> list[Record]:
     spread = record(f"{distance}_spread", 0.5, "full", {"t_s": 0}, experiment=experiment)
     spread.seeds = {"train_seed": 0, "sample_seed": [0, 1, 2]}
     found += [spread, record(distance, 11.0, "full", {"t_s": 0}, seed=1, experiment=experiment)]
-    scale = Record(distance, 3.0, "1", 90, experiment, "corrected", "real_halves")
-    return [*found, scale]
+    matched = f"{distance}_matched"
+    return [
+        *found,
+        Record(matched, 3.0, "1", 90, experiment, "corrected", "real_halves"),
+        Record(distance, 4.0, "1", 36, experiment, "corrected", "real_held_out"),
+        Record(distance, 99.0, "1", 90, experiment, "corrected", "noise"),
+    ]
 
 
 def written(tmp_path, found) -> list[Path]:
@@ -99,6 +106,27 @@ def test_duodiff_at_adadiffs_time_is_interpolated_between_neighbours(tmp_path):
         assert found == pytest.approx(expected, nan_ok=True)
 
 
+def test_a_sampler_nobody_ran_leaves_only_the_papers_rows(tmp_path):
+    found = load_records(written(tmp_path, study()))
+    table = comparison(found, pd.read_csv(PAPER / "table1.csv"), "ddim", STUDIES)
+    assert set(table["dataset"]) == {"Digits", "ImageNet 256x256"}
+    assert table[table["dataset"] == "Digits"]["method"].tolist() == [
+        "noise",
+        "real_halves",
+        "real_held_out",
+    ]
+
+
+def test_two_thresholds_that_resolve_to_one_value_stay_two_rows(tmp_path):
+    twin = {"theta": 0.2, "setting": "q0.41", "depth": 8}
+    more = [
+        record("fd_digits", 31.0, "adadiff", twin),
+        record("mean_exit_layer", 6.1, "adadiff", twin),
+    ]
+    table = cells(load_records(written(tmp_path, study() + more)), "ddpm")
+    assert sorted(table[table["method"] == "adadiff"]["distance"]) == [30.0, 31.0]
+
+
 def test_ideal_speedup():
     assert ideal_speedup(0, 0.3) == 1
     assert ideal_speedup(1000, 0.25) == pytest.approx(4)
@@ -108,7 +136,8 @@ def test_comparison_keeps_paper_and_ours_apart(tmp_path):
     found = load_records(written(tmp_path, study()))
     table = comparison(found, pd.read_csv(PAPER / "table2.csv"), "ddpm", STUDIES)
     ours, theirs = table[table["dataset"] == "Digits"], table[table["dataset"] != "Digits"]
-    assert len(ours) == 4
+    assert ours["method"].tolist()[4:] == ["noise", "real_halves", "real_held_out"]
+    assert ours["distance"].tolist()[4:] == pytest.approx([99, np.nan, 4], nan_ok=True)
     assert len(theirs) == 27
     assert ours[["fid_paper", "seconds_paper", "difference"]].isna().all(axis=None)
     assert theirs[["distance", "seconds"]].isna().all(axis=None)
@@ -164,5 +193,7 @@ def test_summary_states_the_comparison(tmp_path):
     text = summary(written(tmp_path, study()), [curve], STUDIES)
     assert "duodiff  t_s =  500    12.00  1500.00 ms  1.33x (by FLOPs 1.43x)" in text
     assert "1750.00 ms measured (DuoDiff there 11.00)" in text
-    assert "full is 10.00 below shallow: 20.0 seed spreads, 59% nearer the real floor" in text
+    assert "full is 10.00 below shallow: 20.0 seed spreads" in text
+    assert "full lies 6.00 above the real floor, shallow 15.00: 60% nearer" in text
+    assert "all of AdaDiff's heads costs 1.10x" in text
     assert "last fifth of the steps changed the held-out loss by -3.23%" in text

@@ -45,6 +45,22 @@ GRID = f"{DIGITS}.grid.ddpm"
             r"grid.ddpm.spread: unknown key 'thetas' \(did you mean 'theta'",
         ),
         (f"{GRID}.t_s", [0, 1200], "t_s.1: found 1200; accepted: an integer from 0 to 1000"),
+        (
+            f"{GRID}.theta",
+            [],
+            "grid.ddpm.theta: found \\[\\]; accepted: a list of at least one theta",
+        ),
+        (
+            f"{GRID}.spread.seeds",
+            [0, 1],
+            r"found \[0, 1\]; accepted: seeds other than sampling.seed 0",
+        ),
+        (f"{DIGITS}.sampling.images", 64, "found 64; accepted: more than the 64 features"),
+        (
+            f"{DIGITS}.dataset.held_out",
+            50,
+            "dataset.held_out: found 50; accepted: more than the 64",
+        ),
         (f"{GRID}.t_s", [500], "grid.ddpm.t_s: 0 is missing"),
         (f"{GRID}.t_s", [0, 0], "found \\[0, 0\\]; accepted: a list of different values of t_s"),
         (
@@ -78,6 +94,24 @@ GRID = f"{DIGITS}.grid.ddpm"
 def test_bad_configurations_are_refused_with_key_value_and_what_is_accepted(path, value, message):
     with pytest.raises(study.ConfigError, match=message):
         study.validate(changed(path, value))
+
+
+def test_the_papers_protocol_refuses_a_variance_rule_it_does_not_have():
+    config = changed(f"{DIGITS}.protocol", "paper")
+    study.validate(config)
+    config["experiments"]["digits"]["grid"]["ddim"]["eta"] = 1
+    with pytest.raises(study.ConfigError, match="eta: found 1; accepted: 0 under protocol paper"):
+        study.validate(config)
+
+
+@pytest.mark.parametrize("script", ["make_table2", "plot_figure4", "plot_figure5", "summarise"])
+def test_the_papers_items_are_made_without_torch(script):
+    path = ROOT / f"workflow_scripts/{script}.py"
+    check = (
+        "import runpy, sys; runpy.run_path(sys.argv[1], run_name='imported');"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", check, str(path)], check=True, cwd=ROOT)
 
 
 def test_every_problem_is_listed_at_once():

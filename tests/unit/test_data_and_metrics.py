@@ -12,7 +12,7 @@ from duodiff.metrics import classifier
 from duodiff.metrics.distances import (
     frechet_distance,
     nearest_distances,
-    random_halves_distance,
+    random_halves,
 )
 from duodiff.metrics.features import Extractor
 from duodiff.metrics.latency import interleaved_seconds
@@ -97,10 +97,13 @@ def test_frechet_distance_is_torch_fidelitys_and_refuses_too_few():
         frechet_distance(a[:5], b)
 
 
-def test_real_halves_are_disjoint():
-    values = random_halves_distance(torch.randn(400, 3, dtype=torch.double), 4, seed=0)
-    assert values.shape == (4,)
-    assert (values > 0).all()
+@pytest.mark.parametrize("n", [10, 11])
+def test_random_halves_are_disjoint_and_differ(n):
+    splits = list(random_halves(n, 4, seed=0))
+    for a, b in splits:
+        assert len(a) == len(b) == 5
+        assert len(set(a.tolist()) | set(b.tolist())) == 10
+    assert len({tuple(sorted(a.tolist())) for a, _ in splits}) > 1
 
 
 def test_nearest_distances_by_brute_force():

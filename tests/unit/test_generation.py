@@ -1,6 +1,7 @@
 """Checkpoints written and loaded back, and whole cells generated from them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -10,7 +11,7 @@ from duodiff.data.store import ImageStore
 from duodiff.files import read_json, write_json
 from duodiff.generation import Models, build_cell, generate, write_samples
 from duodiff.training import checkpoints
-from duodiff.training.backbone import train_backbone
+from duodiff.training.backbone import denoising_loss, noisers, train_backbone
 from duodiff.training.heads import train_heads
 
 NET = {
@@ -32,7 +33,13 @@ TRAINING = {
     "ema": 0.5,
 }
 DDPM = {"name": "ddpm", "steps": 10}
-CONTEXT = {"experiment": "digits", "protocol": "corrected", "train_seed": 0}
+CONTEXT = {
+    "experiment": "digits",
+    "protocol": "corrected",
+    "schedule": "linear",
+    "time_input": "t",
+    "train_seed": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +68,56 @@ def test_a_loaded_backbone_computes_what_was_saved(paths):
     again, _ = checkpoints.load_backbone(paths["full"])
     x, t, y = torch.randn(2, 1, 8, 8), torch.tensor([3, 4]), torch.tensor([0, 9])
     assert torch.equal(model(x, t, y), again(x, t, y))
+
+
+def test_a_loaded_backbone_has_the_held_out_loss_its_curve_ends_with(paths):
+    model, _ = checkpoints.load_backbone(paths["full"])
+    data = paths["full"].parents[1] / "data/manifest.json"
+    _, _, held_out = noisers(data, model.net, "linear", "cpu")
+    with torch.inference_mode():
+        loss = denoising_loss(model, held_out.stratified(0)).item()
+    curve = pd.read_csv(paths["full"].parent / "curve.csv")
+    assert loss == pytest.approx(curve["held_out_loss"].iloc[-1], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"in_chans": 3}, r"images of \(1, 8, 8\) for a network of \(3, 8, 8\)"),
+        ({"num_classes": 7}, "backbone.num_classes: found 7; accepted: -1 or the dataset's 10"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_data_is_refused(paths, tmp_path, wrong, message):
+    data = paths["full"].parents[1] / "data/manifest.json"
+    architecture, options = NET | {"depth": 3} | wrong, TRAINING | {"init": "official"}
+    with pytest.raises(ValueError, match=message):
+        train_backbone(data, architecture, "linear", "t", options, 0, "cpu", tmp_path / "m.json")
+
+
+def test_an_unconditional_network_trains_on_labelled_data(paths, tmp_path):
+    data = paths["full"].parents[1] / "data/manifest.json"
+    architecture = NET | {"depth": 3, "num_classes": -1}
+    options = TRAINING | {"init": "residual_zero"}
+    train_backbone(data, architecture, "linear", "t", options, 0, "cpu", tmp_path / "m.json")
+    models = Models(full=tmp_path / "m.json")
+    cell = build_cell(models, DDPM, "t_s=0", "corrected")
+    labels = generate(models, cell, 0, 3, batch=4, seed=0)[1]
+    assert labels.tolist() == [-1, -1, -1]
+
+
+def test_checkpoints_that_disagree_with_the_configuration(paths, tmp_path):
+    models = Models(**paths)
+    assert models.departures("linear", "t", "corrected") == []
+    for wrong in (("sd", "t"), ("linear", "t+1")):
+        with pytest.raises(ValueError, match=r"checkpoints refused: full: .* configured"):
+            models.departures(*wrong, "corrected")
+    # the paper's protocol records them instead
+    found = models.departures("sd", "t", "paper")
+    assert found == [
+        "full: schedule is linear, configured sd",
+        "shallow: schedule is linear, configured sd",
+        "heads: protocol is corrected, configured paper",
+    ]
 
 
 def test_weights_that_are_not_the_manifests_are_refused(paths, tmp_path):
@@ -151,7 +208,8 @@ def test_a_written_cell_says_what_it_is(paths, tmp_path):
     assert manifest["seed"] == 7
     assert manifest["nfe"] == 10
     assert manifest["nan_uncertainties"] == 0
-    assert set(manifest["checkpoint_sha256"]) == {"full", "shallow", "heads"}
+    assert set(manifest["checkpoint_sha256"]) == {"full", "heads"}
+    assert manifest["departures"] == []
 
 
 def test_images_that_are_not_finite_are_refused(paths):
