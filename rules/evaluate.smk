@@ -46,7 +46,7 @@ rule measure_latency:
     conda:
         "../envs/environment.yaml"
     # All cores, so that nothing runs beside it; it computes with `threads` of the configuration.
-    threads: workflow.cores or config["threads"]
+    threads: ALL_CORES
     resources:
         gpu=GPU,
         mem_mb=2000,
@@ -60,7 +60,7 @@ rule measure_latency:
         batch=option("latency", "batch"),
         repeats=option("latency", "repeats"),
         seed=option("sampling", "seed"),
-        threads=min(config["threads"], workflow.cores or config["threads"]),
+        threads=min(config["threads"], ALL_CORES),
         device=config["device"],
     shell:
         "python workflow_scripts/measure_latency.py {params.models}"

@@ -41,6 +41,10 @@ def test_a_fresh_clone_plans_the_whole_default_run(fresh, cores):
     assert re.search(rf"sample_images +{cells}\n", found)
 
 
+def test_a_dry_run_needs_no_number_of_cores(fresh):
+    assert "measure_latency" in fresh.snakemake("--dry-run")
+
+
 def test_a_configuration_file_replaces_the_default_instead_of_merging(fresh):
     text = (fresh.folder / "config/test.yaml").read_text()
     (fresh.folder / "mine.yaml").write_text(text.replace("  digits:", "  mine:"))
