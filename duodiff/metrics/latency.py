@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,22 +20,21 @@ from duodiff.records import Record, device_name
 def interleaved_seconds(
     runs: dict[Hashable, Callable[[], None]], repeats: int, device: str = "cpu"
 ) -> dict[Hashable, list[float]]:
-    """Seconds of each run, `repeats` times: every round runs all of them, in alternating order.
+    """Seconds of each (warmed-up) run, `repeats` times: every round runs all, in alternating order.
 
     Interleaving spreads the machine's slow moments over all runs, so their ratios hold where single
-    times do not. One round before the clock starts warms everything up.
+    times do not.
     """
     seconds = {name: [] for name in runs}
-    rounds = tqdm(range(repeats + 1), desc="latency", unit="round", disable=None)
+    rounds = tqdm(range(repeats), desc="latency", unit="round", disable=None)
     for round_number in rounds:
-        order = list(runs) if round_number % 2 else list(reversed(runs))
+        order = reversed(runs) if round_number % 2 else list(runs)
         for name in order:
             _synchronise(device)
             start = time.perf_counter()
             runs[name]()
             _synchronise(device)
-            if round_number:
-                seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
@@ -73,6 +73,10 @@ def measure_cells(
             )
         if any(setting.startswith("theta=") for setting in settings):
             cells[sampler["name"], "all_heads"] = _all_heads(models, sampler, context["protocol"])
+    for cell in cells.values():  # every network and shape warm before the clock starts
+        _trajectory(
+            models, replace(cell, steps=cell.steps[:: max(1, len(cell.steps) // 5)]), batch, seed
+        )
     runs = {key: partial(_trajectory, models, cell, batch, seed) for key, cell in cells.items()}
     seconds = interleaved_seconds(runs, repeats, device)
 

@@ -110,8 +110,13 @@ def test_one_changed_theta_reruns_only_what_depends_on_it(finished):
     }
 
 
-def test_an_edit_of_the_samplers_reruns_sampling_and_not_training(finished):
-    undo = edit(finished, "duodiff/samplers.py", "def to_uint8", "# edited\ndef to_uint8")
+@pytest.mark.parametrize(
+    ("module", "line"), [("samplers", "def to_uint8"), ("backbones", "def one_call_late")]
+)
+def test_an_edit_of_the_samplers_or_the_switch_reruns_sampling_and_not_training(
+    finished, module, line
+):
+    undo = edit(finished, f"duodiff/{module}.py", line, f"# edited\n{line}")
     jobs = finished.pending()
     undo()
     assert jobs["sample_images"] == 8
