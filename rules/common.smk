@@ -32,7 +32,7 @@ wildcard_constraints:
 STUDY = "results/{experiment}/train{train_seed}"
 LOG = "logs/{experiment}/train{train_seed}"
 BENCHMARK = "benchmarks/{experiment}/train{train_seed}"
-# None where a run names no cores (a dry run, a report, a cluster)
+# Where a run names no cores (a dry run, a report, a cluster): those the job computes with.
 ALL_CORES = workflow.resource_settings.cores or config["threads"]
 GPU = int(config["device"] == "cuda")
 

@@ -62,7 +62,10 @@ def trade_off_points(records: list[Path], paper: Path, studies: dict) -> pd.Data
         title = f"{_title(studies, name, seed)} (ours, n = {study['n'].iloc[0]})"
         points = [_curve(study, "seconds", "adadiff")]
         if "seconds_interpolated" in study:
-            points.append(_curve(study, "seconds_interpolated", "adadiff_interpolated"))
+            # the thetas are named once, at their measured times
+            points.append(
+                _curve(study, "seconds_interpolated", "adadiff_interpolated").assign(label="")
+            )
         table = pd.concat(points).drop_duplicates(["method", "t_s", "theta"])
         panels.append(table.assign(panel=title, metric=study["metric"].iloc[0]))
     published = paper_table(pd.read_csv(paper)).rename(columns={"fid": "distance"})

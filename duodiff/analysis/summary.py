@@ -46,8 +46,8 @@ def _study(table: pd.DataFrame, floor: pd.Series) -> list[str]:
         lines.append(
             f"  adadiff  theta = {row.theta:.3f}  {row.distance:7.2f}"
             f"  exits at {row.mean_exit_layer:.2f} of {row.depth:.0f}"
-            f"  {1e3 * row.seconds_interpolated:.2f} ms interpolated (DuoDiff there {interpolated[i]:.2f}),"
-            f" {1e3 * row.seconds:.2f} ms measured (DuoDiff there {measured[i]:.2f})"
+            f"  {1e3 * row.seconds_interpolated:.2f} ms interpolated (DuoDiff there {_value(interpolated[i])}),"
+            f" {1e3 * row.seconds:.2f} ms measured (DuoDiff there {_value(measured[i])})"
         )
     ratio = full.seconds_all_heads / full.seconds
     lines.append(f"  computing all of AdaDiff's heads costs {ratio:.2f}x the plain full backbone")
@@ -65,6 +65,11 @@ def _study(table: pd.DataFrame, floor: pd.Series) -> list[str]:
             f" {shallow_above:.2f}: {100 * (1 - full_above / shallow_above):.0f}% nearer"
         )
     return lines
+
+
+def _value(distance: float) -> str:
+    """A distance, or that DuoDiff has none at a time below the shallow backbone's."""
+    return "is no t_s" if pd.isna(distance) else f"{distance:.2f}"
 
 
 def _converged(path: Path) -> str:
