@@ -18,7 +18,7 @@ from duodiff.records import Record, device_name
 
 
 def interleaved_seconds(
-    runs: dict[Hashable, Callable[[], None]], repeats: int, device: str = "cpu"
+    runs: dict[Hashable, Callable[[], object]], repeats: int, device: str = "cpu"
 ) -> dict[Hashable, list[float]]:
     """Seconds of each (warmed-up) run, `repeats` times: every round runs all, in alternating order.
 
@@ -87,6 +87,7 @@ def measure_cells(
         "compute_batch": batch,
     }
     over = f"minimum and maximum of {repeats} interleaved rounds"
+    seeds = {"train_seed": context["train_seed"], "sample_seed": seed}
     found = []
     for (sampler, setting), cell in cells.items():
         taken = np.array(seconds[sampler, setting])
@@ -98,7 +99,7 @@ def measure_cells(
             "steps": next(s["steps"] for s, _ in grid if s["name"] == sampler),
             "checkpoint_sha256": models.sha256(cell.roles),
             "nfe": len(cell.steps),
-            "seeds": {"train_seed": context["train_seed"], "sample_seed": seed},
+            "seeds": seeds,
             "interval_covers": over,
             **common,
         }
@@ -116,41 +117,27 @@ def measure_cells(
         cost["checkpoint_sha256"] = models.sha256([method])
         found.append(Record("gflops_per_call", gflops(model.net), unit="GFLOP", **cost))
         found.append(Record("parameters", parameters(model.net), unit="1", **cost))
-    return found + _simulated_against_shrinking(models, cells, batch, seed, common)
+    return found + _simulated_against_shrinking(models, cells, batch, seeds, common)
 
 
 def _simulated_against_shrinking(
-    models: Models, cells: dict, batch: int, seed: int, common: dict
+    models: Models, cells: dict, batch: int, seeds: dict, common: dict
 ) -> list[Record]:
     """How a whole DDPM trajectory with the shrinking batch differs from the simulated exit (A.5).
 
     For the middle theta: the share of exits that differ, and of images within one grey level.
     """
-    thetas = [cell for cell in cells.values() if cell.method == "adadiff"]
-    cell = sorted(thetas, key=lambda cell: cell.early_exit.theta)[len(thetas) // 2]
-    simulated = models.early_exit(cell.early_exit.theta, simulate=True)
-    images, exits = [], []
-    for early_exit in (cell.early_exit, simulated):
-        x, _ = samplers.sample(
-            single(early_exit),
-            cell.steps,
-            models.shape,
-            0,
-            batch,
-            seed,
-            models.num_classes,
-            models.device,
-        )
-        images.append(samplers.to_uint8(x).int())
-        exits.append(torch.stack(early_exit.exits))
-        early_exit.exits.clear()
+    found = [c for (s, _), c in cells.items() if s == "ddpm" and c.method == "adadiff"]
+    cell = sorted(found, key=lambda c: c.early_exit.theta)[len(found) // 2]
+    early_exit = models.early_exit(cell.early_exit.theta, simulate=True)
+    simulated = replace(cell, schedule=single(early_exit), early_exit=early_exit)
+    (x_1, exits_1), (x_2, exits_2) = (
+        _trajectory(models, c, batch, seeds["sample_seed"]) for c in (cell, simulated)
+    )
+    difference = (samplers.to_uint8(x_1).int() - samplers.to_uint8(x_2).int()).abs()
     values = {
-        "exits_flipped": (exits[0] != exits[1]).double().mean(),
-        "images_within_one_level": ((images[0] - images[1]).abs() <= 1)
-        .flatten(1)
-        .all(1)
-        .double()
-        .mean(),
+        "exits_flipped": (exits_1 != exits_2).double().mean(),
+        "images_within_one_level": (difference <= 1).flatten(1).all(1).double().mean(),
     }
     return [
         Record(
@@ -160,8 +147,9 @@ def _simulated_against_shrinking(
             batch,
             method="adadiff_simulated_against_shrinking",
             parameters=cell.parameters,
+            sampler="ddpm",
             nfe=len(cell.steps),
-            seeds={"train_seed": models.manifests["heads"]["seed"], "sample_seed": seed},
+            seeds=seeds,
             checkpoint_sha256=models.sha256(cell.roles),
             **common,
         )
@@ -176,8 +164,11 @@ def _all_heads(models: Models, sampler: dict, protocol: str) -> Cell:
     return Cell("adadiff_all_heads", {}, single(early_exit), cell.steps, roles, early_exit)
 
 
-def _trajectory(models: Models, cell: Cell, batch: int, seed: int) -> None:
-    samplers.sample(
+def _trajectory(
+    models: Models, cell: Cell, batch: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """One compute batch of the cell: images, and AdaDiff's exit layers [steps, batch]."""
+    x, _ = samplers.sample(
         cell.schedule,
         cell.steps,
         models.shape,
@@ -187,5 +178,8 @@ def _trajectory(models: Models, cell: Cell, batch: int, seed: int) -> None:
         models.num_classes,
         models.device,
     )
-    if cell.early_exit is not None:
-        cell.early_exit.exits.clear()
+    if cell.early_exit is None:
+        return x, None
+    exits = torch.stack(cell.early_exit.exits)
+    cell.early_exit.exits.clear()
+    return x, exits

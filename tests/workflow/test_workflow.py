@@ -153,6 +153,9 @@ def test_records_say_what_they_measured(finished):
         assert record["steps"] == {"ddpm": 20, "ddim": 10}[record["sampler"]]
         assert record["interval"][0] <= record["value"] <= record["interval"][1]
         assert record["device"].endswith("1 thread")
+    flips = [r for r in records if r["method"] == "adadiff_simulated_against_shrinking"]
+    assert {r["metric"] for r in flips} == {"exits_flipped", "images_within_one_level"}
+    assert all(0 <= r["value"] <= 1 and r["n"] == 16 for r in flips)
     distances = [r for r in records if r["metric"] == "fd_digits" and r["sampler"]]
     assert len(distances) == 8
     for record in distances:
