@@ -6,10 +6,12 @@ value throughout the batch), y int64 [B] or None; eps has x_t's shape.
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from duodiff.early_exit import AdaDiff
 from duodiff.schedules import T, time_input
+from duodiff.uvit import Denoiser
 
 Backbone = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -17,21 +19,40 @@ Backbone = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 class EarlyExit:
     """AdaDiff at one threshold theta in [0, 1], as a backbone.
 
-    `exits` collects the exit layer of each call, one int64 [B] tensor a call. `simulate` computes
-    every layer and selects (Appendix A.5) instead of shrinking the batch.
+    `full` is the backbone AdaDiff sits on, whose conventions its heads share. `exits` collects the exit
+    layer of each call, one int64 [B] tensor a call. `simulate` computes every layer and selects (Appendix
+    A.5) instead of shrinking the batch.
     """
 
-    def __init__(self, model: AdaDiff, theta: float, time_input: str = "t", simulate: bool = False):
+    def __init__(self, model: AdaDiff, theta: float, full: Denoiser, simulate: bool = False):
         if not 0 <= theta <= 1:
             raise ValueError(f"theta: found {theta}; accepted: 0 to 1")
-        self.model, self.theta, self.time_input = model, theta, time_input
+        self.model, self.theta, self.full = model, theta, full
         self.run = model.simulate_exit if simulate else model
         self.exits: list[Tensor] = []
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        eps, exits = self.run(x, time_input(self.time_input, t), y, self.theta)
+        output, exits = self.run(x, time_input(self.full.time_input, t), y, self.theta)
         self.exits.append(exits)
-        return eps
+        return self.full.to_eps(output, x, t)
+
+
+class Guided:
+    """Classifier-free guidance of a conditional backbone: cond + scale (cond - uncond), in one batch.
+
+    `null_class` is the label that means none. Raises ValueError if it is called without labels.
+    """
+
+    def __init__(self, backbone: Denoiser, scale: float, null_class: int):
+        self.backbone, self.scale, self.null_class = backbone, scale, null_class
+        self.net = backbone.net
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        if y is None:
+            raise ValueError("guidance: y is missing; it needs a class-conditional network")
+        labels = torch.cat([y, torch.full_like(y, self.null_class)])
+        cond, uncond = self.backbone(torch.cat([x, x]), torch.cat([t, t]), labels).chunk(2)
+        return cond + self.scale * (cond - uncond)
 
 
 class SwitchSchedule:

@@ -1,17 +1,18 @@
 """The configuration: validation with readable errors, and the cells of the grid it spans (no torch)."""
 
+import copy
 import difflib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import jsonschema
 import yaml
 
+from duodiff.conflicts import conflicts
 from duodiff.schedules import T
 
-FEATURES = 64
-"""Features of the pipeline's classifier; a Frechet distance needs more images than features."""
+ROLES = ("full", "shallow", "heads")
+"""The models of an experiment: the two backbones, and AdaDiff's heads on the full one."""
 
 SCHEMA = Path(__file__).parents[1] / "config" / "schema.yaml"
 
@@ -20,17 +21,45 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; the message names the key, what was found, what is accepted."""
 
 
-def validate(config: dict) -> None:
-    """Checks `config` against config/schema.yaml and its cross-field rules. Raises ConfigError."""
+def complete(config: dict) -> dict:
+    """The configuration with every key left out at the default of config/schema.yaml. Raises ConfigError.
+
+    It is checked against the schema and the rules between keys first; every problem is listed.
+    """
     schema = yaml.safe_load(SCHEMA.read_text())
     validator = jsonschema.Draft202012Validator(schema)
     errors = sorted(validator.iter_errors(config), key=lambda e: list(map(str, e.absolute_path)))
     problems = [_explain(error) for error in errors]
+    filled = config
     if not problems:
-        for name, experiment in config["experiments"].items():
-            problems += [f"experiments.{name}.{problem}" for problem in _conflicts(experiment)]
+        filled = _with_defaults(copy.deepcopy(config), schema, schema["$defs"])
+        problems = list(conflicts(filled))
     if problems:
         raise ConfigError("invalid configuration\n  " + "\n  ".join(problems))
+    return filled
+
+
+def _with_defaults(value, schema: dict, defs: dict):
+    """`value` (changed in place) with the defaults of its schema's properties, at every level."""
+    if "$ref" in schema:
+        schema = defs[schema["$ref"].removeprefix("#/$defs/")]
+    if not isinstance(value, dict):
+        return value
+    properties, others = schema.get("properties", {}), schema.get("additionalProperties")
+    for key, property_schema in properties.items():
+        if key not in value and "default" in property_schema:
+            value[key] = copy.deepcopy(property_schema["default"])
+    for key, item in value.items():
+        inner = properties.get(key, others if isinstance(others, dict) else {})
+        value[key] = _with_defaults(item, inner, defs)
+    return value
+
+
+def owner(config: dict, experiment: str, role: str) -> str:
+    """The experiment whose training makes the model in `role` of `experiment` (see `reuse`)."""
+    while other := config["experiments"][experiment]["reuse"].get(role):
+        experiment = other
+    return experiment
 
 
 def _explain(error: jsonschema.ValidationError) -> str:
@@ -47,52 +76,6 @@ def _explain(error: jsonschema.ValidationError) -> str:
         return f"{where}: {error.message}"
     accepted = error.schema.get("description") or f"{error.validator}: {error.validator_value}"
     return f"{where}: found {error.instance!r}; accepted: {accepted}"
-
-
-def _conflicts(experiment: dict) -> Iterator[str]:
-    """Rules between keys that a schema cannot express."""
-    net = experiment["backbone"]
-    for divisor, whole in (("patch_size", "img_size"), ("num_heads", "embed_dim")):
-        if net[whole] % net[divisor]:
-            yield f"backbone.{divisor}: found {net[divisor]}; it must divide {whole} {net[whole]}"
-    for key, depth in (
-        ("backbone.depth", net["depth"]),
-        ("shallow_depth", experiment["shallow_depth"]),
-    ):
-        if depth % 2 == 0:
-            yield f"{key}: found {depth}; accepted: an odd number of blocks"
-    if experiment["shallow_depth"] >= net["depth"]:
-        yield (
-            f"shallow_depth: found {experiment['shallow_depth']};"
-            f" accepted: fewer blocks than backbone.depth {net['depth']}"
-        )
-    yield from _grid_conflicts(experiment)
-    for key, found in (
-        ("sampling.images", experiment["sampling"]["images"]),
-        ("dataset.held_out", experiment["dataset"]["held_out"]),
-    ):
-        if found <= FEATURES:
-            yield f"{key}: found {found}; accepted: more than the {FEATURES} features of the metric"
-
-
-def _grid_conflicts(experiment: dict) -> Iterator[str]:
-    for sampler, grid in experiment["grid"].items():
-        if 0 not in grid["t_s"]:
-            yield f"grid.{sampler}.t_s: 0 is missing; every comparison is against the full backbone"
-        if grid.get("eta", 0) > 0 and experiment["protocol"] == "paper":
-            yield (
-                f"grid.{sampler}.eta: found {grid['eta']}; accepted: 0 under protocol paper"
-                " (the released code's variance rule for eta > 0 is not implemented)"
-            )
-        spread = grid["spread"]
-        if experiment["sampling"]["seed"] in spread["seeds"]:
-            yield (
-                f"grid.{sampler}.spread.seeds: found {spread['seeds']};"
-                f" accepted: seeds other than sampling.seed {experiment['sampling']['seed']}"
-            )
-        for key in ("t_s", "theta"):
-            for value in set(spread[key]) - set(grid[key]):
-                yield f"grid.{sampler}.spread.{key}: found {value!r}; accepted: values of grid.{sampler}.{key}"
 
 
 @dataclass(frozen=True)
@@ -129,9 +112,10 @@ def grid_points(experiment: dict) -> list[GridPoint]:
 
 
 def sampler_options(experiment: dict, sampler: str) -> dict:
-    """What a sampler itself is told: its name, steps and eta, without the grid's lists."""
-    grid = experiment["grid"][sampler]
-    return {"name": sampler} | {k: grid[k] for k in ("steps", "eta") if k in grid}
+    """What a sampler itself is told: its name, steps, eta and any guidance, without the grid's lists."""
+    options = experiment["grid"][sampler] | {"guidance": experiment["sampling"]["guidance"] or None}
+    wanted = ("steps", "eta", "guidance")
+    return {"name": sampler} | {k: options[k] for k in wanted if options.get(k) is not None}
 
 
 def backbone_architecture(experiment: dict, role: str) -> dict:

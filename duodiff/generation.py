@@ -6,7 +6,7 @@ full backbone, t_s = T the shallow one), ``theta=0.12`` is AdaDiff, ``theta=q0.4
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +14,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from duodiff import samplers
-from duodiff.backbones import EarlyExit, SwitchSchedule, duodiff, one_call_late, single
+from duodiff import noise, samplers
+from duodiff.autoencoder import Autoencoder
+from duodiff.backbones import EarlyExit, Guided, SwitchSchedule, duodiff, one_call_late, single
 from duodiff.data.store import write_store
 from duodiff.files import atomic, read_json, sha256
 from duodiff.protocol import PROTOCOLS, Protocol
 from duodiff.records import device_name
 from duodiff.samplers import Step
 from duodiff.schedules import T, noise_schedule
-from duodiff.training.checkpoints import load_backbone
+from duodiff.training.checkpoints import departures, load_backbone
 from duodiff.training.heads import load_adadiff
 
 log = logging.getLogger("duodiff")
@@ -32,12 +33,16 @@ class Models:
     """The checkpoints a cell needs, by the paths of their manifests, and what they agree on.
 
     `full`, `shallow`, `heads` may each be None where no cell uses them; `quantiles` is the JSON file
-    of the observed uncertainties. Raises ValueError if two checkpoints disagree on image shape,
-    classes or noise schedule.
+    of the observed uncertainties. `conventions` are the configured schedule, time_input and (or None)
+    class_order: checkpoints that disagree with them are refused or, where the protocol says so, used
+    with them all the same, which `departures` lists. Raises ValueError also if two checkpoints disagree
+    on image shape, classes or prediction.
     """
 
     def __init__(
         self,
+        conventions: dict,
+        protocol: str,
         full: Path | None = None,
         shallow: Path | None = None,
         heads: Path | None = None,
@@ -46,21 +51,25 @@ class Models:
     ):
         self.device, self.quantiles = device, quantiles
         self.manifests, self.full, self.shallow, self.adadiff = {}, None, None, None
+        used = {key: conventions[key] for key in ("schedule", "time_input")}
         if full:
-            self.full, self.manifests["full"] = load_backbone(full)
+            self.full, self.manifests["full"] = load_backbone(full, **used)
         if shallow:
-            self.shallow, self.manifests["shallow"] = load_backbone(shallow)
+            self.shallow, self.manifests["shallow"] = load_backbone(shallow, **used)
         if heads:
             self.adadiff, self.manifests["heads"] = load_adadiff(
                 self.full, self.manifests["full"], heads
             )
+        configured = conventions | {"protocol": protocol}
+        self.departures = departures(self.manifests, configured, PROTOCOLS[protocol])
         for model in (self.full, self.shallow, self.adadiff):
             if model is not None:
                 model.to(device).requires_grad_(False)
         net = self._agreed("architecture")
         self.shape = (net["in_chans"], net["img_size"], net["img_size"])
-        self.num_classes = net["num_classes"]
-        self.schedule = noise_schedule(self._agreed("schedule"))
+        self.num_classes, self.null_class = net["num_classes"], self._agreed("null_class")
+        self._agreed("prediction")
+        self.schedule = noise_schedule(conventions["schedule"])
 
     def _agreed(self, key: str):
         backbones = {k: v[key] for k, v in self.manifests.items() if k != "heads"}
@@ -72,21 +81,13 @@ class Models:
             raise ValueError(f"checkpoints disagree on {key}: {backbones}")
         return first
 
-    def departures(self, schedule: str, time_input: str, protocol: str) -> list[str]:
-        """Where the checkpoints disagree with the configured schedule, time convention and protocol.
-
-        Raises ValueError if there is any and the protocol is not `paper`, which records it instead.
-        """
-        configured = {"schedule": schedule, "time_input": time_input, "protocol": protocol}
-        found = [
-            f"{role}: {key} is {manifest[key]}, configured {value}"
-            for role, manifest in self.manifests.items()
-            for key, value in configured.items()
-            if manifest.get(key, value) != value
-        ]
-        if found and protocol != "paper":
-            raise ValueError("checkpoints refused: " + "; ".join(found))
-        return found
+    def labels(self, seed: int, start: int, count: int, protocol: Protocol) -> torch.Tensor | None:
+        """Classes of the images start .. start+count-1, int64 [count]; None without classes."""
+        if self.num_classes < 1:
+            return None
+        if protocol.labels_from_1:
+            return noise.labels_from_1(seed, start, count, self.num_classes)
+        return noise.balanced_labels(start, count, self.num_classes - self.null_class)
 
     def sha256(self, roles: Iterable[str]) -> dict[str, str]:
         """weights_sha256 of the checkpoints in `roles`."""
@@ -94,7 +95,7 @@ class Models:
 
     def early_exit(self, theta: float, simulate: bool = False) -> EarlyExit:
         """AdaDiff at threshold theta."""
-        return EarlyExit(self.adadiff, theta, self.full.time_input, simulate)
+        return EarlyExit(self.adadiff, theta, self.full, simulate)
 
     def threshold(self, setting: str) -> float:
         """The theta of an AdaDiff setting, quantiles resolved."""
@@ -117,6 +118,7 @@ class Cell:
     schedule: SwitchSchedule
     steps: list[Step]
     roles: tuple[str, ...]
+    protocol: Protocol
     early_exit: EarlyExit | None = None
 
 
@@ -125,15 +127,19 @@ def sampler_steps(models: Models, sampler: dict, protocol: Protocol) -> list[Ste
     if sampler["name"] == "ddpm":
         return samplers.ddpm(models.schedule, sampler["steps"])
     return samplers.ddim(
-        models.schedule, sampler["steps"], sampler["eta"], final_step=protocol.ddim_final_step
+        models.schedule,
+        sampler["steps"],
+        sampler["eta"],
+        final_step=protocol.ddim_final_step,
+        one_step_variance=protocol.ddim_one_step_variance,
     )
 
 
 def build_cell(models: Models, sampler: dict, setting: str, protocol: str) -> Cell:
-    """The cell of one setting under one sampler and protocol."""
+    """The cell of one setting under one sampler and protocol; sampler["guidance"] is the guidance scale."""
     rules = PROTOCOLS[protocol]
     steps = sampler_steps(models, sampler, rules)
-    extra = {"eta": sampler["eta"]} if "eta" in sampler else {}
+    extra = {key: sampler[key] for key in ("eta", "guidance") if sampler.get(key) is not None}
     if setting.startswith("theta="):
         early_exit = models.early_exit(models.threshold(setting))
         parameters = {
@@ -142,15 +148,20 @@ def build_cell(models: Models, sampler: dict, setting: str, protocol: str) -> Ce
             "depth": models.full.net.depth,
         }
         roles = ("full", "heads")
-        return Cell("adadiff", parameters | extra, single(early_exit), steps, roles, early_exit)
+        return Cell(
+            "adadiff", parameters | extra, single(early_exit), steps, roles, rules, early_exit
+        )
     t_s = int(setting.removeprefix("t_s="))
     used = t_s
     if rules.ddim_switch_one_call_late and sampler["name"] == "ddim":
         used = one_call_late(t_s, [step.t for step in steps])
     method = {0: "full", T: "shallow"}.get(t_s, "duodiff")
     roles = ("full", "shallow") if method == "duodiff" else (method,)
-    schedule = duodiff(models.full, models.shallow, used)
-    return Cell(method, {"t_s": t_s} | extra, schedule, steps, roles)
+    backbones = [models.full, models.shallow]
+    if scale := sampler.get("guidance"):
+        null = models.num_classes - 1
+        backbones = [b and Guided(b, scale, null) for b in backbones]
+    return Cell(method, {"t_s": t_s} | extra, duodiff(*backbones, used), steps, roles, rules)
 
 
 def compute_batches(start: int, stop: int, batch: int) -> Iterator[tuple[int, slice]]:
@@ -163,34 +174,55 @@ def compute_batches(start: int, stop: int, batch: int) -> Iterator[tuple[int, sl
         yield first, slice(max(start - first, 0), min(stop - first, batch))
 
 
+def sample_batch(
+    models: Models,
+    cell: Cell,
+    first: int,
+    batch: int,
+    seed: int,
+    on_step: Callable[[int], None] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One compute batch of a cell, from the global index `first`.
+
+    Images or latents (float32 [batch, C, H, W], unclipped), labels (int64 [batch], -1 without classes) and
+    blocks run (int8 [steps, batch]).
+    """
+    y = models.labels(seed, first, batch, cell.protocol)
+    x = samplers.sample(
+        cell.schedule, cell.steps, models.shape, first, batch, seed, y, models.device, on_step
+    )
+    return x, torch.full((batch,), -1) if y is None else y, _blocks_run(cell, batch)
+
+
 def generate(
-    models: Models, cell: Cell, start: int, stop: int, batch: int, seed: int
+    models: Models,
+    cell: Cell,
+    start: int,
+    stop: int,
+    batch: int,
+    seed: int,
+    autoencoder: Autoencoder | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images uint8 [n, C, H, W], labels int64 [n] (-1 without classes), blocks run int8 [steps, n].
 
     n = stop - start global image indices; the blocks an image ran in each step are AdaDiff's exit layer,
-    or the depth of the backbone at work. Raises ValueError if an image is not finite.
+    or the depth of the backbone at work. Latents are decoded by `autoencoder`. Raises ValueError if an
+    image is not finite.
     """
     images, labels, blocks = [], [], []
     total = (stop - start) * len(cell.steps)
     with tqdm(total=total, desc=cell.method, unit="img-step", disable=None, mininterval=1) as bar:
         for first, wanted in compute_batches(start, stop, batch):
-            x, y = samplers.sample(
-                cell.schedule,
-                cell.steps,
-                models.shape,
-                first,
-                batch,
-                seed,
-                models.num_classes,
-                models.device,
-                on_step=lambda t: bar.update(batch),
+            x, y, ran = sample_batch(
+                models, cell, first, batch, seed, on_step=lambda t: bar.update(batch)
             )
+            x = x if autoencoder is None else autoencoder.decode(x)
             if not torch.isfinite(x).all():
                 raise ValueError(f"images {first} to {first + batch - 1} are not finite")
-            images.append(samplers.to_uint8(x[wanted]).cpu())
-            labels.append(torch.full((batch,), -1)[wanted] if y is None else y[wanted].cpu())
-            blocks.append(_blocks_run(cell, batch)[:, wanted])
+            pixels = samplers.to_uint8(x, truncate=not cell.protocol.round_pixels)
+            images.append(pixels[wanted].cpu())
+            labels.append(y[wanted])
+            blocks.append(ran[:, wanted])
     return (
         torch.cat(images).numpy(),
         torch.cat(labels).numpy(),
@@ -211,6 +243,7 @@ def _blocks_run(cell: Cell, batch: int) -> torch.Tensor:
 def write_samples(
     out: Path,
     paths: dict[str, Path | None],
+    conventions: dict,
     sampler: dict,
     setting: str,
     images: int,
@@ -218,19 +251,19 @@ def write_samples(
     seed: int,
     device: str,
     context: dict,
+    autoencoder: Autoencoder | None = None,
 ) -> dict:
     """Manifest of one cell's sample store, written to `out`, with blocks_run.npy beside it.
 
-    `paths` are the arguments of `Models`; `context` (experiment, protocol, train_seed, and the
-    configured schedule and time_input) goes into the manifest, which holds everything a record says of
-    its samples.
+    `paths` and `conventions` are the arguments of `Models`; `context` (experiment, protocol, train_seed)
+    goes into the manifest, which holds everything a record says of its samples.
     """
-    models = Models(**paths, device=device)
-    departures = models.departures(context["schedule"], context["time_input"], context["protocol"])
+    models = Models(conventions, context["protocol"], **paths, device=device)
     cell = build_cell(models, sampler, setting, context["protocol"])
-    pixels, labels, blocks = generate(models, cell, 0, images, batch, seed)
+    pixels, labels, blocks = generate(models, cell, 0, images, batch, seed, autoencoder)
     description = {
         **context,
+        **conventions,
         "num_classes": models.num_classes,
         "method": cell.method,
         "parameters": cell.parameters,
@@ -243,7 +276,7 @@ def write_samples(
         "compute_batch": batch,
         "device": device_name(device),
         "checkpoint_sha256": models.sha256(cell.roles),
-        "departures": departures,
+        "departures": models.departures,
     }
     with atomic(Path(out).parent / "blocks_run.npy") as file:
         np.save(file, blocks)

@@ -15,7 +15,7 @@ log = logging.getLogger("duodiff")
 def run(function: Callable[..., str]) -> None:
     """Parses sys.argv by the signature of `function`, calls it and logs the one line it returns.
 
-    Every parameter is an option (`dict` ones take JSON, `list[Path]` ones several paths); `--log FILE`
+    Every parameter is an option (`dict` and `bool` ones take JSON, `list[Path]` ones several paths); `--log FILE`
     keeps a copy of the output. A ValueError or OSError is an error of the user's: its message alone is
     shown, exit 1; for any other the traceback too.
     """
@@ -44,7 +44,7 @@ def _option(parameter: inspect.Parameter) -> dict:
         kind = kind.__args__[0]
     if isinstance(kind, types.GenericAlias):  # list[X]
         kind, option["nargs"] = kind.__args__[0], "*"
-    option["type"] = json.loads if kind is dict else kind
+    option["type"] = json.loads if kind in (dict, bool) else kind
     if parameter.default is inspect.Parameter.empty:
         option["required"] = True
     else:

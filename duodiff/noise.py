@@ -13,6 +13,8 @@ from duodiff.schedules import T
 INITIAL = T
 """The stream of x_T; the stream of the noise injected at timestep t is t itself."""
 
+_LABELS = T + 1  # the stream of labels drawn at random
+
 _NORMALS_PER_COUNT = 8  # one Philox count gives 4 x 64 bits, two 32-bit uniforms make two normals
 
 
@@ -39,3 +41,13 @@ def image_noise(seed: int, stream: int, start: int, count: int, shape: tuple) ->
 def balanced_labels(start: int, count: int, num_classes: int) -> torch.Tensor:
     """Class of the images start .. start+count-1, int64 [count]: the index modulo num_classes."""
     return torch.arange(start, start + count) % num_classes
+
+
+def labels_from_1(seed: int, start: int, count: int, num_classes: int) -> torch.Tensor:
+    """Random classes from 1..num_classes-1 for the images start .. start+count-1, int64 [count].
+
+    As the released code drew them (never class 0); a function of (seed, index) alone.
+    """
+    philox = np.random.Philox(counter=start, key=[seed, _LABELS])
+    bits = philox.random_raw(count * 4)[::4] >> np.uint64(11)  # one count an image, 53 bits of it
+    return torch.from_numpy((bits * 2.0**-53 * (num_classes - 1)).astype(np.int64) + 1)

@@ -10,28 +10,62 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Protocol:
-    """One value per departure; see the field comments for what each changes."""
+    """One value per departure; the text below each field says what it changes."""
 
     name: str
-    # DDIM: a last step from t = 0 to x_0 (50 network calls for 50 points); without it, it stops at t = 0.
+    """`corrected` or `paper`."""
+
     ddim_final_step: bool
-    # DDIM: the released code decides after the step, so it runs one shallow call more.
+    """DDIM takes a last step from t = 0 to x_0 (50 network calls for 50 points) instead of stopping at t = 0."""
+
     ddim_switch_one_call_late: bool
-    # Eq. 4: the uncertainty head sees the time embedding beside the tokens.
+    """DDIM's switch is decided after the step, so one shallow call more is made."""
+
+    ddim_one_step_variance: bool
+    """DDIM's noise at eta > 0 is sigma^2 z with sigma^2 = eta beta_tilde_t of the unrespaced chain, not sigma z."""
+
+    class_order: str
+    """Ids of ImageNet's classes: by synset as the official weights, or "alphabetical" by English name."""
+
+    labels_from_1: bool
+    """Labels are drawn at random from 1..num_classes-1 (never class 0, but the null class where there is one)
+    instead of balanced over all classes. The released code drew 1..1000 for ImageNet-64 too, where 1000 is out of
+    range and it could not run: 1..999 here."""
+
+    checkpoint_conventions: bool
+    """A checkpoint is used with the noise schedule and time convention it was trained with, or refused; without
+    this, with the configured ones, whatever it was trained with (recorded as a departure)."""
+
+    round_pixels: bool
+    """Images are rounded to uint8 instead of truncated."""
+
+    warm_up_timing: bool
+    """Every network and shape runs once before the clock starts."""
+
     timestep_aware_uncertainty: bool
-    # Eq. 6 trains u only (u_hat is a target); attached, its gradient reaches the output heads too.
+    """Eq. 4: the uncertainty head sees the time embedding beside the tokens."""
+
     detach_uncertainty_target: bool
-    # Eq. 7's weight: "prediction" is 1 - u as a constant (trains the heads only), "target" is 1 - u_hat
-    # with its gradient as in the released code, "literal" is 1 - u with its gradient.
+    """Eq. 6 trains u only (u_hat is a target); attached, its gradient reaches the output heads too."""
+
     layer_loss_weight: str
-    # Eq. 6: the mean over the batch; the released code sums over it.
+    """Eq. 7's weight: "prediction" is 1 - u as a constant (trains the heads only), "target" is 1 - u_hat with its
+    gradient as in the released code, "literal" is 1 - u with its gradient."""
+
     sum_uncertainty_loss_over_batch: bool
+    """Eq. 6 is summed over the batch instead of averaged."""
 
 
 CORRECTED = Protocol(
     name="corrected",
     ddim_final_step=True,
     ddim_switch_one_call_late=False,
+    ddim_one_step_variance=False,
+    class_order="synset",
+    labels_from_1=False,
+    checkpoint_conventions=True,
+    round_pixels=True,
+    warm_up_timing=True,
     timestep_aware_uncertainty=True,
     detach_uncertainty_target=True,
     layer_loss_weight="prediction",
@@ -42,6 +76,12 @@ PAPER = Protocol(
     name="paper",
     ddim_final_step=False,
     ddim_switch_one_call_late=True,
+    ddim_one_step_variance=True,
+    class_order="alphabetical",
+    labels_from_1=True,
+    checkpoint_conventions=False,
+    round_pixels=False,
+    warm_up_timing=False,
     timestep_aware_uncertainty=False,
     detach_uncertainty_target=False,
     layer_loss_weight="target",

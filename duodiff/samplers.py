@@ -14,7 +14,7 @@ from torch import Tensor
 
 from duodiff import noise
 from duodiff.backbones import SwitchSchedule
-from duodiff.schedules import NoiseSchedule, timesteps
+from duodiff.schedules import NoiseSchedule, one_step_eta_limit, timesteps
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,31 @@ def ddpm(schedule: NoiseSchedule, n: int) -> list[Step]:
     return steps
 
 
-def ddim(schedule: NoiseSchedule, n: int, eta: float = 0.0, final_step: bool = True) -> list[Step]:
+def ddim(
+    schedule: NoiseSchedule,
+    n: int,
+    eta: float = 0.0,
+    final_step: bool = True,
+    one_step_variance: bool = False,
+) -> list[Step]:
     """DDIM (Song et al. 2021, Eq. 12) on n timesteps with stochasticity eta.
 
     `final_step` denoises from t = 0 to x_0 (n network calls); the released code stops at t = 0
-    (n - 1 calls).
+    (n - 1 calls). `one_step_variance` is the released code's noise for eta > 0: sigma^2 = eta beta_tilde_t of
+    the unrespaced chain, and sigma^2 z added for sigma z; an eta it is not real for raises ValueError.
     """
+    if one_step_variance and eta > (limit := one_step_eta_limit(schedule, n)):
+        raise ValueError(f"eta: found {eta}; accepted with the one-step variance: 0 to {limit:.3g}")
     steps = []
     for t, ab_t, ab_s in _transitions(schedule, timesteps(n), final_step):
         sigma = eta * ((1 - ab_s) / (1 - ab_t) * (1 - ab_t / ab_s)) ** 0.5
+        if one_step_variance:
+            sigma = (eta * schedule.betas_tilde[t]) ** 0.5
         # x_s = sqrt(ab_s) x_0 + sqrt(1 - ab_s - sigma^2) eps + sigma z,
         # with x_0 = (x_t - sqrt(1 - ab_t) eps) / sqrt(ab_t)
         x_coef = (ab_s / ab_t) ** 0.5
         eps_coef = (1 - ab_s - sigma**2) ** 0.5 - x_coef * (1 - ab_t) ** 0.5
-        steps.append(Step(t, x_coef, eps_coef, sigma))
+        steps.append(Step(t, x_coef, eps_coef, sigma**2 if one_step_variance else sigma))
     return steps
 
 
@@ -100,25 +111,26 @@ def sample(
     start: int,
     count: int,
     seed: int,
-    num_classes: int = -1,
+    y: Tensor | None = None,
     device: str | torch.device = "cpu",
     on_step: Callable[[int], None] | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """Images [count, C, H, W] (float32, unclipped) and labels [count] of the global indices from `start`.
+) -> Tensor:
+    """Images [count, C, H, W] (float32, unclipped) of the global indices from `start`, with labels y [count].
 
-    Noise and labels are functions of (seed, global image index, t) alone (see `duodiff.noise`).
+    The noise is a function of (seed, global image index, t) alone (see `duodiff.noise`).
     """
 
     def image_noise(stream: int) -> Tensor:
         return noise.image_noise(seed, stream, start, count, shape).to(device)
 
-    y = None
-    if num_classes > 0:
-        y = noise.balanced_labels(start, count, num_classes).to(device)
-    x = integrate(schedule, steps, image_noise(noise.INITIAL), y, image_noise, on_step)
-    return x, y
+    y = None if y is None else y.to(device)
+    return integrate(schedule, steps, image_noise(noise.INITIAL), y, image_noise, on_step)
 
 
-def to_uint8(x: Tensor) -> Tensor:
-    """Images in [-1, 1] quantised once: clamp, round, uint8 (the same numbers a PNG holds)."""
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+def to_uint8(x: Tensor, truncate: bool = False) -> Tensor:
+    """Images in [-1, 1] quantised once: clamp, round, uint8 (the same numbers a PNG holds).
+
+    `truncate` rounds down instead, as the released code did.
+    """
+    levels = (x.clamp(-1, 1) + 1) * 127.5
+    return (levels if truncate else levels.round()).to(torch.uint8)

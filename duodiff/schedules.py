@@ -55,8 +55,8 @@ def noise_schedule(name: str) -> NoiseSchedule:
     """The schedule called `name`.
 
     ``linear``: betas from 1e-4 to 0.02 (DDPM; the paper's Table 4). ``sd``: squared linspace of
-    square roots, which the official ImageNet-256 latent weights were trained with. ``vpsde``: the
-    continuous VP SDE (beta 0.1..20) at (t+1)/1000, which the official pixel-space weights saw.
+    square roots (Stable Diffusion's, and the official U-ViT-H latent weights'). ``vpsde``: the continuous
+    VP SDE (beta 0.1..20) at (t+1)/1000, which the official weights of the paper's four networks saw.
     Raises ValueError for any other name.
     """
     if name not in _SCHEDULES:
@@ -84,6 +84,28 @@ def time_input(convention: str, t):
     return _TIME_INPUTS[convention](t)
 
 
+def prediction_coefficients(
+    prediction: str, schedule: NoiseSchedule
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(a, b, c, d), each float64 [T]: a network's target is a eps + b x_0, and eps = c target + d x_t.
+
+    ``noise`` predicts eps (Eq. 2), ``x_0`` the image, ``v`` sqrt(ab_t) eps - sqrt(1 - ab_t) x_0 (Salimans &
+    Ho 2022). Raises ValueError for any other prediction.
+    """
+    signal, noise = schedule.alphas_cumprod**0.5, (1 - schedule.alphas_cumprod) ** 0.5
+    one, zero = np.ones(T), np.zeros(T)
+    coefficients = {
+        "noise": (one, zero, one, zero),
+        "x_0": (zero, one, -signal / noise, 1 / noise),
+        "v": (signal, -noise, signal, noise),
+    }
+    if prediction not in coefficients:
+        raise ValueError(
+            f"prediction: {prediction!r} is unknown; accepted: {', '.join(coefficients)}"
+        )
+    return coefficients[prediction]
+
+
 def timesteps(n: int) -> np.ndarray:
     """`n` timesteps from T-1 down to 0, int64 [n]: linspace(0, T-1, n) truncated, reversed.
 
@@ -92,3 +114,12 @@ def timesteps(n: int) -> np.ndarray:
     if not 2 <= n <= T:
         raise ValueError(f"steps: found {n}; accepted: 2 to {T}")
     return np.linspace(0, T - 1, n).astype(np.int64)[::-1].copy()
+
+
+def one_step_eta_limit(schedule: NoiseSchedule, n: int) -> float:
+    """The largest eta at which the released DDIM variance (eta betas_tilde_t) leaves 1 - ab_s - sigma^2 >= 0.
+
+    Beyond it, on the n timesteps, the released code takes the square root of a negative number.
+    """
+    t, s = timesteps(n)[:-1], timesteps(n)[1:]
+    return float(((1 - schedule.alphas_cumprod[s]) / schedule.betas_tilde[t]).min())

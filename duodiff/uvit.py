@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from duodiff.schedules import time_input
+from duodiff.schedules import noise_schedule, prediction_coefficients, time_input
 
 _FUSED_ATTENTION_FROM = 48  # tokens; below, explicit softmax(qk)v is faster on a CPU
 
@@ -208,11 +208,35 @@ def _init_weights(module: nn.Module) -> None:
 
 
 class Denoiser(nn.Module):
-    """A network with its time convention, as a backbone: net(x, time_input(t), y)."""
+    """A network with its conventions, as a backbone: (x_t, t, y) -> eps, whatever it is fed and predicts.
 
-    def __init__(self, net: nn.Module, time_input: str = "t"):
+    `time_input` is what the network is fed for t, `prediction` what it was trained to give ("noise",
+    "x_0" or "v") under the noise schedule called `schedule`.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        time_input: str = "t",
+        prediction: str = "noise",
+        schedule: str = "linear",
+    ):
         super().__init__()
-        self.net, self.time_input = net, time_input
+        self.net, self.time_input, self.prediction = net, time_input, prediction
+        *_, c, d = prediction_coefficients(prediction, noise_schedule(schedule))
+        for name, values in (("eps_of_output", c), ("eps_of_x_t", d)):
+            self.register_buffer(name, torch.from_numpy(values).float(), persistent=False)
+
+    def predict(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """What the network itself gives for x_t, like x [B, C, H, W]: its estimate of its training target."""
+        return self.net(x, time_input(self.time_input, t), y)
+
+    def to_eps(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The noise in x_t that a predicted target [B, C, H, W] means, for int64 t [B]."""
+        if self.prediction == "noise":
+            return output
+        of_output, of_x_t = (c[t].view(-1, 1, 1, 1) for c in (self.eps_of_output, self.eps_of_x_t))
+        return of_output * output + of_x_t * x
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.net(x, time_input(self.time_input, t), y)
+        return self.to_eps(self.predict(x, t, y), x, t)

@@ -8,19 +8,23 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
 from duodiff import config as study
+from duodiff.conflicts import has_heads, selected
 
 try:
-    study.validate(config)
+    config = study.complete(config)
 except study.ConfigError as error:
     raise WorkflowError(error)
 
-EXPERIMENTS = config["experiments"]
+EXPERIMENTS, DATASETS = config["experiments"], config["datasets"]
+SELECTED = {name: EXPERIMENTS[name] for name in selected(config)}
+DATA = Path(config["data"])
 # Scripts find the package whether or not it is installed in the environment a job runs in.
 shell.prefix(f'set -euo pipefail; export PYTHONPATH="{ROOT}"; ')
 
 
 wildcard_constraints:
     experiment="|".join(EXPERIMENTS),
+    dataset="|".join(DATASETS),
     train_seed=r"\d+",
     seed=r"\d+",
     backbone="full|shallow",
@@ -29,6 +33,7 @@ wildcard_constraints:
     setting=r"t_s=\d+|theta=q?[0-9.e-]+",
 
 
+PACKED = "results/data/{dataset}"
 STUDY = "results/{experiment}/train{train_seed}"
 LOG = "logs/{experiment}/train{train_seed}"
 BENCHMARK = "benchmarks/{experiment}/train{train_seed}"
@@ -42,14 +47,33 @@ def experiment(wc):
     return EXPERIMENTS[wc.experiment]
 
 
+def dataset(wc):
+    """The configuration of a job's dataset: its own, or its experiment's."""
+    return DATASETS[wc.dataset if "dataset" in wc.keys() else experiment(wc)["dataset"]]
+
+
 def option(*keys):
-    """A params function: the value at these keys of the job's experiment, as JSON if it is a section."""
+    """A params function: the value at these keys of the job's experiment, as JSON unless it is a text or number."""
 
     def value(wc):
         found = experiment(wc)
         for key in keys:
             found = found[key]
-        return json.dumps(found) if isinstance(found, dict) else found
+        return found if isinstance(found, (str, int, float)) else json.dumps(found)
+
+    return value
+
+
+def conventions(*keys):
+    """A params function: these conventions of the job's experiment, as JSON (class_order is its dataset's)."""
+
+    def value(wc):
+        chosen = experiment(wc)
+        conditional = chosen["backbone"]["num_classes"] > 0
+        found = chosen | {
+            "class_order": dataset(wc).get("class_order") if conditional else None
+        }
+        return json.dumps({key: found[key] for key in keys})
 
     return value
 
@@ -79,34 +103,70 @@ def code(script):
     return sorted(str(path.relative_to(ROOT)) for path in found)
 
 
+def packed(wc):
+    """Manifest of the packed images of a job's experiment."""
+    return f"{PACKED}/manifest.json".format(dataset=experiment(wc)["dataset"])
+
+
+def training_data(wc):
+    """Manifest of what a job's experiment trains on: packed images, or their latents."""
+    latents = "latents/" if "autoencoder" in dataset(wc) else ""
+    return f"{PACKED}/{latents}manifest.json".format(dataset=experiment(wc)["dataset"])
+
+
+def model(wc, role):
+    """Manifest of the checkpoint in `role`: trained here, in another experiment, or published."""
+    name = study.owner(config, wc.experiment, role)
+    if role == "full" and "pretrained" in EXPERIMENTS[name]:
+        return f"results/{name}/pretrained/manifest.json"
+    return f"results/{name}/train{wc.train_seed}/{role}/manifest.json"
+
+
 def cell_models(wc):
     """The checkpoints (and observed uncertainties) one grid cell needs, by role."""
-    study_folder, setting = STUDY.format(**wc), wc.setting
+    setting = wc.setting
     roles = {"full": setting != "t_s=1000", "shallow": setting.startswith("t_s=")}
     roles["shallow"] &= setting != "t_s=0"
     roles["heads"] = setting.startswith("theta=")
-    needed = {
-        role: f"{study_folder}/{role}/manifest.json"
-        for role, used in roles.items()
-        if used
-    }
+    needed = {role: model(wc, role) for role, used in roles.items() if used}
     if setting.startswith("theta=q"):
-        needed["quantiles"] = f"{study_folder}/profile/quantiles.json"
+        needed["quantiles"] = f"{STUDY}/profile/quantiles.json".format(**wc)
     return needed
 
 
 def study_models(wc):
-    """All checkpoints of a study, and the observed uncertainties."""
-    study_folder = STUDY.format(**wc)
-    roles = ("full", "shallow", "heads")
-    needed = {role: f"{study_folder}/{role}/manifest.json" for role in roles}
-    return needed | {"quantiles": f"{study_folder}/profile/quantiles.json"}
+    """The checkpoints of a study: heads only where a cell needs them."""
+    roles = study.ROLES if has_heads(experiment(wc)) else ("full", "shallow")
+    return {role: model(wc, role) for role in roles}
+
+
+def measured_models(wc):
+    """The checkpoints of a study and the observed uncertainties."""
+    return study_models(wc) | {
+        "quantiles": f"{STUDY}/profile/quantiles.json".format(**wc)
+    }
 
 
 def model_arguments(input):
     """Command-line arguments for the checkpoints among a job's named inputs."""
-    roles = ("full", "shallow", "heads", "quantiles")
+    roles = (*study.ROLES, "quantiles")
     return " ".join(f"--{role} {input[role]}" for role in roles if role in input.keys())
+
+
+def feature_weights(wc):
+    """What a distance needs: the experiment's classifier, or the receipt of Inception's weights."""
+    metric = experiment(wc)["metric"]
+    if metric["name"] == "fid":
+        return {
+            "receipt": f"results/data/inception/{Path(metric['inception']).name}.json"
+        }
+    return {"classifier": f"results/{wc.experiment}/classifier/model.safetensors"}
+
+
+def feature_file(wc, input):
+    """The file of the weights whose features a distance is measured in."""
+    metric = experiment(wc)["metric"]
+    return DATA / metric["inception"] if metric["name"] == "fid" else input.classifier
 
 
 def samples(wc, method=""):
@@ -130,19 +190,33 @@ def latency_grid(wc):
     )
 
 
-def studies(pattern):
-    """`pattern` for every experiment and training seed."""
+def studies(pattern, where=lambda name, chosen: True):
+    """`pattern` for every selected experiment that `where` accepts, and every training seed."""
     return [
         pattern.format(experiment=name, train_seed=seed)
-        for name, chosen in EXPERIMENTS.items()
+        for name, chosen in SELECTED.items()
+        if where(name, chosen)
         for seed in chosen["train_seeds"]
     ]
 
 
+def trains(role):
+    """Whether an experiment trains the model in `role` itself, as a condition for `studies`."""
+
+    def condition(name, chosen):
+        if role == "heads" and not has_heads(chosen):
+            return False
+        return role not in chosen["reuse"] and not (
+            role == "full" and "pretrained" in chosen
+        )
+
+    return condition
+
+
 def figure5_samples():
-    """Sample stores of the first study of every experiment, DDPM, first sampling seed."""
+    """Sample stores of the first study of every selected experiment, DDPM, first sampling seed."""
     found = []
-    for name, chosen in EXPERIMENTS.items():
+    for name, chosen in SELECTED.items():
         folder = STUDY.format(experiment=name, train_seed=chosen["train_seeds"][0])
         found += [
             f"{folder}/samples/{point.path}/manifest.json"

@@ -1,25 +1,140 @@
-# Datasets into packed stores.
+# Datasets and published weights: fetched where there is a network, packed into stores, encoded into latents.
 
 
-rule pack_dataset:
+localrules:
+    fetch_dataset,
+    fetch_inception,
+    import_weights,
+
+
+rule fetch_dataset:
     input:
-        code=code("pack_dataset"),
+        code=code("fetch_dataset"),
     output:
-        manifest="results/{experiment}/data/manifest.json",
-        images="results/{experiment}/data/images.npy",
-        labels="results/{experiment}/data/labels.npy",
+        receipt=f"{PACKED}/fetched.json",
     log:
-        "logs/{experiment}/pack_dataset.log",
+        "logs/data/{dataset}/fetch_dataset.log",
     benchmark:
-        "benchmarks/{experiment}/pack_dataset.tsv"
+        "benchmarks/data/{dataset}/fetch_dataset.tsv"
     conda:
         "../envs/environment.yaml"
     resources:
         mem_mb=1000,
-        runtime=10,
+        runtime=600,
     params:
-        source=option("dataset", "source"),
-        held_out=option("dataset", "held_out"),
+        dataset=lambda wc: json.dumps(dataset(wc)),
+        data=DATA,
     shell:
-        "python workflow_scripts/pack_dataset.py --source {params.source}"
-        " --held-out {params.held_out} --out {output.manifest} --log {log}"
+        "python workflow_scripts/fetch_dataset.py --dataset {params.dataset:q}"
+        " --data {params.data:q} --out {output.receipt} --log {log}"
+
+
+rule pack_dataset:
+    input:
+        receipt=lambda wc: (
+            [] if dataset(wc)["source"] == "digits" else f"{PACKED}/fetched.json"
+        ),
+        code=code("pack_dataset"),
+    output:
+        manifest=f"{PACKED}/manifest.json",
+        images=f"{PACKED}/images.npy",
+        labels=f"{PACKED}/labels.npy",
+    log:
+        "logs/data/{dataset}/pack_dataset.log",
+    benchmark:
+        "benchmarks/data/{dataset}/pack_dataset.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: min(8, ALL_CORES)
+    resources:
+        mem_mb=2000,
+        runtime=600,
+    params:
+        dataset=lambda wc: json.dumps(dataset(wc)),
+        data=DATA,
+    shell:
+        "python workflow_scripts/pack_dataset.py --dataset {params.dataset:q}"
+        " --data {params.data:q} --workers {threads} --out {output.manifest} --log {log}"
+
+
+rule encode_latents:
+    input:
+        images=rules.pack_dataset.output.manifest,
+        code=code("encode_latents"),
+    output:
+        manifest=f"{PACKED}/latents/manifest.json",
+        moments=f"{PACKED}/latents/moments.npy",
+        labels=f"{PACKED}/latents/labels.npy",
+    log:
+        "logs/data/{dataset}/encode_latents.log",
+    benchmark:
+        "benchmarks/data/{dataset}/encode_latents.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: config["threads"]
+    resources:
+        gpu=GPU,
+        mem_mb=8000,
+        runtime=1440,
+    params:
+        autoencoder=lambda wc: json.dumps(dataset(wc)["autoencoder"]),
+        data=DATA,
+        device=config["device"],
+    shell:
+        "python workflow_scripts/encode_latents.py --images {input.images}"
+        " --autoencoder {params.autoencoder:q} --data {params.data:q}"
+        " --device {params.device} --out {output.manifest} --log {log}"
+
+
+rule import_weights:
+    input:
+        code=code("import_weights"),
+    output:
+        manifest="results/{experiment}/pretrained/manifest.json",
+        weights="results/{experiment}/pretrained/model.safetensors",
+    log:
+        "logs/{experiment}/import_weights.log",
+    benchmark:
+        "benchmarks/{experiment}/import_weights.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        weights=option("pretrained"),
+        data=DATA,
+        architecture=option("backbone"),
+        conventions=conventions("schedule", "time_input", "class_order"),
+        null_class=lambda wc: json.dumps(experiment(wc)["null_class"]),
+    shell:
+        "python workflow_scripts/import_weights.py --weights {params.weights:q}"
+        " --data {params.data:q} --architecture {params.architecture:q}"
+        " --conventions {params.conventions:q} --null-class {params.null_class}"
+        " --out {output.manifest} --log {log}"
+
+
+rule fetch_inception:
+    input:
+        code=code("fetch_inception"),
+    output:
+        receipt="results/data/inception/{file}.json",
+    log:
+        "logs/data/fetch_inception/{file}.log",
+    benchmark:
+        "benchmarks/data/fetch_inception/{file}.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        weights=lambda wc: DATA
+        / next(
+            e["metric"]["inception"]
+            for e in EXPERIMENTS.values()
+            if Path(e["metric"].get("inception", "")).name == wc.file
+        ),
+    shell:
+        "python workflow_scripts/fetch_inception.py --weights {params.weights:q}"
+        " --out {output.receipt} --log {log}"

@@ -3,9 +3,9 @@
 
 rule evaluate_samples:
     input:
+        unpack(feature_weights),
         samples=samples,
-        data=rules.pack_dataset.output.manifest,
-        classifier=rules.train_classifier.output.weights,
+        data=packed,
         code=code("evaluate_samples"),
     output:
         records=f"{STUDY}/records/evaluate_samples.json",
@@ -23,19 +23,20 @@ rule evaluate_samples:
         mem_mb=2000,
         runtime=60,
     params:
-        metric=option("metric", "name"),
+        metric=option("metric"),
+        weights=feature_file,
         protocol=option("protocol"),
         device=config["device"],
     shell:
         "python workflow_scripts/evaluate_samples.py --samples {input.samples}"
-        " --data {input.data} --classifier {input.classifier} --metric {params.metric}"
+        " --data {input.data} --metric {params.metric:q} --weights {params.weights:q}"
         " --experiment {wildcards.experiment} --protocol {params.protocol}"
         " --device {params.device} --out {output.records} --log {log}"
 
 
 rule measure_latency:
     input:
-        unpack(study_models),
+        unpack(measured_models),
         code=code("measure_latency"),
     output:
         records=f"{STUDY}/records/measure_latency.json",
@@ -54,8 +55,7 @@ rule measure_latency:
     params:
         models=lambda wc, input: model_arguments(input),
         protocol=option("protocol"),
-        schedule=option("schedule"),
-        time_input=option("time_input"),
+        conventions=conventions("schedule", "time_input", "class_order"),
         grid=latency_grid,
         batch=option("latency", "batch"),
         repeats=option("latency", "repeats"),
@@ -65,7 +65,7 @@ rule measure_latency:
     shell:
         "python workflow_scripts/measure_latency.py {params.models}"
         " --experiment {wildcards.experiment} --protocol {params.protocol}"
-        " --schedule {params.schedule} --time-input {params.time_input:q}"
+        " --conventions {params.conventions:q}"
         " --grid {params.grid:q} --batch {params.batch} --repeats {params.repeats}"
         " --threads {params.threads} --train-seed {wildcards.train_seed} --seed {params.seed}"
         " --device {params.device} --out {output.records} --log {log}"

@@ -4,7 +4,7 @@
 STUDIES = json.dumps(
     {
         name: {"title": chosen["title"], "paper_dataset": chosen["paper_dataset"]}
-        for name, chosen in EXPERIMENTS.items()
+        for name, chosen in SELECTED.items()
     }
 )
 RECORDS = studies(rules.evaluate_samples.output.records) + studies(
@@ -12,8 +12,8 @@ RECORDS = studies(rules.evaluate_samples.output.records) + studies(
 )
 CURVES = [
     curve
-    for model in ("full", "shallow", "heads")
-    for curve in studies(f"{STUDY}/{model}/curve.csv")
+    for role in study.ROLES
+    for curve in studies(f"{STUDY}/{role}/curve.csv", trains(role))
 ]
 
 
@@ -77,7 +77,9 @@ rule make_table2:
 
 rule plot_figure1:
     input:
-        profiles=studies(rules.profile_exits.output.exits),
+        profiles=studies(
+            rules.profile_exits.output.exits, lambda name, chosen: has_heads(chosen)
+        ),
         code=code("plot_figure1"),
     output:
         png="results/figures/figure1.png",

@@ -3,10 +3,8 @@
 
 rule profile_denoising:
     input:
-        unpack(
-            lambda wc: {k: v for k, v in study_models(wc).items() if k != "quantiles"}
-        ),
-        data=rules.pack_dataset.output.manifest,
+        unpack(study_models),
+        data=training_data,
         code=code("profile_denoising"),
     output:
         losses=f"{STUDY}/profile/denoising.csv",
@@ -24,12 +22,16 @@ rule profile_denoising:
         mem_mb=2000,
         runtime=30,
     params:
-        timesteps=option("profile", "timesteps"),
         models=lambda wc, input: model_arguments(input),
+        conventions=conventions("schedule", "time_input", "class_order"),
+        protocol=option("protocol"),
+        timesteps=option("profile", "timesteps"),
+        batch=option("sampling", "batch"),
         device=config["device"],
     shell:
         "python workflow_scripts/profile_denoising.py --data {input.data} {params.models}"
-        " --timesteps {params.timesteps} --seed {wildcards.train_seed} --device {params.device}"
+        " --conventions {params.conventions:q} --protocol {params.protocol}"
+        " --timesteps {params.timesteps} --batch {params.batch} --seed {wildcards.train_seed} --device {params.device}"
         " --losses {output.losses} --quantiles {output.quantiles} --log {log}"
 
 

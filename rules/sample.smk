@@ -27,16 +27,18 @@ rule sample_images:
     params:
         models=lambda wc, input: model_arguments(input),
         protocol=option("protocol"),
-        schedule=option("schedule"),
-        time_input=option("time_input"),
+        conventions=conventions("schedule", "time_input", "class_order"),
         sampler=lambda wc: json.dumps(study.sampler_options(experiment(wc), wc.sampler)),
         images=option("sampling", "images"),
         batch=option("sampling", "batch"),
+        autoencoder=lambda wc: json.dumps(dataset(wc).get("autoencoder")),
+        data=DATA,
         device=config["device"],
     shell:
         "python workflow_scripts/sample_images.py {params.models}"
         " --experiment {wildcards.experiment} --protocol {params.protocol}"
-        " --schedule {params.schedule} --time-input {params.time_input:q}"
+        " --conventions {params.conventions:q}"
         " --sampler {params.sampler:q} --setting {wildcards.setting} --images {params.images}"
         " --batch {params.batch} --train-seed {wildcards.train_seed} --seed {wildcards.seed}"
+        " --autoencoder {params.autoencoder:q} --data {params.data:q}"
         " --device {params.device} --out {output.manifest} --log {log}"

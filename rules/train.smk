@@ -4,7 +4,7 @@
 
 rule train_backbone:
     input:
-        data=rules.pack_dataset.output.manifest,
+        data=training_data,
         code=code("train_backbone"),
     output:
         manifest=f"{STUDY}/{{backbone}}/manifest.json",
@@ -26,22 +26,22 @@ rule train_backbone:
         architecture=lambda wc: json.dumps(
             study.backbone_architecture(experiment(wc), wc.backbone)
         ),
-        schedule=option("schedule"),
-        time_input=option("time_input"),
+        conventions=conventions("schedule", "time_input", "prediction"),
+        null_class=lambda wc: json.dumps(experiment(wc)["null_class"]),
         training=option("backbone_training"),
         device=config["device"],
     shell:
         "python workflow_scripts/train_backbone.py --data {input.data}"
-        " --architecture {params.architecture:q} --schedule {params.schedule}"
-        " --time-input {params.time_input:q} --training {params.training:q}"
+        " --architecture {params.architecture:q} --conventions {params.conventions:q}"
+        " --null-class {params.null_class} --training {params.training:q}"
         " --seed {wildcards.train_seed} --device {params.device}"
         " --out {output.manifest} --log {log}"
 
 
 rule train_heads:
     input:
-        data=rules.pack_dataset.output.manifest,
-        full=f"{STUDY}/full/manifest.json",
+        data=training_data,
+        full=lambda wc: model(wc, "full"),
         code=code("train_heads"),
     output:
         manifest=f"{STUDY}/heads/manifest.json",
@@ -60,19 +60,20 @@ rule train_heads:
         mem_mb=2000,
         runtime=60,
     params:
+        conventions=conventions("schedule", "time_input"),
         training=option("heads_training"),
         protocol=option("protocol"),
         device=config["device"],
     shell:
         "python workflow_scripts/train_heads.py --data {input.data} --backbone {input.full}"
-        " --training {params.training:q} --protocol {params.protocol}"
-        " --seed {wildcards.train_seed} --device {params.device}"
+        " --conventions {params.conventions:q} --training {params.training:q}"
+        " --protocol {params.protocol} --seed {wildcards.train_seed} --device {params.device}"
         " --out {output.manifest} --log {log}"
 
 
 rule train_classifier:
     input:
-        data=rules.pack_dataset.output.manifest,
+        data=packed,
         code=code("train_classifier"),
     output:
         weights="results/{experiment}/classifier/model.safetensors",

@@ -7,17 +7,21 @@ from duodiff.metrics.evaluation import Evaluation, spreads
 def evaluate_samples(
     samples: list[Path],
     data: Path,
-    classifier: Path,
-    metric: str,
+    metric: dict,
+    weights: Path,
     experiment: str,
     protocol: str,
     device: str,
     out: Path,
 ) -> str:
-    """Measure every sample store of an experiment against its training images; writes records to --out."""
-    evaluation = Evaluation(data, classifier, metric, experiment, protocol, device)
+    """Measure every sample store of an experiment against its training images; writes records to --out.
+
+    --metric is that section of the configuration; --weights is the classifier's file, or Inception's.
+    """
+    name, reference = metric["name"], metric.get("reference")
+    evaluation = Evaluation(data, weights, name, reference, experiment, protocol, device)
     found = [record for path in samples for record in evaluation.of_store(path)]
-    found += evaluation.of_scale() + spreads(found, metric)
+    found += evaluation.of_scale() + spreads(found, name)
     records.write(out, found)
     return f"{len(found)} records of {len(samples)} sample stores"
 

@@ -7,8 +7,7 @@ from duodiff.metrics.latency import measure_cells
 def measure_latency(
     experiment: str,
     protocol: str,
-    schedule: str,
-    time_input: str,
+    conventions: dict,
     full: Path,
     shallow: Path,
     grid: dict,
@@ -24,24 +23,20 @@ def measure_latency(
 ) -> str:
     """Time every setting of the grid side by side in this process; writes records to --out.
 
-    --grid is JSON: a list of [sampler, [settings]] pairs, the sampler as in sample_images.py. Give the
+    --grid is JSON: a list of [sampler, [settings]] pairs, the sampler and --conventions as in
+    sample_images.py. Give the
     job the machine to itself.
     """
     found = measure_cells(
         {"full": full, "shallow": shallow, "heads": heads, "quantiles": quantiles},
+        conventions,
         grid,
         batch,
         repeats,
         threads,
         seed,
         device,
-        {
-            "experiment": experiment,
-            "protocol": protocol,
-            "schedule": schedule,
-            "time_input": time_input,
-            "train_seed": train_seed,
-        },
+        {"experiment": experiment, "protocol": protocol, "train_seed": train_seed},
     )
     records.write(out, found)
     return f"{len(found)} records"

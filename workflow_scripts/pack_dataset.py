@@ -4,14 +4,19 @@ from duodiff import job
 from duodiff.data.pack import pack
 
 
-def pack_dataset(source: str, held_out: int, out: Path) -> str:
+def pack_dataset(dataset: dict, data: Path, workers: int, out: Path) -> str:
     """Pack a dataset into a store of uint8 images, split into training and held-out images.
 
-    Example: python workflow_scripts/pack_dataset.py --source digits --held-out 360 \\
-               --out results/digits/data/manifest.json
+    --dataset is the JSON of one entry of the configuration's `datasets`, --data the folder its path is
+    under, --workers the number of decoding processes.
+
+    Example: python workflow_scripts/pack_dataset.py --dataset '{"source": "digits", "held_out": 360}' \\
+               --data data --workers 1 --out results/digits/data/manifest.json
     """
-    manifest = pack(source, held_out, out)
-    return f"{manifest['count']} images of {manifest['shape']}, {held_out} held out"
+    manifest = pack(dataset, data, workers, out)
+    first, end = manifest["splits"]["held_out"]
+    skipped = sum(kind["count"] for kind in manifest["skipped"].values())
+    return f"{end} images of {manifest['shape']}, {end - first} held out, {skipped} skipped"
 
 
 if __name__ == "__main__":

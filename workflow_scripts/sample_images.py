@@ -1,14 +1,14 @@
 from pathlib import Path
 
 from duodiff import job
+from duodiff.autoencoder import load as load_autoencoder
 from duodiff.generation import write_samples
 
 
 def sample_images(
     experiment: str,
     protocol: str,
-    schedule: str,
-    time_input: str,
+    conventions: dict,
     sampler: dict,
     setting: str,
     images: int,
@@ -21,29 +21,28 @@ def sample_images(
     shallow: Path | None = None,
     heads: Path | None = None,
     quantiles: Path | None = None,
+    autoencoder: dict | None = None,
+    data: Path = Path("data"),
 ) -> str:
     """Generate the images of one grid cell into the sample store whose manifest is --out.
 
     --setting is t_s=N (DuoDiff; 0 is the full backbone, 1000 the shallow one), theta=X or theta=qX
     (AdaDiff). --sampler is JSON: {"name": "ddpm", "steps": 100} or {"name": "ddim", "steps": 50, "eta": 0}.
-    Only the checkpoints the setting uses need to be given.
+    --conventions is JSON: {"schedule": "linear", "time_input": "t", "class_order": null}. --autoencoder is that
+    section of the configuration, its paths below --data. Only the checkpoints the setting uses need to be given.
     """
     manifest = write_samples(
         out,
         {"full": full, "shallow": shallow, "heads": heads, "quantiles": quantiles},
+        conventions,
         sampler,
         setting,
         images,
         batch,
         seed,
         device,
-        {
-            "experiment": experiment,
-            "protocol": protocol,
-            "schedule": schedule,
-            "time_input": time_input,
-            "train_seed": train_seed,
-        },
+        {"experiment": experiment, "protocol": protocol, "train_seed": train_seed},
+        load_autoencoder(autoencoder, data, device) if autoencoder else None,
     )
     return f"{sampler['name']} {setting} seed {seed}: {manifest['count']} images"
 

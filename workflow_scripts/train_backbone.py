@@ -7,8 +7,8 @@ from duodiff.training.backbone import train_backbone as train
 def train_backbone(
     data: Path,
     architecture: dict,
-    schedule: str,
-    time_input: str,
+    conventions: dict,
+    null_class: bool,
     training: dict,
     seed: int,
     device: str,
@@ -16,9 +16,10 @@ def train_backbone(
 ) -> str:
     """Train one U-ViT on all timesteps; writes model.safetensors and curve.csv beside the manifest --out.
 
-    --architecture and --training are the JSON of those sections of the configuration.
+    --architecture and --training are the JSON of those sections of the configuration, --conventions is
+    JSON of schedule, time_input and prediction.
     """
-    curve = train(data, architecture, schedule, time_input, training, seed, device, out)
+    curve = train(data, architecture, conventions, null_class, training, seed, device, out)
     return f"{training['steps']} steps, held-out loss {curve[-1]['held_out_loss']:.4f}"
 
 

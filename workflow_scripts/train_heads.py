@@ -5,13 +5,21 @@ from duodiff.training.heads import train_heads as train
 
 
 def train_heads(
-    data: Path, backbone: Path, training: dict, protocol: str, seed: int, device: str, out: Path
+    data: Path,
+    backbone: Path,
+    conventions: dict,
+    training: dict,
+    protocol: str,
+    seed: int,
+    device: str,
+    out: Path,
 ) -> str:
     """Train AdaDiff's heads on a frozen backbone; writes model.safetensors and curve.csv beside --out.
 
-    --data and --backbone are manifests, --training is the JSON of that section of the configuration.
+    --data and --backbone are manifests, --training is the JSON of that section of the configuration,
+    --conventions that of schedule and time_input.
     """
-    curve = train(data, backbone, training, protocol, seed, device, out)
+    curve = train(data, backbone, conventions, training, protocol, seed, device, out)
     return f"{training['steps']} steps, held-out loss {curve[-1]['held_out_loss']:.4f}"
 
 

@@ -6,7 +6,9 @@ Datasets and generated samples are kept in the same form. A store is a folder wi
 manifest, which is written last and pins the rest by content.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -54,10 +56,42 @@ def write_store(
         )
     if labels.shape != images.shape[:1]:
         raise ValueError(f"labels: found shape {labels.shape} for {len(images)} images")
+    with atomic(Path(path).parent / "images.npy") as file:
+        append_images(file, images.shape[1:], images)
+    return finish_store(path, labels, description)
+
+
+def append_images(path: Path, shape: tuple[int, int, int], images: Iterable[np.ndarray]) -> None:
+    """Writes `images` (each uint8 of `shape`) to the `.npy` file `path`, one at a time.
+
+    The bytes are those of `np.save`, though their number need not be known: numpy's header leaves room
+    for any. Raises ValueError for an image of another type or shape.
+    """
+    count = 0
+    with open(path, "wb") as file:
+        _write_header(file, 0, shape)
+        for image in images:
+            if image.dtype != np.uint8 or image.shape != shape:
+                raise ValueError(
+                    f"image {count}: found {image.dtype} {image.shape}; accepted: uint8 {shape}"
+                )
+            file.write(image.tobytes())
+            count += 1
+        file.seek(0)
+        _write_header(file, count, shape)
+
+
+def _write_header(file: BinaryIO, count: int, shape: tuple[int, int, int]) -> None:
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def finish_store(path: str | Path, labels: np.ndarray, description: dict) -> dict:
+    """Manifest of the store whose `images.npy` is there already: writes `labels` [N], then the manifest."""
     folder = Path(path).parent
-    for name, array in (("images", images), ("labels", labels.astype(np.int64))):
-        with atomic(folder / f"{name}.npy") as file:
-            np.save(file, array)
+    with atomic(folder / "labels.npy") as file:
+        np.save(file, labels.astype(np.int64))
+    images = np.load(folder / "images.npy", mmap_mode="r")
     manifest = {
         "count": len(images),
         "shape": list(images.shape[1:]),

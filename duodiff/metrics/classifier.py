@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from duodiff.config import FEATURES
+from duodiff.conflicts import FEATURES
 from duodiff.data.store import to_unit_range
 from duodiff.files import atomic
 

@@ -36,7 +36,14 @@ def random_halves(n: int, repeats: int, seed: int) -> Iterator[tuple[Tensor, Ten
         yield order[: n // 2], order[n // 2 : 2 * (n // 2)]
 
 
-def nearest_distances(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Root-mean-square pixel distance, range [0, 2], of each uint8 image [N, C, H, W] to its nearest other."""
-    a, b = (torch.from_numpy(to_unit_range(x)).flatten(1) for x in (images, others))
-    return (torch.cdist(a, b).min(1).values / a.shape[1] ** 0.5).numpy()
+def nearest_distances(images: np.ndarray, others: np.ndarray, part: int = 4096) -> np.ndarray:
+    """Root-mean-square pixel distance, range [0, 2], of each uint8 image [N, C, H, W] to its nearest other.
+
+    The others are read `part` at a time, so they may be a memmap larger than memory.
+    """
+    a = torch.from_numpy(to_unit_range(images)).flatten(1)
+    nearest = torch.full((len(a),), torch.inf)
+    for first in range(0, len(others), part):
+        b = torch.from_numpy(to_unit_range(others[first : first + part])).flatten(1)
+        nearest = torch.minimum(nearest, torch.cdist(a, b).min(1).values)
+    return (nearest / a.shape[1] ** 0.5).numpy()

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from duodiff.data.store import ImageStore
-from duodiff.files import sha256
 from duodiff.metrics.distances import frechet_distance, nearest_distances, random_halves
 from duodiff.metrics.features import Extractor
 from duodiff.records import Record, device_name
@@ -19,30 +18,38 @@ _RMS = "rms of [-1, 1] pixels"
 
 
 class Evaluation:
-    """The reference of one experiment (its training images, in one feature space), to measure against.
+    """The reference of one experiment (training images, in one feature space), to measure against.
 
-    `metric` (say fd_digits) names the Frechet distance in the features of `classifier`.
+    `metric` is fid, or a name (say fd_digits) for the Frechet distance in the features of a classifier
+    whose file is `weights`; `reference` is the number of random training images, None for all.
     """
 
     def __init__(
         self,
         data: Path,
-        classifier: Path,
+        weights: Path,
         metric: str,
+        reference: int | None,
         experiment: str,
         protocol: str,
         device: str = "cpu",
     ):
-        self.metric, self.extract = metric, Extractor("classifier", classifier, device=device)
+        self.metric, self.extract = metric, Extractor(metric, weights, device=device)
+        self.judges_labels = (
+            metric != "fid"
+        )  # the classifier knows the dataset's classes, Inception does not
         store = ImageStore(data)
         (self.train, _), self.held_out = store.split("train"), store.split("held_out")
-        self.real = self.extract(self.train)[0]
+        chosen = (
+            self.train if reference is None else self.train[_random(len(self.train), reference)]
+        )
+        self.real = self.extract(chosen)[0]
         self.common = {
             "experiment": experiment,
             "protocol": protocol,
             "device": device_name(device),
-            "reference_sha256": hashlib.sha256(np.ascontiguousarray(self.train)).hexdigest(),
-            "extractor": f"classifier {sha256(classifier)[:12]}",
+            "reference_sha256": hashlib.sha256(np.ascontiguousarray(chosen)).hexdigest(),
+            "extractor": self.extract.name,
         }
         # halves of all real images, and the distances between them: the floor
         self.all_real = torch.cat([self.real, self.extract(self.held_out[0])[0]])
@@ -60,9 +67,10 @@ class Evaluation:
             (self.metric, "1"): frechet_distance(features, self.real),
             ("nearest_train_distance", _RMS): np.median(nearest_distances(images, self.train)),
         }
-        if len(images) >= len(self.all_real) // 2:
+        half = len(self.all_real) // 2
+        if len(images) >= half > features.shape[1]:
             found[f"{self.metric}_matched", "1"] = self.to_halves(features).mean()
-        if (labels >= 0).all():
+        if self.judges_labels and (labels >= 0).all():
             agreement = logits.argmax(1) == torch.tensor(np.array(labels))
             found["label_agreement", "1"] = agreement.double().mean()
         return {key: float(value) for key, value in found.items()}
@@ -96,7 +104,9 @@ class Evaluation:
 
     def of_scale(self) -> list[Record]:
         """What the distances stand against: held-out real images, real halves, and noise."""
-        half = len(self.all_real) // 2
+        half, dim = len(self.all_real) // 2, self.all_real.shape[1]
+        if half <= dim:
+            return []  # too few real images for a covariance of their own
         between = [frechet_distance(self.all_real[a], self.all_real[b]) for a, b in self.halves]
         mean, spread = np.mean(between), np.std(between, ddof=1)
         interval = {
@@ -106,21 +116,27 @@ class Evaluation:
         generator = torch.Generator().manual_seed(0)
         noise = to_uint8(torch.randn(half, *self.train.shape[1:], generator=generator)).numpy()
         unlabelled = np.full(half, -1)
-        return [
-            *self._records(
-                {(f"{self.metric}_matched", "1"): mean}, half, method="real_halves", **interval
-            ),
-            *self._records(
-                self.of_images(*self.held_out), len(self.held_out[0]), method="real_held_out"
-            ),
-            *self._records(self.of_images(noise, unlabelled), half, method="noise"),
-        ]
+        found = {(f"{self.metric}_matched", "1"): mean}
+        records = self._records(found, half, method="real_halves", **interval)
+        if len(self.held_out[0]) > dim:
+            found, n = self.of_images(*self.held_out), len(self.held_out[0])
+            records += self._records(found, n, method="real_held_out")
+        return records + self._records(self.of_images(noise, unlabelled), half, method="noise")
 
     def _records(self, values: dict, n: int, **identity) -> list[Record]:
         return [
             Record(name, value, unit, n, **self.common, **identity)
             for (name, unit), value in values.items()
         ]
+
+
+def _random(n: int, count: int) -> np.ndarray:
+    """`count` random indices below n, in rising order, the same each time."""
+    if count > n:
+        raise ValueError(
+            f"metric.reference: found {count}; accepted: up to the {n} training images"
+        )
+    return np.sort(np.random.default_rng(0).permutation(n)[:count])
 
 
 def spreads(found: list[Record], metric: str) -> list[Record]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch_fidelity import FeatureExtractorBase, register_feature_extractor
 from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
+from duodiff.files import sha256
 from duodiff.metrics import classifier
 
 _LAYER, _LOGITS = "features", "logits"
@@ -59,25 +60,24 @@ class _Images(torch.utils.data.Dataset):
 class Extractor:
     """Features and logits of uint8 images by a registered torch-fidelity extractor.
 
-    `layers` are the extractor's names of the two: ("features", "logits") for "classifier", ("2048",
-    "logits_unbiased") for torch-fidelity's "inception-v3-compat".
+    `metric` is "fid" for Inception-v3 (2015-12-05), anything else for the pipeline's classifier; `weights`
+    is the file of its weights. Inception's are loaded without running code, and `name` says which file it was.
     """
 
-    def __init__(
-        self,
-        name: str,
-        weights: str | Path,
-        layers: tuple[str, str] = (_LAYER, _LOGITS),
-        device: str = "cpu",
-    ):
-        self.layers, self.cuda = layers, device != "cpu"
+    def __init__(self, metric: str, weights: str | Path, device: str = "cpu"):
+        name, self.layers = "classifier", (_LAYER, _LOGITS)
+        if metric == "fid":
+            name, self.layers = "inception-v3-compat", ("2048", "logits_unbiased")
+            # torch-fidelity itself would run what the file says: refused here first
+            torch.load(weights, weights_only=True, map_location="cpu")
+        self.name, self.cuda = f"{name} {sha256(weights)[:12]}", device != "cpu"
         self.model = create_feature_extractor(
-            name, list(layers), cuda=self.cuda, feature_extractor_weights_path=str(weights)
+            name, list(self.layers), cuda=self.cuda, feature_extractor_weights_path=str(weights)
         )
 
     def __call__(self, images: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Features [N, D] and logits [N, K] of uint8 images [N, C, H, W]."""
+        """Features float64 [N, D] and logits [N, K] of uint8 images [N, C, H, W]."""
         found = get_featuresdict_from_dataset(
             _Images(images), self.model, 256, self.cuda, save_cpu_ram=True, verbose=False
         )
-        return found[self.layers[0]], found[self.layers[1]]
+        return found[self.layers[0]].double(), found[self.layers[1]]

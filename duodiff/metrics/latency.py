@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from duodiff import samplers
 from duodiff.backbones import single
-from duodiff.generation import Cell, Models, build_cell
+from duodiff.generation import Cell, Models, build_cell, sample_batch
 from duodiff.metrics.flops import gflops, parameters
+from duodiff.protocol import PROTOCOLS
 from duodiff.records import Record, device_name
 
 
@@ -45,6 +46,7 @@ def _synchronise(device: str) -> None:
 
 def measure_cells(
     paths: dict[str, Path | None],
+    conventions: dict,
     grid: list,
     batch: int,
     repeats: int,
@@ -63,8 +65,7 @@ def measure_cells(
     decoding and file writing are not in the time, noise is.
     """
     torch.set_num_threads(threads)
-    models = Models(**paths, device=device)
-    models.departures(context["schedule"], context["time_input"], context["protocol"])
+    models = Models(conventions, context["protocol"], **paths, device=device)
     cells = {}
     for sampler, settings in grid:
         for setting in settings:
@@ -73,11 +74,11 @@ def measure_cells(
             )
         if any(setting.startswith("theta=") for setting in settings):
             cells[sampler["name"], "all_heads"] = _all_heads(models, sampler, context["protocol"])
-    for cell in cells.values():  # every network and shape warm before the clock starts
-        _trajectory(
-            models, replace(cell, steps=cell.steps[:: max(1, len(cell.steps) // 5)]), batch, seed
-        )
-    runs = {key: partial(_trajectory, models, cell, batch, seed) for key, cell in cells.items()}
+    if PROTOCOLS[context["protocol"]].warm_up_timing:
+        for cell in cells.values():  # every network and shape warm before the clock starts
+            some = replace(cell, steps=cell.steps[:: max(1, len(cell.steps) // 5)])
+            sample_batch(models, some, 0, batch, seed)
+    runs = {key: partial(sample_batch, models, cell, 0, batch, seed) for key, cell in cells.items()}
     seconds = interleaved_seconds(runs, repeats, device)
 
     common = {
@@ -128,11 +129,13 @@ def _simulated_against_shrinking(
     For the middle theta: the share of exits that differ, and of images within one grey level.
     """
     found = [c for (s, _), c in cells.items() if s == "ddpm" and c.method == "adadiff"]
+    if not found:
+        return []
     cell = sorted(found, key=lambda c: c.early_exit.theta)[len(found) // 2]
     early_exit = models.early_exit(cell.early_exit.theta, simulate=True)
     simulated = replace(cell, schedule=single(early_exit), early_exit=early_exit)
-    (x_1, exits_1), (x_2, exits_2) = (
-        _trajectory(models, c, batch, seeds["sample_seed"]) for c in (cell, simulated)
+    (x_1, _, exits_1), (x_2, _, exits_2) = (
+        sample_batch(models, c, 0, batch, seeds["sample_seed"]) for c in (cell, simulated)
     )
     difference = (samplers.to_uint8(x_1).int() - samplers.to_uint8(x_2).int()).abs()
     values = {
@@ -160,26 +163,11 @@ def _simulated_against_shrinking(
 def _all_heads(models: Models, sampler: dict, protocol: str) -> Cell:
     cell = build_cell(models, sampler, "t_s=0", protocol)
     early_exit = models.early_exit(0.0, simulate=True)
-    roles = ("full", "heads")
-    return Cell("adadiff_all_heads", {}, single(early_exit), cell.steps, roles, early_exit)
-
-
-def _trajectory(
-    models: Models, cell: Cell, batch: int, seed: int
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """One compute batch of the cell: images, and AdaDiff's exit layers [steps, batch]."""
-    x, _ = samplers.sample(
-        cell.schedule,
-        cell.steps,
-        models.shape,
-        0,
-        batch,
-        seed,
-        models.num_classes,
-        models.device,
+    return replace(
+        cell,
+        method="adadiff_all_heads",
+        parameters={},
+        schedule=single(early_exit),
+        roles=("full", "heads"),
+        early_exit=early_exit,
     )
-    if cell.early_exit is None:
-        return x, None
-    exits = torch.stack(cell.early_exit.exits)
-    cell.early_exit.exits.clear()
-    return x, exits

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from duodiff.data.latents import LatentStore
 from duodiff.data.store import ImageStore
-from duodiff.files import write_csv
+from duodiff.files import read_json, write_csv
 from duodiff.schedules import noise_schedule
 from duodiff.training import checkpoints
 from duodiff.training.batches import Batch, Noiser
@@ -16,51 +17,83 @@ from duodiff.uvit import Denoiser, UViT
 
 
 def denoising_loss(model: Denoiser, batch: Batch) -> Tensor:
-    """Mean squared error of the predicted noise (Eq. 2)."""
-    return F.mse_loss(model(batch.x_t, batch.t, batch.y), batch.eps)
+    """Mean squared error of the predicted noise (Eq. 2), or of what else the network predicts."""
+    return F.mse_loss(model.predict(batch.x_t, batch.t, batch.y), batch.target)
 
 
-def noisers(data: Path, net: UViT, schedule: str, device: str) -> tuple[ImageStore, Noiser, Noiser]:
-    """The store at `data`, its noised training and its noised held-out images, with labels if `net` takes them.
+def open_store(manifest: Path) -> ImageStore | LatentStore:
+    """The store of packed images, or of their latents, at `manifest`."""
+    return (LatentStore if "moments_sha256" in read_json(manifest) else ImageStore)(manifest)
 
-    Raises ValueError if the network does not fit the images or their classes.
+
+def noisers(
+    data: Path,
+    model: Denoiser,
+    schedule: str,
+    device: str,
+    null_class: bool = False,
+    flips: bool = False,
+    label_dropout: float = 0.0,
+) -> tuple[dict, Noiser, Noiser]:
+    """The manifest of the store at `data`, its noised training and its noised held-out images.
+
+    They have labels if the network takes them; `flips` and `label_dropout` concern the training images
+    alone. Raises ValueError if the network does not fit the images or their classes.
     """
-    store = ImageStore(data)
+    store, net = open_store(data), model.net
     shape = (net.in_chans, net.img_size, net.img_size)
     if tuple(store.shape) != shape:
         raise ValueError(f"{data}: images of {tuple(store.shape)} for a network of {shape}")
-    if net.num_classes > 0 and store.num_classes != net.num_classes:
+    if net.num_classes > 0 and store.num_classes != net.num_classes - null_class:
         raise ValueError(
             f"backbone.num_classes: found {net.num_classes};"
             f" accepted: -1 or the dataset's {store.num_classes}"
+            + (" and one more for null_class" if null_class else "")
         )
+    options = {"flips": flips, "label_dropout": label_dropout}
     splits = []
-    for name in ("train", "held_out"):
+    for name, augmentation in (("train", options), ("held_out", {})):
         images, labels = store.split(name)
-        labels = labels if net.num_classes > 0 else None
-        splits.append(Noiser(images, labels, noise_schedule(schedule), device))
-    return store, *splits
+        splits.append(
+            Noiser(
+                images,
+                labels if net.num_classes > 0 else None,
+                noise_schedule(schedule),
+                device,
+                model.prediction,
+                store.manifest.get("scale", 1.0),
+                null_class=net.num_classes - 1 if null_class else None,
+                **augmentation,
+            )
+        )
+    return store.manifest, *splits
 
 
 def train_backbone(
     data: Path,
     architecture: dict,
-    schedule: str,
-    time_input: str,
+    conventions: dict,
+    null_class: bool,
     training: dict,
     seed: int,
     device: str,
     out: Path,
 ) -> list[dict]:
-    """Loss curve of a U-ViT trained on all t (Eq. 2), written with its checkpoint at the manifest `out`."""
+    """Loss curve of a U-ViT trained on all t (Eq. 2), written with its checkpoint at the manifest `out`.
+
+    `conventions` are the schedule, time_input and prediction; `training` is that section of the
+    configuration; `null_class` makes the last class the null label.
+    """
     options = dict(training)
-    init = options.pop("init")
+    init, flips, label_dropout = (options.pop(k) for k in ("init", "flips", "label_dropout"))
     torch.manual_seed(seed)
     net = UViT(**architecture)
     if init == "residual_zero":
         _init_residual_zero(net)
-    model = Denoiser(net, time_input).to(device)
-    store, train, held_out = noisers(data, net, schedule, device)
+    model = Denoiser(net, **conventions).to(device)
+    dataset, train, held_out = noisers(
+        data, model, conventions["schedule"], device, null_class, flips, label_dropout
+    )
     average, curve = fit(
         model,
         list(model.parameters()),
@@ -78,11 +111,12 @@ def train_backbone(
         {
             "kind": "backbone",
             "architecture": architecture,
-            "schedule": schedule,
-            "time_input": time_input,
+            **conventions,
+            "null_class": null_class,
+            "class_order": dataset.get("class_order"),
             "training": training,
             "seed": seed,
-            "dataset_sha256": store.manifest["images_sha256"],
+            "dataset_sha256": dataset.get("moments_sha256", dataset["images_sha256"]),
         },
     )
     return curve

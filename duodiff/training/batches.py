@@ -1,31 +1,50 @@
 """Training batches as a pure function of (seed, step): nothing about the data position is stored."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from duodiff.data.store import to_unit_range
-from duodiff.schedules import NoiseSchedule
+from duodiff.schedules import NoiseSchedule, prediction_coefficients
 
 
 @dataclass
 class Batch:
     """Noised images and what they were made from.
 
-    x_0, x_t, eps: float32 [B, C, H, W]; t: int64 [B]; y: int64 [B], None without classes.
+    x_0, x_t, eps and target (what the network is to predict): float32 [B, C, H, W]; t: int64 [B]; y:
+    int64 [B], None without classes.
     """
 
     x_0: Tensor
     x_t: Tensor
     t: Tensor
     eps: Tensor
+    target: Tensor
     y: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def chunks(self, size: int) -> Iterator["Batch"]:
+        """The batch in parts of `size` images, the last one smaller."""
+        for first in range(0, len(self), size):
+            part = (getattr(self, field.name) for field in fields(self))
+            yield Batch(*(None if v is None else v[first : first + size] for v in part))
 
 
 class Noiser:
-    """Makes batches of noised images from an array of images [N, C, H, W] (uint8) and labels [N]."""
+    """Makes batches of noised images from packed images, or of noised latents from packed moments.
+
+    `images` is uint8 [N, C, H, W], or float moments [N, F, 2C, H, W] (mean and log-variance; F = 2 holds
+    those of the mirrored images too) whose samples are multiplied by `scale`; `labels` int64 [N] or None.
+    `flips` mirrors half of the training images, `label_dropout` is the share of training labels replaced
+    by `null_class`.
+    """
 
     def __init__(
         self,
@@ -33,42 +52,97 @@ class Noiser:
         labels: np.ndarray | None,
         schedule: NoiseSchedule,
         device: str | torch.device = "cpu",
+        prediction: str = "noise",
+        scale: float = 1.0,
+        flips: bool = False,
+        label_dropout: float = 0.0,
+        null_class: int | None = None,
     ):
-        self.images, self.labels, self.device = images, labels, device
+        self.images, self.labels, self.device, self.scale = images, labels, device, scale
+        self.flips, self.label_dropout, self.null_class = flips, label_dropout, null_class
+        self.latent = images.dtype != np.uint8
+        *_, channels, height, width = images.shape
+        self.shape = (channels // 2 if self.latent else channels, height, width)
         ab = torch.from_numpy(schedule.alphas_cumprod)
         self.signal, self.noise = ab.sqrt().float(), (1 - ab).sqrt().float()
+        a, b, *_ = prediction_coefficients(prediction, schedule)
+        self.target_eps, self.target_x_0 = (torch.from_numpy(c).float() for c in (a, b))
 
-    def noised(self, index: np.ndarray, t: np.ndarray, eps: np.ndarray) -> Batch:
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def clean(self, index: np.ndarray, flip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """x_0 of the images `index` [B], mirrored where `flip` [B], float32 [B, C, H, W].
+
+        Latents are drawn anew from their moments with `rng`.
+        """
+        if not self.latent:
+            x_0 = to_unit_range(self.images[index])
+            x_0[flip] = x_0[flip][..., ::-1]
+            return x_0
+        mean, log_variance = np.split(
+            self.images[index, flip.astype(np.int64)].astype(np.float32), 2, axis=1
+        )
+        z = rng.standard_normal(mean.shape, dtype=np.float32)
+        return self.scale * (mean + np.exp(0.5 * log_variance) * z)
+
+    def noised(
+        self,
+        index: np.ndarray,
+        t: np.ndarray,
+        eps: np.ndarray,
+        rng: np.random.Generator,
+        flip: np.ndarray | None = None,
+        y: np.ndarray | None = None,
+    ) -> Batch:
         """The batch of images `index` [B] at timesteps `t` [B] with noise `eps` [B, C, H, W]."""
-        x_0 = torch.from_numpy(to_unit_range(self.images[index]))
+        flip = np.zeros(len(index), bool) if flip is None else flip
+        x_0 = torch.from_numpy(self.clean(index, flip, rng))
         t, eps = torch.from_numpy(t), torch.from_numpy(eps)
         # x_t = sqrt(ab_t) x_0 + sqrt(1 - ab_t) eps (Eq. 1)
-        signal, noise = (coef[t].view(-1, 1, 1, 1) for coef in (self.signal, self.noise))
-        x_t = signal * x_0 + noise * eps
-        y = None if self.labels is None else torch.from_numpy(self.labels[index])
-        moved = (None if v is None else v.to(self.device) for v in (x_0, x_t, t, eps, y))
+        x_t = _at(self.signal, t) * x_0 + _at(self.noise, t) * eps
+        target = _at(self.target_eps, t) * eps + _at(self.target_x_0, t) * x_0
+        if y is None and self.labels is not None:
+            y = self.labels[index]
+        y = None if y is None else torch.from_numpy(np.array(y))
+        moved = (None if v is None else v.to(self.device) for v in (x_0, x_t, t, eps, target, y))
         return Batch(*moved)
 
     def at_step(self, seed: int, step: int, batch: int) -> Batch:
         """Batch number `step` (0-based): every epoch visits each image once, in an order of its own."""
-        n, steps_t = len(self.images), len(self.signal)
+        n, steps_t = len(self), len(self.signal)
         position = np.arange(step * batch, (step + 1) * batch)
         index = np.empty(batch, np.int64)
         for epoch in np.unique(position // n):
             here = position // n == epoch
-            index[here] = _generator(seed, 1, int(epoch)).permutation(n)[position[here] % n]
+            index[here] = _order(seed, int(epoch), n)[position[here] % n]
         rng = _generator(seed, 0, step)
         t = rng.integers(steps_t, size=batch)
-        eps = rng.standard_normal((batch, *self.images.shape[1:]), dtype=np.float32)
-        return self.noised(index, t, eps)
+        eps = rng.standard_normal((batch, *self.shape), dtype=np.float32)
+        flip = self.flips & (_generator(seed, 3, step).random(batch) < 0.5)
+        y = None if self.labels is None else self.labels[index]
+        if self.label_dropout:
+            dropped = _generator(seed, 4, step).random(batch) < self.label_dropout
+            y = np.where(dropped, self.null_class, y)
+        return self.noised(index, t, eps, _generator(seed, 5, step), flip, y)
 
     def stratified(self, seed: int) -> Batch:
         """Every image once, its t spread evenly over 0..T-1: a fixed batch to validate on."""
-        n, steps_t = len(self.images), len(self.signal)
+        n, steps_t = len(self), len(self.signal)
         rng = _generator(seed, 2, 0)
         t = rng.permutation(np.linspace(0, steps_t - 1, n).astype(np.int64))
-        eps = rng.standard_normal((n, *self.images.shape[1:]), dtype=np.float32)
-        return self.noised(np.arange(n), t, eps)
+        eps = rng.standard_normal((n, *self.shape), dtype=np.float32)
+        return self.noised(np.arange(n), t, eps, _generator(seed, 6, 0))
+
+
+def _at(coefficients: Tensor, t: Tensor) -> Tensor:
+    return coefficients[t].view(-1, 1, 1, 1)
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, n: int) -> np.ndarray:
+    """The order in which an epoch visits n images; kept, since every step of the epoch asks for it."""
+    return _generator(seed, 1, epoch).permutation(n)
 
 
 def _generator(seed: int, purpose: int, number: int) -> np.random.Generator:

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from duodiff.files import atomic, read_json, sha256, write_json
+from duodiff.protocol import Protocol
 from duodiff.uvit import Denoiser, UViT
 
 
@@ -31,9 +32,33 @@ def load(manifest: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
     return description, load_file(path)
 
 
-def load_backbone(manifest: str | Path) -> tuple[Denoiser, dict]:
-    """A backbone in evaluation mode and its manifest. Raises ValueError if the weights are not its own."""
+def load_backbone(manifest: str | Path, **conventions: str) -> tuple[Denoiser, dict]:
+    """A backbone in evaluation mode and its manifest. Raises ValueError if the weights are not its own.
+
+    `conventions` (schedule, time_input) are used in place of those it was trained with.
+    """
     description, weights = load(manifest)
     net = UViT(**description["architecture"])
     net.load_state_dict(weights)
-    return Denoiser(net, description["time_input"]).eval(), description
+    used = {k: description[k] for k in ("schedule", "time_input", "prediction")} | conventions
+    return Denoiser(net, **used).eval(), description
+
+
+def departures(
+    manifests: dict[str, dict], configured: dict[str, str | None], protocol: Protocol
+) -> list[str]:
+    """Where checkpoints (their manifests, by role) disagree with what is configured, by key.
+
+    Raises ValueError if there is any and the protocol holds checkpoints to their conventions; otherwise
+    the departures are to be recorded. A key that a manifest does not have, or that is configured as None,
+    is not compared.
+    """
+    found = [
+        f"{role}: {key} is {manifest[key]}, configured {value}"
+        for role, manifest in manifests.items()
+        for key, value in configured.items()
+        if value is not None and manifest.get(key) not in (None, value)
+    ]
+    if found and protocol.checkpoint_conventions:
+        raise ValueError("checkpoints refused: " + "; ".join(found))
+    return found

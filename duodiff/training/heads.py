@@ -24,13 +24,16 @@ from duodiff.uvit import Denoiser
 
 
 def heads_loss(model: AdaDiff, batch: Batch, time_convention: str, protocol: Protocol) -> Tensor:
-    """lambda L_u + beta L_UAL with lambda = beta = 1 (Eq. 8); the frozen backbone has no L_simple."""
+    """lambda L_u + beta L_UAL with lambda = beta = 1 (Eq. 8); the frozen backbone has no L_simple.
+
+    The heads predict what the backbone does: the noise, or batch.target for another prediction.
+    """
     with torch.no_grad():
         layers, time_emb = model.layer_inputs(
             batch.x_t, time_input(time_convention, batch.t), batch.y
         )
     u, g = model.evaluate_heads(layers, time_emb)
-    u_hat, errors = uncertainty_target(g, batch.eps), layer_errors(g, batch.eps)
+    u_hat, errors = uncertainty_target(g, batch.target), layer_errors(g, batch.target)
     return uncertainty_loss(
         u,
         u_hat,
@@ -40,22 +43,38 @@ def heads_loss(model: AdaDiff, batch: Batch, time_convention: str, protocol: Pro
 
 
 def train_heads(
-    data: Path, backbone: Path, training: dict, protocol: str, seed: int, device: str, out: Path
+    data: Path,
+    backbone: Path,
+    conventions: dict,
+    training: dict,
+    protocol: str,
+    seed: int,
+    device: str,
+    out: Path,
 ) -> list[dict]:
-    """Loss curve of AdaDiff's heads on a frozen backbone, written with their checkpoint at `out`."""
-    full, description = checkpoints.load_backbone(backbone)
+    """Loss curve of AdaDiff's heads on a frozen backbone, written with their checkpoint at `out`.
+
+    `conventions` are the configured schedule and time_input. Raises ValueError if the backbone was
+    trained with others and the protocol holds it to them.
+    """
     rules = PROTOCOLS[protocol]
+    full, description = checkpoints.load_backbone(backbone, **conventions)
+    found = checkpoints.departures({"full": description}, conventions, rules)
+    options = dict(training)
+    flips = options.pop("flips")
     torch.manual_seed(seed)
     model = AdaDiff(full.net, rules.timestep_aware_uncertainty).to(device)
     model.uvit.requires_grad_(False)
-    store, train, held_out = noisers(data, full.net, description["schedule"], device)
+    dataset, train, held_out = noisers(
+        data, full, conventions["schedule"], device, description["null_class"], flips
+    )
     average, curve = fit(
         model,
         model.heads_parameters(),
         partial(heads_loss, time_convention=full.time_input, protocol=rules),
         train,
         held_out.stratified(seed),
-        TrainingConfig(**training),
+        TrainingConfig(**options),
         seed,
         name="train heads",
     )
@@ -69,9 +88,12 @@ def train_heads(
             "backbone_sha256": description["weights_sha256"],
             "timestep_aware": rules.timestep_aware_uncertainty,
             "protocol": protocol,
+            **conventions,
+            "class_order": dataset.get("class_order"),
             "training": training,
             "seed": seed,
-            "dataset_sha256": store.manifest["images_sha256"],
+            "dataset_sha256": dataset.get("moments_sha256", dataset["images_sha256"]),
+            "departures": found,
         },
     )
     return curve

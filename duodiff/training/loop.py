@@ -14,22 +14,26 @@ from duodiff.training.batches import Batch, Noiser
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Hyperparameters of one training (the paper's Table 4); keys as in config.yaml."""
+    """Hyperparameters of one training (the paper's Table 4); keys as in config/README.md."""
 
     steps: int
     batch: int
     lr: float
+    lr_schedule: str
     betas: tuple[float, float]
     weight_decay: float
     warmup_steps: int
     grad_clip: float
     ema: float
+    precision: str
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Learning rate of the 0-based `step`: linear warm-up, then cosine decay to 0 at the last step."""
+    """Learning rate of the 0-based `step`: linear warm-up, then constant or cosine decay to 0 at the last step."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
+    if config.lr_schedule == "constant":
+        return config.lr
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -61,7 +65,9 @@ def fit(
     for step in progress:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
-        value = loss(model, train.at_step(seed, step, config.batch))
+        batch = train.at_step(seed, step, config.batch)
+        with _autocast(config.precision, batch.x_t.device):
+            value = loss(model, batch)
         value.backward()
         nn.utils.clip_grad_norm_(parameters, config.grad_clip)
         optimizer.step()
@@ -71,8 +77,7 @@ def fit(
         torch._foreach_lerp_(averaged, [p.detach() for p in parameters], 1 - decay)
         total, since = total + value.detach(), since + 1
         if (step + 1) % every == 0 or step + 1 == config.steps:
-            with torch.inference_mode():
-                validation = loss(average, held_out).item()
+            validation = _mean_loss(average, loss, held_out, config.batch)
             curve.append(
                 {
                     "step": step + 1,
@@ -84,6 +89,17 @@ def fit(
             total, since = 0.0, 0
             progress.set_postfix(loss=f"{validation:.4f}")
     return average, curve
+
+
+def _autocast(precision: str, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@torch.inference_mode()
+def _mean_loss(model: nn.Module, loss: Callable, held_out: Batch, batch: int) -> float:
+    """Loss over the held-out images in parts of the training batch's size, float32."""
+    parts = [(len(part), float(loss(model, part))) for part in held_out.chunks(batch)]
+    return sum(n * value for n, value in parts) / len(held_out)
 
 
 def _counterparts(model: nn.Module, parameters: list, other: nn.Module) -> list[Tensor]:

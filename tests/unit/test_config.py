@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from duodiff import config as study
+from duodiff.conflicts import selected
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -23,9 +24,9 @@ def changed(path: str, value) -> dict:
     return config
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "test.yaml"])
+@pytest.mark.parametrize("name", ["config.yaml", "test.yaml", "paper.yaml"])
 def test_shipped_configurations_are_valid(name):
-    study.validate(yaml.safe_load((ROOT / "config" / name).read_text()))
+    study.complete(yaml.safe_load((ROOT / "config" / name).read_text()))
 
 
 DIGITS = "experiments.digits"
@@ -35,7 +36,11 @@ GRID = f"{DIGITS}.grid.ddpm"
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("cores", 2, r"\(top level\): unknown key 'cores'; accepted: threads, device, experiments"),
+        (
+            "cores",
+            2,
+            r"unknown key 'cores'; accepted: threads, device, data, only, datasets, experiments",
+        ),
         ("device", "gpu", "device: found 'gpu'; accepted: cpu or cuda"),
         (f"{DIGITS}.protocl", "paper", r"unknown key 'protocl' \(did you mean 'protocol'\?\)"),
         (f"{DIGITS}.protocol", "released", "found 'released'; accepted: corrected or paper"),
@@ -46,21 +51,12 @@ GRID = f"{DIGITS}.grid.ddpm"
         ),
         (f"{GRID}.t_s", [0, 1200], "t_s.1: found 1200; accepted: an integer from 0 to 1000"),
         (
-            f"{GRID}.theta",
-            [],
-            "grid.ddpm.theta: found \\[\\]; accepted: a list of at least one theta",
-        ),
-        (
             f"{GRID}.spread.seeds",
             [0, 1],
             r"found \[0, 1\]; accepted: seeds other than sampling.seed 0",
         ),
         (f"{DIGITS}.sampling.images", 64, "found 64; accepted: more than the 64 features"),
-        (
-            f"{DIGITS}.dataset.held_out",
-            50,
-            "dataset.held_out: found 50; accepted: more than the 64",
-        ),
+        ("datasets.digits.held_out", 50, "dataset.held_out: found 50; accepted: more than the 64"),
         (f"{GRID}.t_s", [500], "grid.ddpm.t_s: 0 is missing"),
         (f"{GRID}.t_s", [0, 0], "found \\[0, 0\\]; accepted: a list of different values of t_s"),
         (
@@ -87,21 +83,155 @@ GRID = f"{DIGITS}.grid.ddpm"
             3,
             "backbone.patch_size: found 3; it must divide img_size",
         ),
-        (f"{DIGITS}.dataset", {"source": "digits"}, "dataset: 'held_out' is a required property"),
+        ("datasets.digits", {"source": "digits"}, "digits: 'held_out' is a required property"),
         (f"{DIGITS}.train_seeds", [], "train_seeds: found \\[\\]"),
+        (f"{DIGITS}.dataset", "mnist", "digits.dataset: found 'mnist'; accepted: digits"),
+        (f"{DIGITS}.prediction", "score", "prediction: found 'score'; accepted: noise, x_0 or v"),
+        (f"{DIGITS}.backbone.img_size", 16, "img_size: found 16; dataset digits has 8"),
+        (f"{DIGITS}.backbone.in_chans", 3, "in_chans: found 3; dataset digits has 1"),
+        (f"{DIGITS}.backbone.num_classes", 11, "num_classes: found 11; accepted: -1, or 10"),
+        (f"{DIGITS}.null_class", True, r"num_classes: found 10; accepted: -1, or 10 \(and one"),
+        (f"{DIGITS}.sampling.guidance", 0.4, "guidance: found 0.4; accepted: 0 without a null"),
+        (f"{DIGITS}.backbone_training.label_dropout", 0.1, "accepted: 0 without a null class"),
+        (f"{DIGITS}.backbone_training.lr_schedule", "step", "accepted: cosine or constant"),
+        (f"{DIGITS}.backbone_training.precision", "fp8", "accepted: float32 or bfloat16"),
+        (f"{DIGITS}.metric", {"name": "fid"}, "metric.inception: missing; fid needs the path"),
+        (f"{DIGITS}.metric", {"name": "fd_x"}, "metric.classifier: missing; fd_x is measured in"),
+        (
+            f"{DIGITS}.metric.reference",
+            64,
+            "metric.reference: found 64; accepted: more than the 64",
+        ),
+        (f"{DIGITS}.metric.inception", "x.pth", "metric.inception: not a key of fd_digits"),
+        ("only", "digit", "only: found 'digit'; accepted: digits"),
+        ("datasets.digits.path", "x", "path: not a key of source digits; accepted: autoencoder"),
+        ("datasets.digits.source", "celeba", "crop: missing; source celeba needs crop, filter"),
+        (f"{DIGITS}.reuse", {"full": "other"}, "reuse.full: found 'other'; accepted: another exp"),
+        (f"{DIGITS}.reuse", {"full": "digits"}, "reuse.full: found 'digits'; accepted: another"),
+        (
+            f"{DIGITS}.pretrained",
+            {"path": "x.pth", "sha256": "abc"},
+            "pretrained.sha256: found 'abc'; accepted: 64 hexadecimal digits or null",
+        ),
     ],
 )
 def test_bad_configurations_are_refused_with_key_value_and_what_is_accepted(path, value, message):
     with pytest.raises(study.ConfigError, match=message):
-        study.validate(changed(path, value))
+        study.complete(changed(path, value))
 
 
-def test_the_papers_protocol_refuses_a_variance_rule_it_does_not_have():
+IMAGES = {"source": "images", "path": "my.zip", "crop": "square", "size": 8, "filter": "box"}
+CELEBA = {"source": "celeba", "path": "c", "split": "all", "size": 8, "filter": "box"}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (IMAGES, "datasets.digits.channels: missing; source images needs"),
+        (IMAGES | {"channels": 2}, "channels: found 2; accepted: 1 or 3"),
+        (IMAGES | {"channels": 1, "filter": "nearest"}, "filter: found 'nearest'; accepted: box"),
+        (IMAGES | {"channels": 1, "crop": "center_178"}, "crop: found 'center_178'; accepted for"),
+        (
+            CELEBA | {"crop": "square"},
+            "found 'square'; accepted for celeba: center_178, celeba_128",
+        ),
+        (CELEBA | {"crop": "celeba_128", "class_order": "synset"}, "class_order: not a key of"),
+        (
+            IMAGES | {"channels": 1, "autoencoder": {"hub": "a/b"}},
+            "autoencoder.revision: missing; a hub id needs the commit",
+        ),
+        (
+            IMAGES | {"channels": 1, "autoencoder": {"hub": "a/b", "path": "c"}},
+            "autoencoder: accepted: either path",
+        ),
+    ],
+)
+def test_bad_datasets_are_refused(dataset, message):
+    with pytest.raises(study.ConfigError, match=message):
+        study.complete(changed("datasets.digits", dataset | {"held_out": 100}))
+
+
+def two(**changes) -> dict:
+    """The default configuration with a second experiment, like the first but for `changes`."""
+    config = copy.deepcopy(DEFAULT)
+    config["experiments"]["other"] = copy.deepcopy(config["experiments"]["digits"]) | changes
+    return config
+
+
+def test_models_of_another_experiment_can_be_reused_where_they_fit():
+    config = study.complete(two(reuse={"full": "digits", "heads": "digits"}))
+    assert study.owner(config, "other", "full") == "digits"
+    assert study.owner(config, "other", "shallow") == "other"
+    for key, value in (("time_input", "t+1"), ("prediction", "v"), ("train_seeds", [0, 1])):
+        with pytest.raises(
+            study.ConfigError, match=r"reuse.full: digits has (another|no training)"
+        ):
+            study.complete(two(reuse={"full": "digits"}, **{key: value}))
+    study.complete(two(reuse={"full": "digits"}, protocol="paper", time_input="t+1"))
+    with pytest.raises(study.ConfigError, match=r"reuse.heads: digits has another protocol"):
+        study.complete(two(reuse={"heads": "digits"}, protocol="paper"))
+    with pytest.raises(study.ConfigError, match=r"reuse.shallow: digits has another shallow_depth"):
+        study.complete(two(reuse={"shallow": "digits"}, shallow_depth=5))
+
+
+def test_experiments_are_selected_by_name():
+    for only, names in ((None, ["digits", "other"]), ("other", ["other"]), (["other"], ["other"])):
+        assert selected(study.complete(two() | {"only": only})) == names
+    assert selected(study.complete(two() | {"only": "other,digits"})) == ["other", "digits"]
+
+
+def test_a_reserved_experiment_name_is_refused():
+    config = copy.deepcopy(DEFAULT)
+    config["experiments"]["data"] = config["experiments"].pop("digits")
+    with pytest.raises(
+        study.ConfigError, match=r"experiments.data: .* results/data holds something"
+    ):
+        study.complete(config)
+
+
+def test_guidance_needs_a_null_class_and_no_early_exit():
+    config = two()
+    other = config["experiments"]["other"]
+    other["sampling"]["guidance"], other["null_class"] = 0.4, True
+    other["backbone"]["num_classes"] = 11
+    with pytest.raises(
+        study.ConfigError, match=r"guidance: found 0.4; accepted: 0 with early exit"
+    ):
+        study.complete(config)
+    other["grid"]["ddpm"]["theta"] = other["grid"]["ddpm"]["spread"]["theta"] = []
+    study.complete(config)
+
+
+def test_keys_left_out_get_the_schemas_default():
+    digits = study.complete(DEFAULT)["experiments"]["digits"]
+    assert digits["prediction"] == "noise"
+    assert digits["reuse"] == {}
+    assert digits["sampling"]["guidance"] == 0
+    assert digits["backbone_training"]["lr_schedule"] == "cosine"
+    assert "prediction" not in DEFAULT["experiments"]["digits"]
+
+
+def test_the_manual_explains_every_key_of_the_schema():
+    manual = (ROOT / "config/README.md").read_text() + (ROOT / "config/config.yaml").read_text()
+
+    def keys(schema):
+        if isinstance(schema, dict):
+            yield from schema.get("properties", {})
+            for value in schema.values():
+                yield from keys(value)
+
+    schema = yaml.safe_load((ROOT / "config/schema.yaml").read_text())
+    assert {key for key in keys(schema) if f"{key}" not in manual} == set()
+
+
+def test_the_released_variance_is_refused_where_it_is_not_real():
     config = changed(f"{DIGITS}.protocol", "paper")
-    study.validate(config)
+    for eta in (0, 0.1):
+        config["experiments"]["digits"]["grid"]["ddim"]["eta"] = eta
+        study.complete(config)
     config["experiments"]["digits"]["grid"]["ddim"]["eta"] = 1
-    with pytest.raises(study.ConfigError, match="eta: found 1; accepted: 0 under protocol paper"):
-        study.validate(config)
+    with pytest.raises(study.ConfigError, match=r"eta: found 1; .* 50 steps: 0 to 0.2"):
+        study.complete(config)
 
 
 @pytest.mark.parametrize("script", ["make_table2", "plot_figure4", "plot_figure5", "summarise"])
@@ -118,13 +248,13 @@ def test_every_problem_is_listed_at_once():
     config = changed("device", "gpu")
     config["threads"] = 0
     with pytest.raises(study.ConfigError, match=r"(?s)device: found 'gpu'.*threads: found 0"):
-        study.validate(config)
+        study.complete(config)
 
 
 def test_validation_does_not_import_torch():
     check = (
         "import sys, json; from duodiff import config; "
-        "config.validate(json.loads(sys.argv[1])); assert 'torch' not in sys.modules"
+        "config.complete(json.loads(sys.argv[1])); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", check, json.dumps(DEFAULT)], check=True, cwd=ROOT)
 

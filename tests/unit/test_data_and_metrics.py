@@ -25,7 +25,7 @@ RNG = np.random.default_rng(0)
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory) -> ImageStore:
     path = tmp_path_factory.mktemp("digits") / "manifest.json"
-    pack("digits", 360, path)
+    pack({"source": "digits", "held_out": 360}, path.parent, 1, path)
     return ImageStore(path)
 
 
@@ -40,14 +40,15 @@ def test_digits_are_packed_whole_and_split_without_overlap(digits):
 
 
 def test_packing_is_deterministic(digits, tmp_path):
-    assert pack("digits", 360, tmp_path / "manifest.json") == digits.manifest
+    dataset = {"source": "digits", "held_out": 360}
+    assert pack(dataset, tmp_path, 1, tmp_path / "manifest.json") == digits.manifest
 
 
 def test_bad_datasets_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"dataset.source: 'mnist' is unknown; accepted: digits"):
-        pack("mnist", 10, tmp_path / "manifest.json")
+        pack({"source": "mnist", "held_out": 10}, tmp_path, 1, tmp_path / "manifest.json")
     with pytest.raises(ValueError, match=r"dataset.held_out: found 1797; accepted: 1 to 1796"):
-        pack("digits", 1797, tmp_path / "manifest.json")
+        pack({"source": "digits", "held_out": 1797}, tmp_path, 1, tmp_path / "manifest.json")
 
 
 def test_store_round_trip_and_refusals(tmp_path):
@@ -119,7 +120,7 @@ def test_extractor_gives_the_classifiers_features_through_torch_fidelity(digits,
     model = classifier.train_classifier(*digits.split("train"), 10, steps=30, batch=64, seed=0)
     classifier.save(tmp_path / "c.safetensors", model)
     images, labels = digits.split("held_out")
-    features, logits = Extractor("classifier", tmp_path / "c.safetensors")(images)
+    features, logits = Extractor("fd_digits", tmp_path / "c.safetensors")(images)
     with torch.inference_mode():
         expected, expected_logits = model(torch.from_numpy(to_unit_range(images)))
     torch.testing.assert_close(features, expected.double(), atol=1e-4, rtol=1e-4)

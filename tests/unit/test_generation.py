@@ -26,20 +26,29 @@ TRAINING = {
     "steps": 4,
     "batch": 8,
     "lr": 1e-3,
+    "lr_schedule": "cosine",
     "betas": [0.9, 0.99],
     "weight_decay": 0.0,
     "warmup_steps": 1,
     "grad_clip": 1.0,
     "ema": 0.5,
+    "precision": "float32",
+    "flips": False,
 }
+BACKBONE_TRAINING = TRAINING | {"init": "official", "label_dropout": 0}
 DDPM = {"name": "ddpm", "steps": 10}
-CONTEXT = {
-    "experiment": "digits",
-    "protocol": "corrected",
-    "schedule": "linear",
-    "time_input": "t",
-    "train_seed": 0,
-}
+CONTEXT = {"experiment": "digits", "protocol": "corrected", "train_seed": 0}
+USED = {"schedule": "linear", "time_input": "t"}
+CONVENTIONS = USED | {"prediction": "noise"}
+
+
+def train(data, changes, out, training=BACKBONE_TRAINING, null_class=False):
+    """A backbone like NET but for `changes`, barely trained."""
+    return train_backbone(data, NET | changes, CONVENTIONS, null_class, training, 0, "cpu", out)
+
+
+def loaded(paths, protocol="corrected", **conventions) -> Models:
+    return Models(USED | conventions, protocol, **paths)
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +56,11 @@ def paths(tmp_path_factory) -> dict:
     """A study's checkpoints, barely trained, and quantiles 0..1 of an imagined uncertainty in [0.2, 0.6]."""
     folder = tmp_path_factory.mktemp("study")
     data = folder / "data/manifest.json"
-    pack("digits", 360, data)
+    pack({"source": "digits", "held_out": 360}, folder, 1, data)
     found = {role: folder / role / "manifest.json" for role in ("full", "shallow", "heads")}
-    options = TRAINING | {"init": "official"}
     for role, depth in (("full", 5), ("shallow", 3)):
-        train_backbone(data, NET | {"depth": depth}, "linear", "t", options, 0, "cpu", found[role])
-    train_heads(data, found["full"], TRAINING, "corrected", 0, "cpu", found["heads"])
+        train(data, {"depth": depth}, found[role])
+    train_heads(data, found["full"], USED, TRAINING, "corrected", 0, "cpu", found["heads"])
     found["quantiles"] = folder / "quantiles.json"
     write_json(found["quantiles"], {"levels": [0.0, 1.0], "values": [0.2, 0.6]})
     return found
@@ -73,7 +81,7 @@ def test_a_loaded_backbone_computes_what_was_saved(paths):
 def test_a_loaded_backbone_has_the_held_out_loss_its_curve_ends_with(paths):
     model, _ = checkpoints.load_backbone(paths["full"])
     data = paths["full"].parents[1] / "data/manifest.json"
-    _, _, held_out = noisers(data, model.net, "linear", "cpu")
+    _, _, held_out = noisers(data, model, "linear", "cpu")
     with torch.inference_mode():
         loss = denoising_loss(model, held_out.stratified(0)).item()
     curve = pd.read_csv(paths["full"].parent / "curve.csv")
@@ -89,35 +97,40 @@ def test_a_loaded_backbone_has_the_held_out_loss_its_curve_ends_with(paths):
 )
 def test_a_network_that_does_not_fit_the_data_is_refused(paths, tmp_path, wrong, message):
     data = paths["full"].parents[1] / "data/manifest.json"
-    architecture, options = NET | {"depth": 3} | wrong, TRAINING | {"init": "official"}
     with pytest.raises(ValueError, match=message):
-        train_backbone(data, architecture, "linear", "t", options, 0, "cpu", tmp_path / "m.json")
+        train(data, {"depth": 3} | wrong, tmp_path / "m.json")
 
 
 def test_an_unconditional_network_trains_on_labelled_data(paths, tmp_path):
     data = paths["full"].parents[1] / "data/manifest.json"
-    architecture = NET | {"depth": 3, "num_classes": -1}
-    options = TRAINING | {"init": "residual_zero"}
-    train_backbone(data, architecture, "linear", "t", options, 0, "cpu", tmp_path / "m.json")
-    models = Models(full=tmp_path / "m.json")
+    options = BACKBONE_TRAINING | {"init": "residual_zero"}
+    train(data, {"depth": 3, "num_classes": -1}, tmp_path / "m.json", options)
+    models = loaded({"full": tmp_path / "m.json"})
     cell = build_cell(models, DDPM, "t_s=0", "corrected")
     labels = generate(models, cell, 0, 3, batch=4, seed=0)[1]
     assert labels.tolist() == [-1, -1, -1]
 
 
-def test_checkpoints_that_disagree_with_the_configuration(paths, tmp_path):
-    models = Models(**paths)
-    assert models.departures("linear", "t", "corrected") == []
-    for wrong in (("sd", "t"), ("linear", "t+1")):
+def test_checkpoints_that_disagree_with_the_configuration_are_refused(paths):
+    assert loaded(paths).departures == []
+    for wrong in ({"schedule": "sd"}, {"time_input": "t+1"}):
         with pytest.raises(ValueError, match=r"checkpoints refused: full: .* configured"):
-            models.departures(*wrong, "corrected")
-    # the paper's protocol records them instead
-    found = models.departures("sd", "t", "paper")
-    assert found == [
+            loaded(paths, **wrong)
+
+
+def test_the_papers_protocol_uses_the_configured_conventions_and_records_it(paths):
+    models = loaded(paths, "paper", schedule="sd", time_input="t+1", class_order="alphabetical")
+    assert models.departures[:3] == [
         "full: schedule is linear, configured sd",
+        "full: time_input is t, configured t+1",
         "shallow: schedule is linear, configured sd",
-        "heads: protocol is corrected, configured paper",
     ]
+    assert models.departures[-1] == "heads: protocol is corrected, configured paper"
+    assert models.schedule.name == "sd"
+    t = torch.tensor([3])
+    x, y = torch.randn(1, 1, 8, 8), torch.tensor([1])
+    own = loaded(paths)
+    assert torch.equal(models.full(x, t, y), own.full(x, t + 1, y))
 
 
 def test_weights_that_are_not_the_manifests_are_refused(paths, tmp_path):
@@ -132,20 +145,20 @@ def test_weights_that_are_not_the_manifests_are_refused(paths, tmp_path):
 
 def test_heads_of_another_backbone_are_refused(paths):
     with pytest.raises(ValueError, match="trained on backbone"):
-        Models(paths["shallow"], heads=paths["heads"])
+        loaded({"full": paths["shallow"], "heads": paths["heads"]})
 
 
 def test_adadiff_shares_its_backbone(paths):
-    models = Models(paths["full"], heads=paths["heads"])
+    models = loaded({"full": paths["full"], "heads": paths["heads"]})
     assert models.adadiff.uvit is models.full.net
 
 
 def test_checkpoints_that_disagree_are_refused(paths, tmp_path):
-    description = read_json(paths["shallow"]) | {"schedule": "sd"}
+    description = read_json(paths["shallow"]) | {"null_class": True}
     write_json(tmp_path / "manifest.json", description)
     (tmp_path / "model.safetensors").symlink_to(paths["shallow"].parent / "model.safetensors")
-    with pytest.raises(ValueError, match="checkpoints disagree on schedule"):
-        Models(paths["full"], tmp_path / "manifest.json")
+    with pytest.raises(ValueError, match="checkpoints disagree on null_class"):
+        loaded({"full": paths["full"], "shallow": tmp_path / "manifest.json"})
 
 
 @pytest.mark.parametrize(
@@ -159,13 +172,13 @@ def test_checkpoints_that_disagree_are_refused(paths, tmp_path):
     ],
 )
 def test_settings_become_cells(paths, setting, method, parameters):
-    cell = build_cell(Models(**paths), DDPM, setting, "corrected")
+    cell = build_cell(loaded(paths), DDPM, setting, "corrected")
     assert (cell.method, cell.parameters) == (method, pytest.approx(parameters))
     assert isinstance(cell.early_exit, EarlyExit) == (method == "adadiff")
 
 
 def test_the_papers_protocol_changes_ddim_by_its_named_options(paths):
-    models, ddim = Models(**paths), {"name": "ddim", "steps": 50, "eta": 0}
+    models, ddim = loaded(paths), {"name": "ddim", "steps": 50, "eta": 0}
     corrected, paper = (build_cell(models, ddim, "t_s=300", p) for p in ("corrected", "paper"))
     assert (len(corrected.steps), len(paper.steps)) == (50, 49)
     shallow = [
@@ -176,7 +189,7 @@ def test_the_papers_protocol_changes_ddim_by_its_named_options(paths):
 
 @pytest.mark.parametrize("setting", ["t_s=400", "theta=q0.5"])
 def test_shards_at_one_compute_batch_give_identical_images(paths, setting):
-    models = Models(**paths)
+    models = loaded(paths)
     cell = build_cell(models, DDPM, setting, "corrected")
     images, labels, blocks = generate(models, cell, 0, 22, batch=8, seed=3)
     for start, stop in ((0, 8), (5, 19), (16, 22)):
@@ -187,14 +200,14 @@ def test_shards_at_one_compute_batch_give_identical_images(paths, setting):
 
 
 def test_blocks_run_are_the_depth_of_the_backbone_at_work(paths):
-    models = Models(**paths)
+    models = loaded(paths)
     cell = build_cell(models, DDPM, "t_s=400", "corrected")
     blocks = generate(models, cell, 0, 3, batch=4, seed=0)[2]
     assert blocks.tolist() == [[3] * 3] * 4 + [[5] * 3] * 6  # t = 999, 888, 777, 666 are above 599
 
 
 def test_another_compute_batch_changes_at_most_the_last_bits(paths):
-    models = Models(**paths)
+    models = loaded(paths)
     cell = build_cell(models, DDPM, "t_s=400", "corrected")
     a, b = (generate(models, cell, 0, 16, batch, seed=3)[0].astype(int) for batch in (4, 16))
     assert np.abs(a - b).max() <= 1
@@ -202,7 +215,7 @@ def test_another_compute_batch_changes_at_most_the_last_bits(paths):
 
 def test_a_written_cell_says_what_it_is(paths, tmp_path):
     out = tmp_path / "cell/manifest.json"
-    manifest = write_samples(out, paths, DDPM, "theta=0.3", 10, 4, 7, "cpu", CONTEXT)
+    manifest = write_samples(out, paths, USED, DDPM, "theta=0.3", 10, 4, 7, "cpu", CONTEXT)
     assert ImageStore(out).images.shape == (10, 1, 8, 8)
     assert np.load(out.parent / "blocks_run.npy").shape == (10, 10)
     assert manifest["seed"] == 7
@@ -213,7 +226,7 @@ def test_a_written_cell_says_what_it_is(paths, tmp_path):
 
 
 def test_images_that_are_not_finite_are_refused(paths):
-    models = Models(full=paths["full"])
+    models = loaded({"full": paths["full"]})
     models.full.net.norm.bias.data.fill_(float("nan"))
     cell = build_cell(models, DDPM, "t_s=0", "corrected")
     with pytest.raises(ValueError, match="images 0 to 7 are not finite"):

@@ -7,13 +7,15 @@ import torch
 from duodiff import samplers
 from duodiff.backbones import (
     EarlyExit,
+    Guided,
     SwitchSchedule,
     duodiff,
     one_call_late,
     single,
 )
 from duodiff.generation import compute_batches
-from duodiff.schedules import T, noise_schedule, timesteps
+from duodiff.noise import balanced_labels
+from duodiff.schedules import T, noise_schedule, prediction_coefficients, timesteps
 from duodiff.uvit import Denoiser, UViT
 
 LINEAR = noise_schedule("linear")
@@ -32,7 +34,8 @@ FULL, SHALLOW = tiny(5, 0), tiny(3, 1)
 
 
 def images(schedule, steps, start=0, count=7, seed=0):
-    return samplers.sample(schedule, steps, SHAPE, start, count, seed, num_classes=3)[0]
+    y = balanced_labels(start, count, 3)
+    return samplers.sample(schedule, steps, SHAPE, start, count, seed, y)
 
 
 # --- switch schedules
@@ -89,7 +92,46 @@ def test_the_released_rule_runs_one_shallow_call_more():
 
 def test_theta_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"theta: found 1.5; accepted: 0 to 1"):
-        EarlyExit(torch.nn.Identity(), 1.5)
+        EarlyExit(torch.nn.Identity(), 1.5, FULL)
+
+
+# --- what a network predicts, and guidance
+
+
+@pytest.mark.parametrize("prediction", ["noise", "x_0", "v"])
+@pytest.mark.parametrize("name", ["linear", "sd"])
+def test_the_noise_follows_from_what_a_network_predicts(prediction, name):
+    schedule = noise_schedule(name)
+    a, b, c, d = prediction_coefficients(prediction, schedule)
+    rng = np.random.default_rng(0)
+    x_0, eps = rng.standard_normal((2, T))
+    x_t = schedule.alphas_cumprod**0.5 * x_0 + (1 - schedule.alphas_cumprod) ** 0.5 * eps
+    np.testing.assert_allclose(c * (a * eps + b * x_0) + d * x_t, eps, atol=1e-10)
+    t = torch.tensor([0, 250, 999])
+    at = [torch.from_numpy(v[t].copy()).float().view(-1, 1, 1, 1) for v in (x_0, eps, x_t)]
+    target = a[t].reshape(-1, 1, 1, 1) * at[1].numpy() + b[t].reshape(-1, 1, 1, 1) * at[0].numpy()
+    found = Denoiser(torch.nn.Identity(), "t", prediction, name).to_eps(
+        torch.from_numpy(target).float(), at[2], t
+    )
+    torch.testing.assert_close(found, at[1], atol=3e-4, rtol=0)
+
+
+def test_v_is_the_papers_and_unknown_predictions_are_refused():
+    a, b, *_ = prediction_coefficients("v", LINEAR)
+    np.testing.assert_allclose(a, LINEAR.alphas_cumprod**0.5)
+    np.testing.assert_allclose(b, -((1 - LINEAR.alphas_cumprod) ** 0.5))
+    with pytest.raises(ValueError, match="prediction: 'score' is unknown; accepted: noise, x_0, v"):
+        prediction_coefficients("score", LINEAR)
+
+
+def test_guidance_is_cond_plus_scale_times_the_difference_to_uncond():
+    guided = Guided(FULL, 0.4, null_class=2)
+    x, t, y = torch.randn(3, *SHAPE), torch.full((3,), 500), torch.tensor([0, 1, 0])
+    cond, uncond = FULL(x, t, y), FULL(x, t, torch.full_like(y, 2))
+    torch.testing.assert_close(guided(x, t, y), cond + 0.4 * (cond - uncond))
+    assert (cond - uncond).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="guidance: y is missing"):
+        guided(x, t, None)
 
 
 # --- samplers against closed forms
@@ -142,6 +184,22 @@ def test_number_of_calls_and_no_noise_at_the_end():
     assert all(a.t > b.t for a, b in pairwise(samplers.ddpm(LINEAR, 100)))
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.03])
+def test_the_released_ddim_variance_is_one_step_and_adds_sigma_squared(eta):
+    """sigma^2 = eta beta_tilde_t of the 1000-step chain: no effect at eta = 0, too little noise elsewhere."""
+    released = samplers.ddim(LINEAR, 10, eta, one_step_variance=True)
+    for step, s in zip(released, [*timesteps(10)[1:], None], strict=True):
+        ab_t, ab_s = LINEAR.alphas_cumprod[step.t], 1.0 if s is None else LINEAR.alphas_cumprod[s]
+        variance = eta * LINEAR.betas_tilde[step.t]
+        assert step.noise_coef == pytest.approx(variance)
+        direction = (1 - ab_s - variance) ** 0.5
+        assert step.eps_coef == pytest.approx(direction - (ab_s / ab_t * (1 - ab_t)) ** 0.5)
+    if eta == 0:
+        assert released == samplers.ddim(LINEAR, 10)
+    with pytest.raises(ValueError, match=r"eta: found 0.5; accepted with the one-step variance"):
+        samplers.ddim(LINEAR, 10, 0.5, one_step_variance=True)
+
+
 # --- images as functions of (seed, index)
 
 
@@ -161,6 +219,7 @@ def test_compute_batches_are_cut_at_multiples_of_the_global_index():
 def test_quantisation_clamps_and_rounds():
     x = torch.tensor([-3.0, -1.0, -0.999, 0.0, 0.999, 1.0, 2.0])
     assert samplers.to_uint8(x).tolist() == [0, 0, 0, 128, 255, 255, 255]
+    assert samplers.to_uint8(x, truncate=True).tolist() == [0, 0, 0, 127, 254, 255, 255]
 
 
 @pytest.mark.parametrize("steps", [samplers.ddim(LINEAR, 50), samplers.ddpm(LINEAR, 50)])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from duodiff.noise import INITIAL, balanced_labels, image_noise, normals
+from duodiff.noise import INITIAL, balanced_labels, image_noise, labels_from_1, normals
 from duodiff.schedules import T, noise_schedule, time_input, timesteps
 
 
@@ -72,3 +72,12 @@ def test_labels_are_balanced_and_a_function_of_the_index():
     labels = balanced_labels(0, 30, 10)
     assert labels.bincount().tolist() == [3] * 10
     assert torch.equal(balanced_labels(17, 5, 10), labels[17:22])
+
+
+def test_the_released_labels_are_random_from_1_and_a_function_of_the_index():
+    labels = labels_from_1(0, 0, 5000, 7)
+    counts = labels.bincount(minlength=7)
+    assert counts[0] == 0
+    assert (counts[1:] > 700).all()
+    assert torch.equal(labels_from_1(0, 1234, 50, 7), labels[1234:1284])
+    assert not torch.equal(labels_from_1(1, 0, 5000, 7), labels)

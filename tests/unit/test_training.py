@@ -15,11 +15,13 @@ CONFIG = TrainingConfig(
     steps=30,
     batch=8,
     lr=3e-3,
+    lr_schedule="cosine",
     betas=(0.9, 0.99),
     weight_decay=0.01,
     warmup_steps=5,
     grad_clip=1.0,
     ema=0.8,
+    precision="float32",
 )
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (13, 3, 6, 6)).astype(np.uint8)

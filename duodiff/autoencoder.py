@@ -1,0 +1,272 @@
+"""The latent codec: the KL autoencoder of latent diffusion and Stable Diffusion, loaded from published weights.
+
+The network is diffusers' AutoencoderKL. Its weights come from the official U-ViT's single file (keys as in
+latent-diffusion), from a folder that diffusers saved, or from the hub; all three work without a network
+once the files are on the machine. Diffusion runs on scale * z, where z is a sample of the posterior that
+`encode` describes by its moments.
+"""
+
+import logging
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from duodiff.download import require
+from duodiff.files import read_json, sha256
+
+SCALE = 0.18215
+"""What the latents of Stable Diffusion's autoencoder are multiplied by, to about unit variance."""
+
+SD = {
+    "in_channels": 3,
+    "latent_channels": 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+}
+"""Architecture of Stable Diffusion's autoencoder, the one of ImageNet-256."""
+
+_WEIGHTS = "diffusion_pytorch_model.safetensors"  # as diffusers names it in a folder and on the hub
+
+_COMPVIS = {  # parts of a key: diffusers' name and latent-diffusion's
+    "mid_block.attentions.0": "mid.attn_1",
+    "down_blocks": "down",
+    "resnets": "block",
+    "downsamplers.0": "downsample",
+    "upsamplers.0": "upsample",
+    "conv_shortcut": "nin_shortcut",
+    "conv_norm_out": "norm_out",
+    "group_norm": "norm",
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "to_out.0": "proj_out",
+}
+_EARLY = {  # and the name in early versions of diffusers, which published folders still have
+    "to_q": "query",
+    "to_k": "key",
+    "to_v": "value",
+    "to_out.0": "proj_attn",
+}
+_PAGE = (
+    "https://github.com/baofff/U-ViT (autoencoder_kl.pth), or as a folder at"
+    " https://huggingface.co/stabilityai/sd-vae-ft-ema"
+)
+
+log = logging.getLogger("duodiff")
+
+
+class Autoencoder:
+    """Images to the moments of their latents, and latents to images.
+
+    `net` is an AutoencoderKL in evaluation mode, `scale` what latents are multiplied by, `source` a JSON
+    description of its weights. `channels` are those of a latent, `reduction` is the number of pixels per
+    pixel of a latent, each way.
+    """
+
+    def __init__(self, net: nn.Module, scale: float, source: dict, device: str = "cpu"):
+        self.net, self.scale, self.source, self.device = net.to(device), scale, source, device
+        self.channels: int = net.config.latent_channels
+        self.reduction = 2 ** (len(net.config.block_out_channels) - 1)
+
+    def latent_shape(self, image: tuple[int, int, int]) -> tuple[int, int, int]:
+        """C, h, w of the latent of an image of the shape `image`. Raises ValueError if it has none."""
+        channels, height, width = image
+        accepted, f = self.net.config.in_channels, self.reduction
+        if channels != accepted or height % f or width % f:
+            raise ValueError(
+                f"images: found {list(image)}; accepted: [{accepted}, H, W], H and W multiples of {f}"
+            )
+        return self.channels, height // f, width // f
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> Tensor:
+        """Moments float32 [B, 2C, h, w] of images uint8 [B, 3, H, W]: mean, then log-variance in [-30, 20].
+
+        Raises ValueError for images of another dtype or shape.
+        """
+        self.latent_shape(images.shape[1:])
+        if images.dtype != torch.uint8:
+            raise ValueError(f"images: found {images.dtype}; accepted: torch.uint8")
+        pixels = images.to(self.device).float() / 127.5 - 1
+        mean, log_variance = self.net.encode(pixels).latent_dist.parameters.chunk(2, dim=1)
+        return torch.cat([mean, log_variance.clamp(-30, 20)], dim=1)
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images float32 [B, 3, H, W], about [-1, 1] but unclipped, of scaled latents [B, C, h, w].
+
+        They are decoded one by one: a pixel does not depend on the batch, and a batch of 256x256 images
+        would need gigabytes. Raises ValueError for another number of channels.
+        """
+        if latents.shape[1] != self.channels:
+            raise ValueError(
+                f"latents: found {list(latents.shape)}; accepted: [B, {self.channels}, h, w]"
+            )
+        unscaled = latents.to(self.device).float() / self.scale
+        return torch.cat([self.net.decode(z).sample for z in unscaled.split(1)])
+
+
+def sample_moments(
+    moments: np.ndarray | Tensor, eps: np.ndarray | Tensor, scale: float
+) -> np.ndarray | Tensor:
+    """Latents float32 [B, C, h, w]: scale (mean + exp(log-variance / 2) eps), in arrays or in tensors.
+
+    moments: [B, 2C, h, w] as `Autoencoder.encode` gives them, of any float type; eps: float32
+    [B, C, h, w], standard normal.
+    """
+    # in float32, since the standard deviations of Stable Diffusion's autoencoder are too small for float16
+    in_numpy = isinstance(moments, np.ndarray)
+    moments = moments.astype(np.float32) if in_numpy else moments.float()
+    channels = moments.shape[1] // 2
+    mean, log_variance = moments[:, :channels], moments[:, channels:]
+    return scale * (mean + (np if in_numpy else torch).exp(0.5 * log_variance) * eps)
+
+
+def load(autoencoder: dict, data: Path, device: str = "cpu") -> Autoencoder:
+    """The autoencoder that `autoencoder`, a section of the configuration, names; on `device`.
+
+    Its `path`, below the folder `data`, is a latent-diffusion checkpoint (of the `architecture`, by
+    default Stable Diffusion's) or a folder that diffusers saved. Or its `hub` is the id of a model on the
+    hub, and `revision` the commit. `sha256` is that of the file of weights, `scale` what latents are
+    multiplied by. Raises OSError for what is missing, ValueError for what is not as expected.
+    """
+    on_hub = "hub" in autoencoder
+    path = _from_hub(autoencoder) if on_hub else require(data / autoencoder["path"], _PAGE)
+    file = require(path / _WEIGHTS, _PAGE) if path.is_dir() else path
+    digest, scale = sha256(file), autoencoder.get("scale", SCALE)
+    _verify(file, digest, autoencoder.get("sha256"), pinned=on_hub)
+    weights = _read(file)
+    if path.is_dir():
+        config = _saved_config(path / "config.json", scale)
+        early = any(key.endswith(".query.weight") for key in weights)
+        name_in_file = partial(_replaced, parts=_EARLY if early else {})
+    else:
+        config = _config(autoencoder.get("architecture", SD))
+        weights = _without_the_rest(weights)
+        name_in_file = partial(compvis_name, levels=len(config["block_out_channels"]))
+    source = {key: autoencoder[key] for key in ("path", "hub", "revision") if key in autoencoder}
+    net = _network(config, weights, name_in_file, file)
+    return Autoencoder(net, scale, {**source, "weights_sha256": digest}, device)
+
+
+def compvis_name(name: str, levels: int) -> str:
+    """Latent-diffusion's key for diffusers' key `name`, in an autoencoder of `levels` resolutions.
+
+    Latent-diffusion numbers the decoder's levels from the finest, diffusers from the coarsest.
+    """
+    name = re.sub(r"up_blocks\.(\d+)", lambda m: f"up.{levels - 1 - int(m[1])}", name)
+    name = re.sub(r"mid_block\.resnets\.(\d+)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
+    return _replaced(name, _COMPVIS)
+
+
+def _replaced(name: str, parts: dict[str, str]) -> str:
+    for old, new in parts.items():
+        name = name.replace(old, new)
+    return name
+
+
+def _from_hub(autoencoder: dict) -> Path:
+    """Folder of the hub's model, from the hub's own cache on this machine or downloaded into it."""
+    from huggingface_hub import hf_hub_download  # slow to import, and seldom needed
+
+    hub, revision = autoencoder["hub"], autoencoder["revision"]
+    if not re.fullmatch("[0-9a-f]{40}", revision):
+        raise ValueError(
+            f"autoencoder.revision: found {revision!r}; accepted: a commit (40 hexadecimal digits)"
+        )
+    try:
+        hf_hub_download(hub, "config.json", revision=revision)
+        return Path(hf_hub_download(hub, _WEIGHTS, revision=revision)).parent
+    except OSError as error:
+        raise OSError(
+            f"autoencoder.hub: {hub} at {revision} is not on this machine and cannot be downloaded"
+            f" ({type(error).__name__}); run `hf download {hub} --revision {revision}` where there is"
+            " a network, or name a folder that holds its files as autoencoder.path"
+        ) from error
+
+
+def _verify(file: Path, found: str, expected: str | None, pinned: bool) -> None:
+    if expected is None and not pinned:
+        log.warning("autoencoder.sha256: not given; %s is unverified, it has %s", file, found)
+    if expected not in (None, found):
+        raise ValueError(f"autoencoder.sha256: {file} has {found}, expected {expected}")
+
+
+def _read(file: Path) -> dict:
+    """What a file of weights holds. Raises ValueError if it is not tensors; code in a pickle never runs."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises any of them for a damaged file
+        raise ValueError(f"{file} is not a file of tensors alone, or is damaged") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file}: found {type(found).__name__}; accepted: a dict of tensors")
+    return found
+
+
+def _without_the_rest(checkpoint: dict) -> dict:
+    """The autoencoder's weights in a latent-diffusion checkpoint of it, or of a diffusion model with it."""
+    found, prefix = checkpoint.get("state_dict", checkpoint), "first_stage_model."
+    if any(key.startswith(prefix) for key in found):
+        found = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
+    return {key: value for key, value in found.items() if not key.startswith("loss.")}
+
+
+def _config(architecture: dict) -> dict:
+    """AutoencoderKL's configuration for an architecture with the keys of `SD`."""
+    levels = len(architecture["block_out_channels"])
+    return {
+        **architecture,
+        "out_channels": architecture["in_channels"],
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+    }
+
+
+def _saved_config(file: Path, scale: float) -> dict:
+    """The configuration diffusers saved. Raises ValueError if its latents are not used as ours."""
+    config = read_json(require(file, _PAGE))
+    if (own := config.get("scaling_factor", SCALE)) != scale:
+        raise ValueError(f"autoencoder.scale: found {scale}; {file} has scaling_factor {own}")
+    if config.get("shift_factor") is not None:
+        raise ValueError(f"{file}: found shift_factor {config['shift_factor']}; accepted: none")
+    return config
+
+
+def _network(
+    config: dict, weights: dict, name_in_file: Callable[[str], str], file: Path
+) -> nn.Module:
+    """AutoencoderKL with `weights`. Raises ValueError with the first three differences if they do not fit."""
+    from diffusers import AutoencoderKL  # ten seconds, which only latents are to cost
+
+    with torch.device("meta"):  # no initialisation: faster, and leaves torch's generator alone
+        net = AutoencoderKL.from_config(config)
+    left, fitting, differences = dict(weights), {}, []
+    for name, parameter in net.state_dict().items():
+        key, expected = name_in_file(name), parameter.shape
+        if key not in left:
+            differences.append(f"{key}: missing")
+            continue
+        tensor = left.pop(key)
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{file}: {key}: found {type(tensor).__name__}; accepted: a tensor")
+        if len(expected) == 2 and tensor.shape[2:] == (1, 1):  # attention by 1x1 convolutions
+            tensor = tensor[:, :, 0, 0]
+        if tensor.shape != expected:
+            differences.append(f"{key}: found {list(tensor.shape)}, expected {list(expected)}")
+        fitting[name] = tensor.float().contiguous()
+    differences += [f"{key}: unexpected" for key in left]
+    if differences:
+        first = "; ".join(differences[:3])
+        count = f"({len(differences)} differences in all)"
+        raise ValueError(f"{file} does not fit the autoencoder's architecture: {first} {count}")
+    net.load_state_dict(fitting, assign=True)
+    return net.eval().requires_grad_(False)

@@ -1,0 +1,217 @@
+"""Rules between keys of the configuration that a schema cannot express (no torch)."""
+
+from collections.abc import Iterator
+
+from duodiff.protocol import PROTOCOLS
+from duodiff.schedules import noise_schedule, one_step_eta_limit
+
+FEATURES = 64
+"""Features of the pipeline's classifier; a Frechet distance needs more images than features."""
+
+INCEPTION_FEATURES = 2048
+"""Features of Inception-v3, which FID is defined on."""
+
+_SIZES = {"digits": 8, "cifar10": 32}  # datasets that are used as they are
+_CLASSES = {"digits": 10, "cifar10": 10, "celeba": -1, "imagenet": 1000}
+_DATASET_KEYS = {
+    "digits": set(),
+    "cifar10": {"path"},
+    "celeba": {"path", "split", "crop", "size", "filter"},
+    "imagenet": {"path", "crop", "size", "filter", "class_order"},
+    "images": {"path", "crop", "size", "filter", "channels"},
+}
+_CROPS = {
+    "celeba": ("center_178", "celeba_128"),
+    "imagenet": ("square",),
+    "images": ("square",),
+}
+_LATENT_REDUCTION = 8  # pixels of an image per pixel of its latent, each way
+_RESERVED = {"data", "tables", "figures", "bench"}  # folders of results/ beside the experiments'
+
+
+def selected(config: dict) -> list[str]:
+    """Names of the experiments to run: those of `only` (a list, or text separated by commas), or all."""
+    only = config["only"]
+    if only is None:
+        return list(config["experiments"])
+    return only.replace(",", " ").split() if isinstance(only, str) else only
+
+
+def has_heads(experiment: dict) -> bool:
+    """Whether the grid has an AdaDiff cell, so that heads are needed."""
+    return any(grid["theta"] for grid in experiment["grid"].values())
+
+
+def conflicts(config: dict) -> Iterator[str]:
+    """Every problem of a complete configuration that fits the schema, one line each that begins with the key."""
+    experiments, datasets = config["experiments"], config["datasets"]
+    for name in _RESERVED & set(experiments):
+        yield f"experiments.{name}: accepted: another name; results/{name} holds something else"
+    for name in selected(config):
+        if name not in experiments:
+            yield f"only: found {name!r}; accepted: {', '.join(experiments)}"
+    for name, dataset in datasets.items():
+        for problem in _dataset_conflicts(dataset):
+            yield f"datasets.{name}.{problem}"
+    for name, experiment in experiments.items():
+        if experiment["dataset"] not in datasets:
+            found = f"found {experiment['dataset']!r}; accepted: {', '.join(datasets)}"
+            yield f"experiments.{name}.dataset: {found}"
+            continue
+        dataset = datasets[experiment["dataset"]]
+        for problem in (
+            *_backbone_conflicts(experiment),
+            *_fit_conflicts(experiment, dataset),
+            *_grid_conflicts(experiment),
+            *_metric_conflicts(experiment, dataset),
+            *_reuse_conflicts(experiment, name, experiments),
+        ):
+            yield f"experiments.{name}.{problem}"
+
+
+def _dataset_conflicts(dataset: dict) -> Iterator[str]:
+    source = dataset["source"]
+    needed, optional = _DATASET_KEYS[source], {"source", "held_out", "subset", "autoencoder"}
+    for key in sorted(needed - set(dataset)):
+        yield f"{key}: missing; source {source} needs {', '.join(sorted(needed))}"
+    for key in sorted(set(dataset) - needed - optional):
+        accepted = ", ".join(sorted(needed | optional))
+        yield f"{key}: not a key of source {source}; accepted: {accepted}"
+    crops = _CROPS.get(source, ())
+    if crops and dataset.get("crop", crops[0]) not in crops:
+        yield f"crop: found {dataset['crop']!r}; accepted for {source}: {', '.join(crops)}"
+    codec = dataset.get("autoencoder")
+    if codec is not None and ("path" in codec) == ("hub" in codec):
+        yield "autoencoder: accepted: either path (a file or folder), or hub with revision"
+    if codec is not None and ("hub" in codec) != ("revision" in codec):
+        yield "autoencoder.revision: missing; a hub id needs the commit it is pinned to"
+
+
+def _backbone_conflicts(experiment: dict) -> Iterator[str]:
+    net = experiment["backbone"]
+    for divisor, whole in (("patch_size", "img_size"), ("num_heads", "embed_dim")):
+        if net[whole] % net[divisor]:
+            yield f"backbone.{divisor}: found {net[divisor]}; it must divide {whole} {net[whole]}"
+    for key, depth in (
+        ("backbone.depth", net["depth"]),
+        ("shallow_depth", experiment["shallow_depth"]),
+    ):
+        if depth % 2 == 0:
+            yield f"{key}: found {depth}; accepted: an odd number of blocks"
+    if experiment["shallow_depth"] >= net["depth"]:
+        yield (
+            f"shallow_depth: found {experiment['shallow_depth']};"
+            f" accepted: fewer blocks than backbone.depth {net['depth']}"
+        )
+    if experiment["null_class"] and net["num_classes"] < 2:
+        yield f"null_class: found true; backbone.num_classes {net['num_classes']} leaves no class beside it"
+    dropout, guidance = (
+        experiment["backbone_training"]["label_dropout"],
+        experiment["sampling"]["guidance"],
+    )
+    for key, found in (
+        ("backbone_training.label_dropout", dropout),
+        ("sampling.guidance", guidance),
+    ):
+        if found and not experiment["null_class"]:
+            yield f"{key}: found {found}; accepted: 0 without a null class (null_class: true)"
+    if guidance and has_heads(experiment):
+        yield f"sampling.guidance: found {guidance}; accepted: 0 with early exit (a theta in the grid)"
+    if "pretrained" in experiment and experiment["prediction"] != "noise":
+        yield f"prediction: found {experiment['prediction']!r}; pretrained weights predict noise"
+
+
+def _fit_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
+    """The network against the images, as far as the configuration tells."""
+    net, source = experiment["backbone"], dataset["source"]
+    size = dataset.get("size", _SIZES.get(source))
+    channels = dataset.get("channels", 1 if source == "digits" else 3)
+    if "autoencoder" in dataset:
+        size, channels = (size or 0) // _LATENT_REDUCTION, 4
+    for key, expected in (("img_size", size), ("in_chans", channels)):
+        if expected is not None and net[key] != expected:
+            yield f"backbone.{key}: found {net[key]}; dataset {experiment['dataset']} has {expected}"
+    classes = _CLASSES.get(source)
+    own = net["num_classes"] - experiment["null_class"]
+    if classes is not None and net["num_classes"] > 0 and own != classes:
+        accepted = "-1" if classes < 0 else f"-1, or {classes} (and one more with null_class)"
+        yield f"backbone.num_classes: found {net['num_classes']}; accepted: {accepted}"
+    order = PROTOCOLS[experiment["protocol"]].class_order
+    if dataset.get("class_order", order) != order and net["num_classes"] > 0:
+        yield (
+            f"dataset: {experiment['dataset']} has class_order {dataset['class_order']};"
+            f" protocol {experiment['protocol']} needs {order}"
+        )
+
+
+def _metric_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
+    metric, features = experiment["metric"], FEATURES
+    if metric["name"] == "fid":
+        features = INCEPTION_FEATURES
+        if "classifier" in metric:
+            yield "metric.classifier: not a key of fid, whose features are Inception's"
+        if "inception" not in metric:
+            yield "metric.inception: missing; fid needs the path of Inception's weights below the data folder"
+    elif "classifier" not in metric:
+        yield f"metric.classifier: missing; {metric['name']} is measured in the features of a classifier"
+    elif "inception" in metric:
+        yield f"metric.inception: not a key of {metric['name']}, only of fid"
+    needs_images = [
+        ("sampling.images", experiment["sampling"]["images"]),
+        ("metric.reference", metric.get("reference")),
+    ]
+    if metric["name"] != "fid":
+        needs_images.append(
+            (f"dataset {experiment['dataset']}: dataset.held_out", dataset["held_out"])
+        )
+    for key, found in needs_images:
+        if found is not None and found <= features:
+            yield f"{key}: found {found}; accepted: more than the {features} features of the metric"
+
+
+def _reuse_conflicts(experiment: dict, name: str, experiments: dict) -> Iterator[str]:
+    if "pretrained" in experiment and "full" in experiment["reuse"]:
+        yield "reuse.full: accepted: either pretrained weights or another experiment's"
+    for role, other in experiment["reuse"].items():
+        seen = [name]
+        while other and other in experiments and other not in seen:
+            seen.append(other)
+            other = experiments[other].get("reuse", {}).get(role)
+        if other:
+            yield f"reuse.{role}: found {other!r}; accepted: another experiment that trains it"
+            continue
+        theirs = experiments[seen[-1]]
+        keys = ["backbone", "null_class", "prediction"]
+        keys += ["shallow_depth"] if role == "shallow" else []
+        if experiment["protocol"] == "corrected":
+            keys += ["schedule", "time_input"]
+        if role == "heads":
+            keys += ["protocol"]
+        for key in keys:
+            if experiment[key] != theirs[key]:
+                yield f"reuse.{role}: {seen[-1]} has another {key}: {theirs[key]!r}"
+        missing = set(experiment["train_seeds"]) - set(theirs["train_seeds"])
+        if missing:
+            yield f"reuse.{role}: {seen[-1]} has no training seed {sorted(missing)}"
+
+
+def _grid_conflicts(experiment: dict) -> Iterator[str]:
+    for sampler, grid in experiment["grid"].items():
+        if 0 not in grid["t_s"]:
+            yield f"grid.{sampler}.t_s: 0 is missing; every comparison is against the full backbone"
+        eta = grid.get("eta", 0)
+        limit = one_step_eta_limit(noise_schedule(experiment["schedule"]), grid["steps"])
+        if PROTOCOLS[experiment["protocol"]].ddim_one_step_variance and eta > limit:
+            yield (
+                f"grid.{sampler}.eta: found {eta}; accepted under protocol {experiment['protocol']} and"
+                f" {grid['steps']} steps: 0 to {limit:.3g} (the released variance is not real beyond)"
+            )
+        spread = grid["spread"]
+        if experiment["sampling"]["seed"] in spread["seeds"]:
+            yield (
+                f"grid.{sampler}.spread.seeds: found {spread['seeds']};"
+                f" accepted: seeds other than sampling.seed {experiment['sampling']['seed']}"
+            )
+        for key in ("t_s", "theta"):
+            for value in set(spread[key]) - set(grid[key]):
+                yield f"grid.{sampler}.spread.{key}: found {value!r}; accepted: values of grid.{sampler}.{key}"

@@ -1,0 +1,171 @@
+"""Encoded images to pixels: one policy for every format, mode and defect, and a count of what it met."""
+
+import io
+import warnings
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import numpy as np
+import PIL
+from PIL import Image, ImageOps
+
+from duodiff.data.archives import Damaged, Members
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # none that runs another program
+_FILTERS = {
+    name: Image.Resampling[name.upper()] for name in ("box", "bilinear", "bicubic", "lanczos")
+}
+
+# Stored mode: what its conversion is counted as (None: nothing to convert). Others have no range to scale from.
+_MODES = {
+    "RGB": None,
+    "RGBA": None,
+    "L": "grey",
+    "LA": "grey",
+    "1": "grey",
+    "P": "palette",
+    "PA": "palette",
+    "CMYK": "cmyk",
+    "YCbCr": "ycbcr",
+}
+_ORIENTATION = 0x0112  # the EXIF tag; 2 to 8 are mirrored or turned
+
+# Left, top and side of the crops of CelebA's aligned 178x218 images: the paper's centre, and the official
+# U-ViT's 128 pixels around x = 89, y = 121.
+_CELEBA_CROPS = {"center_178": (0, 20, 178), "celeba_128": (25, 57, 128)}
+_CELEBA_SIZE = (178, 218)
+
+
+class _Skip(Exception):
+    """An image that is left out, for the reason given."""
+
+
+class Decoded(NamedTuple):
+    """`pixels` uint8 [C, S, S] and the kinds of conversion they took, or None and why it was skipped."""
+
+    pixels: np.ndarray | None
+    converted: tuple[str, ...] = ()
+    skipped: str | None = None
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Crop (`square`: the largest centred one; `center_178`, `celeba_128`), then resize to `size` pixels.
+
+    `filter` is Pillow's (box, bilinear, bicubic, lanczos; they antialias), `channels` 3 (RGB) or 1
+    (grey). Raises ValueError for values it does not know.
+    """
+
+    crop: str
+    size: int
+    filter: str
+    channels: int = 3
+
+    def __post_init__(self):
+        accepted = {
+            "crop": ("square", *_CELEBA_CROPS),
+            "filter": tuple(_FILTERS),
+            "channels": (1, 3),
+        }
+        for key, values in accepted.items():
+            if getattr(self, key) not in values:
+                listed = ", ".join(map(str, values))
+                raise ValueError(f"dataset.{key}: found {getattr(self, key)!r}; accepted: {listed}")
+        if self.size < 1:
+            raise ValueError(f"dataset.size: found {self.size}; accepted: 1 or more")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C, H, W of the pixels."""
+        return self.channels, self.size, self.size
+
+    def describe(self) -> dict:
+        """What a manifest says of it: with Pillow's version, whose filters and decoders decide the last bits."""
+        return {**asdict(self), "transparency": "on white", "pillow": PIL.__version__}
+
+
+def decode_all(images: Members, transform: Transform) -> list[Decoded]:
+    """Every one of `images`, decoded; a Damaged one is skipped as corrupt."""
+    decoded = []
+    for i in range(len(images.names)):
+        try:
+            decoded.append(decode(images.read(i), transform))
+        except Damaged:
+            decoded.append(Decoded(None, skipped="corrupt"))
+    return decoded
+
+
+def decode(data: bytes, transform: Transform) -> Decoded:
+    """The pixels of one encoded image.
+
+    Converted: grey, palette, CMYK, YCbCr and 16-bit (its high byte) modes, EXIF orientation; of an
+    animation the first frame is taken; transparency is laid on white, the page it was drawn for (dropping
+    it would show whatever colour is stored underneath); colour profiles are ignored. Skipped:
+    `corrupt` (or truncated), `bomb` (over Pillow's pixel limit), `unsupported` (a mode without a fixed
+    range), `tiny` (smaller than `size` after the crop: never enlarged), `not 178x218` (CelebA's crops).
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata, which says nothing about the pixels
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image, converted = _plain(data, "RGB" if transform.channels == 3 else "L")
+        pixels = np.asarray(_resized(image, transform))
+    except _Skip as reason:
+        return Decoded(None, skipped=str(reason))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        return Decoded(None, skipped="bomb")
+    except MemoryError:
+        raise
+    except Exception:  # Pillow's decoders raise whatever their parsing stumbles over
+        return Decoded(None, skipped="corrupt")
+    pixels = pixels.reshape(transform.size, transform.size, transform.channels)
+    return Decoded(np.ascontiguousarray(pixels.transpose(2, 0, 1)), tuple(converted))
+
+
+def _plain(data: bytes, mode: str) -> tuple[Image.Image, list[str]]:
+    """The upright first frame in `mode` (RGB or L), opaque, and the kinds of conversion it took."""
+    image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    converted = ["animated"] if getattr(image, "is_animated", False) else []
+    # Pillow keeps the high byte of 16-bit colours by itself; only the raw mode of the file tells.
+    deep = any(";16" in str(tile[3]) for tile in image.tile)
+    image.load()
+    if _orientation(image) in range(2, 9):
+        image = ImageOps.exif_transpose(image)
+        converted.append("orientation")
+    if image.mode.startswith("I;16"):
+        image, deep = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)), True
+    if image.mode not in _MODES:
+        raise _Skip("unsupported")
+    if deep:
+        converted.append("16-bit")
+    kind = _MODES[image.mode]
+    if mode == "L" and kind != "grey":
+        converted.append("colour")
+    if kind is not None and not (mode == "L" and kind == "grey"):
+        converted.append(kind)
+    if image.has_transparency_data:
+        converted.append("transparency")
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode), converted
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # unreadable metadata around good pixels
+        return 1
+
+
+def _resized(image: Image.Image, transform: Transform) -> Image.Image:
+    if transform.crop == "square":
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+    else:
+        if image.size != _CELEBA_SIZE:
+            raise _Skip("not 178x218")
+        left, top, side = _CELEBA_CROPS[transform.crop]
+    if side < transform.size:
+        raise _Skip("tiny")
+    image = image.crop((left, top, left + side, top + side))
+    return image.resize((transform.size, transform.size), _FILTERS[transform.filter])

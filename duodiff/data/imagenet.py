@@ -1,0 +1,78 @@
+"""ImageNet (ILSVRC2012): the training images, from the official tar of tars or a folder of synset folders."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from duodiff.data.archives import open_members, open_nested_tar
+from duodiff.data.images import only_images, transform_of
+from duodiff.data.source import Source
+from duodiff.download import require
+
+PAGE = "https://image-net.org/download-images"
+MAPPING_PAGE = "https://www.kaggle.com/c/imagenet-object-localization-challenge/data"
+
+
+def _images_path(folder: Path) -> Path:
+    if (folder / "train").is_dir():
+        return folder / "train"
+    return require(
+        folder / "ILSVRC2012_img_train.tar", f"{PAGE} (or the folder {folder / 'train'})"
+    )
+
+
+def _mapping_path(dataset: dict, folder: Path) -> Path | None:
+    path = folder / "LOC_synset_mapping.txt"
+    if dataset["class_order"] == "alphabetical":
+        return require(path, MAPPING_PAGE)
+    return path if path.exists() else None
+
+
+def fetch(dataset: dict, data: Path) -> dict:
+    """The images, and the synset mapping where there is one. Raises FileNotFoundError for what is missing."""
+    folder = data / dataset["path"]
+    mapping = _mapping_path(dataset, folder)
+    return dict.fromkeys([_images_path(folder), *([mapping] if mapping else [])])
+
+
+def read(dataset: dict, data: Path) -> Source:
+    """Images labelled in the configured class order.
+
+    `synset` sorts the WordNet ids (n01440764 = 0), which the official weights use; `alphabetical` the
+    English names, as the released code did. `class_names` are the ids in label order; `english_names`
+    stand beside them if LOC_synset_mapping.txt is there. Raises ValueError for folders that are no synsets.
+    """
+    class_order, folder = dataset["class_order"], data / dataset["path"]
+    if class_order not in ("synset", "alphabetical"):
+        raise ValueError(
+            f"dataset.class_order: found {class_order!r}; accepted: synset, alphabetical"
+        )
+    path, mapping = _images_path(folder), _mapping_path(dataset, folder)
+    images, ignored = only_images(open_members(path) if path.is_dir() else open_nested_tar(path))
+    synsets = [name.partition("/")[0] for name in images.names]
+    classes = sorted(set(synsets))
+    for synset in classes:
+        if not re.fullmatch(r"n\d{8}", synset):
+            raise ValueError(f"{path}: found the class {synset!r}; accepted: ids such as n01440764")
+    details = {"class_order": class_order, "ignored": ignored}
+    if mapping is not None:
+        english = _english_names(mapping, classes)
+        if (
+            class_order == "alphabetical"
+        ):  # equal names, such as the two cranes, stay in synset order
+            classes.sort(key=lambda synset: english[synset].casefold())
+        details["english_names"] = [english[synset] for synset in classes]
+    ids = {synset: i for i, synset in enumerate(classes)}
+    labels = np.array([ids[synset] for synset in synsets])
+    return Source(images, labels, classes, transform_of(dataset), details=details)
+
+
+def _english_names(path: Path, synsets: list[str]) -> dict[str, str]:
+    """First English name of each synset, from lines such as 'n01440764 tench, Tinca tinca'."""
+    lines = (line.strip().partition(" ") for line in path.read_text().splitlines())
+    names = {synset: names.partition(",")[0] for synset, _, names in lines}
+    for synset in synsets:
+        if not names.get(synset):
+            raise ValueError(f"{path}: no name for {synset}")
+    return names

@@ -1,0 +1,104 @@
+"""Published U-ViT weights, converted from the file they come in to a checkpoint of this project.
+
+The official code loads its files as plain state dicts, under the names that `UViT` has.
+"""
+
+import logging
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from duodiff.files import read_json
+from duodiff.files import sha256 as digest
+from duodiff.training import checkpoints
+from duodiff.uvit import UViT
+
+log = logging.getLogger("duodiff")
+
+_SHOWN = 3  # differences named in an error
+
+
+def convert(
+    checkpoint: Path,
+    sha256: str | None,
+    architecture: dict,
+    conventions: dict,
+    null_class: bool,
+    out: Path,
+) -> dict:
+    """Manifest of the checkpoint written at the manifest `out` from the published weights in `checkpoint`.
+
+    `architecture` are the keywords of UViT (of them `num_heads` alone leaves no trace in the weights, so it
+    is not checked); `conventions` are the schedule, time_input and class_order the weights were trained with.
+    Without `sha256` the file is not verified, and its hash logged as the one to pin. Weights become
+    float32. Raises ValueError, before anything is read, if the file is not the one pinned, and if it is not
+    a state dict of that network alone: what would need code to be read is refused, not run.
+    """
+    found = digest(checkpoint)
+    if sha256 is None:
+        log.warning("%s is not verified; if you trust it, pin its sha256: %s", checkpoint, found)
+    elif found != sha256:
+        raise ValueError(f"{checkpoint}: found sha256 {found}, expected {sha256}")
+    weights = _tensors(checkpoint)
+    if different := _differences(weights, architecture):
+        more = f"; ... ({len(different)} differences in all)" if len(different) > _SHOWN else ""
+        raise ValueError(
+            f"{checkpoint} does not fit backbone: {'; '.join(different[:_SHOWN])}{more}"
+        )
+    checkpoints.save(
+        out,
+        {name: value.float() for name, value in weights.items()},
+        {
+            "kind": "backbone",
+            "architecture": architecture,
+            **conventions,
+            "prediction": "noise",
+            "null_class": null_class,
+            "training": None,
+            "seed": None,
+            "dataset_sha256": None,
+            "source": {"file": checkpoint.name, "sha256": found, "verified": sha256 is not None},
+        },
+    )
+    return read_json(out)
+
+
+def _tensors(checkpoint: Path) -> dict[str, Tensor]:
+    """The state dict in a file, by name; raises ValueError if there is anything else in it."""
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is no checkpoint fails in many ways
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        found = f"a file that needs the code of {code[1]}" if code else "a file that cannot be read"
+        raise ValueError(
+            f"{checkpoint}: found {found}, accepted: tensors alone; nothing in it was run"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{checkpoint}: found {_kind(content)}, accepted: a state dict")
+    for name, value in content.items():
+        if not (isinstance(value, Tensor) and value.is_floating_point()):
+            raise ValueError(
+                f"{checkpoint}: {name}: found {_kind(value)}, accepted: a tensor of real numbers"
+            )
+    return content
+
+
+def _kind(value) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of {value.dtype}".replace("torch.", "")
+    return f"a value of type {type(value).__name__}"
+
+
+def _differences(weights: dict[str, Tensor], architecture: dict) -> list[str]:
+    """Names whose shapes differ from the network's, in its order; then those it does not have."""
+    with torch.device("meta"):
+        net = UViT(**architecture)
+    expected = {name: list(value.shape) for name, value in net.state_dict().items()}
+    found = {name: list(value.shape) for name, value in weights.items()}
+    return [
+        f"{name}: found {found.get(name, 'none')}, expected {expected.get(name, 'none')}"
+        for name in expected | found
+        if found.get(name) != expected.get(name)
+    ]

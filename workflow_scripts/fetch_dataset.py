@@ -1,0 +1,23 @@
+from pathlib import Path
+
+from duodiff import job
+from duodiff.data import families
+from duodiff.files import write_json
+
+
+def fetch_dataset(dataset: dict, data: Path, out: Path) -> str:
+    """Check that a dataset's files are in place, or download those that can be; writes a receipt.
+
+    --dataset is the JSON of one entry of the configuration's `datasets`, --data the folder its path is
+    under. The receipt (--out) names the files, their bytes, and their sha256 where it was verified.
+
+    Example: python workflow_scripts/fetch_dataset.py --data data --out results/cifar10/receipt.json \\
+               --dataset '{"source": "cifar10", "path": "cifar10", "held_out": 1000}'
+    """
+    receipt = families.fetch_dataset(dataset, data)
+    write_json(out, receipt)
+    return ", ".join(file["name"] for file in receipt["files"]) or "no files needed"
+
+
+if __name__ == "__main__":
+    job.run(fetch_dataset)

@@ -1,0 +1,35 @@
+from pathlib import Path
+
+from duodiff import job
+from duodiff.download import fetch, require
+from duodiff.training.pretrained import convert
+
+PAGE = "https://github.com/baofff/U-ViT"
+
+
+def import_weights(
+    weights: dict,
+    data: Path,
+    architecture: dict,
+    conventions: dict,
+    null_class: bool,
+    out: Path,
+) -> str:
+    """Make a checkpoint of published U-ViT weights; writes model.safetensors beside the manifest --out.
+
+    --weights is JSON: path (of the file, below --data), sha256 (or null: not verified), and, where known, url
+    (the file's own address, to download it from if it is not there) or page (what to name in its place).
+    --architecture is the JSON of that section of the configuration, --conventions that of schedule, time_input
+    and class_order.
+    """
+    path, pinned = data / weights["path"], weights["sha256"]
+    if weights.get("url") and not path.exists():
+        fetch(weights["url"], path, pinned)
+    require(path, weights.get("page") or PAGE)
+    manifest = convert(path, pinned, architecture, conventions, null_class, out)
+    source = manifest["source"]
+    return f"{path}: sha256 {source['sha256']}{'' if source['verified'] else ' (not verified)'}"
+
+
+if __name__ == "__main__":
+    job.run(import_weights)
