@@ -103,6 +103,12 @@ def code(script):
     return sorted(str(path.relative_to(ROOT)) for path in found)
 
 
+def published_conventions(wc):
+    """What published weights were trained with: as configured, but with class ids in synset order, always."""
+    found = json.loads(conventions("schedule", "time_input", "class_order")(wc))
+    return json.dumps(found | {"class_order": found["class_order"] and "synset"})
+
+
 def packed(wc):
     """Manifest of the packed images of a job's experiment."""
     return f"{PACKED}/manifest.json".format(dataset=experiment(wc)["dataset"])

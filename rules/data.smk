@@ -105,7 +105,7 @@ rule import_weights:
         weights=option("pretrained"),
         data=DATA,
         architecture=option("backbone"),
-        conventions=conventions("schedule", "time_input", "class_order"),
+        conventions=published_conventions,
         null_class=lambda wc: json.dumps(experiment(wc)["null_class"]),
     shell:
         "python workflow_scripts/import_weights.py --weights {params.weights:q}"

@@ -3,12 +3,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.metric_fid import fid_statistics_to_metric
 
 from duodiff.analysis.tables import load_records
 from duodiff.data.pack import pack
 from duodiff.data.store import ImageStore, to_unit_range, write_store
-from duodiff.metrics import classifier
+from duodiff.files import sha256
+from duodiff.metrics import classifier, inception
 from duodiff.metrics.distances import (
     frechet_distance,
     nearest_distances,
@@ -161,3 +163,34 @@ def test_records_round_trip_with_parameters_and_seeds_as_columns(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write(tmp_path / "nan.json", [record])
     assert not (tmp_path / "nan.json").exists()
+
+
+def test_other_weights_than_inceptions_are_refused_and_absent_ones_named(tmp_path, monkeypatch):
+    weights = tmp_path / "weights/inception.pth"
+    monkeypatch.setattr(
+        inception, "URL", "http://127.0.0.1:9/inception.pth"
+    )  # nobody answers there
+    with pytest.raises(OSError, match=r"inception.pth"):
+        inception.fetch_weights(weights, tmp_path / "receipt.json")
+    weights.parent.mkdir(exist_ok=True)
+    weights.write_bytes(b"something else")
+    with pytest.raises(ValueError, match=r"metric.inception: .* FID is defined on those weights"):
+        inception.fetch_weights(weights, tmp_path / "receipt.json")
+    assert not (tmp_path / "receipt.json").exists()
+    monkeypatch.setattr(inception, "SHA256", sha256(weights))
+    assert inception.fetch_weights(weights, tmp_path / "receipt.json")["file"] == "inception.pth"
+
+
+def test_fid_runs_on_inception_in_a_file_of_the_real_format(tmp_path, monkeypatch):
+    """Random weights: the numbers mean nothing, the path is the real one."""
+    with monkeypatch.context() as patch:  # the constructor insists on loading weights
+        patch.setattr(torch, "load", lambda *a, **k: {})
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *a: None)
+        model = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], "unused")
+    torch.save(model.state_dict(), tmp_path / "inception.pth")
+    extract = Extractor("fid", tmp_path / "inception.pth")
+    images = RNG.integers(0, 256, (3, 3, 32, 32)).astype(np.uint8)
+    features, logits = extract(images)
+    assert (features.shape, features.dtype) == ((3, 2048), torch.float64)
+    assert logits.shape == (3, 1008)
+    assert extract.name.startswith("inception-v3-compat ")

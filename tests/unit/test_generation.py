@@ -1,15 +1,20 @@
 """Checkpoints written and loaded back, and whole cells generated from them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from duodiff.autoencoder import load as load_autoencoder
 from duodiff.backbones import EarlyExit
+from duodiff.data.latents import encode_store
 from duodiff.data.pack import pack
-from duodiff.data.store import ImageStore
+from duodiff.data.store import ImageStore, write_store
 from duodiff.files import read_json, write_json
-from duodiff.generation import Models, build_cell, generate, write_samples
+from duodiff.generation import Models, build_cell, generate, sample_batch, write_samples
+from duodiff.protocol import CORRECTED, PAPER
 from duodiff.training import checkpoints
 from duodiff.training.backbone import denoising_loss, noisers, train_backbone
 from duodiff.training.heads import train_heads
@@ -231,3 +236,113 @@ def test_images_that_are_not_finite_are_refused(paths):
     cell = build_cell(models, DDPM, "t_s=0", "corrected")
     with pytest.raises(ValueError, match="images 0 to 7 are not finite"):
         generate(models, cell, 0, 8, batch=8, seed=0)
+
+
+# --- label dropout, guidance, other predictions, latents
+
+
+@pytest.fixture(scope="module")
+def data(paths):
+    return paths["full"].parents[1] / "data/manifest.json"
+
+
+def test_a_null_class_gets_no_balanced_labels_but_the_released_ones(data, tmp_path):
+    options = BACKBONE_TRAINING | {"label_dropout": 0.5, "flips": True}
+    out = tmp_path / "m.json"
+    train(data, {"depth": 3, "num_classes": 11}, out, options, null_class=True)
+    models = loaded({"full": out})
+    assert models.labels(0, 0, 30, CORRECTED).max() == 9
+    released = models.labels(0, 0, 2000, PAPER)
+    assert (released.min(), released.max()) == (1, 10)
+    with pytest.raises(ValueError, match="disagree on architecture"):
+        loaded({"full": out, "shallow": data.parents[1] / "shallow/manifest.json"})
+
+
+def test_guided_cells_are_guided_and_cost_the_same_number_of_steps(data, tmp_path):
+    out = tmp_path / "m.json"
+    train(data, {"depth": 3, "num_classes": 11}, out, null_class=True)
+    models = loaded({"full": out})
+    plain, guided = (
+        build_cell(models, DDPM | extra, "t_s=0", "corrected") for extra in ({}, {"guidance": 0.4})
+    )
+    assert guided.parameters == {"t_s": 0, "guidance": 0.4}
+    # as floats: a barely trained network's pixels are all saturated
+    a, b = (sample_batch(models, cell, 0, 4, seed=0) for cell in (plain, guided))
+    assert not torch.equal(a[0], b[0])
+    assert torch.equal(a[1], b[1])
+    assert b[2].tolist() == [[3] * 4] * 10
+
+
+def test_the_protocol_rounds_or_truncates_pixels(paths):
+    models = loaded({"full": paths["full"]})
+    cell = build_cell(models, DDPM, "t_s=0", "corrected")
+    truncating = replace(cell, protocol=replace(CORRECTED, round_pixels=False))
+    rounded, truncated = (
+        generate(models, c, 0, 4, batch=4, seed=0)[0].astype(int) for c in (cell, truncating)
+    )
+    assert set(np.unique(rounded - truncated)) == {0, 1}
+
+
+@pytest.mark.parametrize("prediction", ["x_0", "v"])
+def test_a_network_that_predicts_something_else_samples_and_exits_early(data, tmp_path, prediction):
+    conventions = USED | {"prediction": prediction}
+    paths = {role: tmp_path / role / "manifest.json" for role in ("full", "heads")}
+    train_backbone(
+        data, NET | {"depth": 3}, conventions, False, BACKBONE_TRAINING, 0, "cpu", paths["full"]
+    )
+    train_heads(data, paths["full"], USED, TRAINING, "corrected", 0, "cpu", paths["heads"])
+    models = loaded(paths)
+    x, t, y = torch.randn(3, 1, 8, 8), torch.full((3,), 700), torch.tensor([0, 4, 9])
+    full = models.full(x, t, y)
+    # theta = 0 never exits: the converted output of the full network
+    torch.testing.assert_close(models.early_exit(0.0)(x, t, y), full)
+    exits = models.early_exit(1.0)
+    g = models.adadiff.all_layers(x, t, y)[2]
+    torch.testing.assert_close(exits(x, t, y), models.full.to_eps(g[0], x, t))
+    assert exits.exits[0].tolist() == [0, 0, 0]
+    assert not torch.equal(full, models.full.predict(x, t, y))
+    images = generate(models, build_cell(models, DDPM, "t_s=0", "corrected"), 0, 4, 4, 0)[0]
+    assert images.shape == (4, 1, 8, 8)
+
+
+def test_latents_are_encoded_trained_on_sampled_and_decoded(tmp_path):
+    """The chain of latent diffusion with a tiny autoencoder of random weights."""
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(4, 4, 4, 4),
+        norm_num_groups=2,
+        latent_channels=4,
+        scaling_factor=0.18215,
+    ).save_pretrained(tmp_path / "codec")
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (12, 3, 32, 32)).astype(np.uint8), np.arange(12) % 10
+    splits = {"train": [0, 8], "held_out": [8, 12]}
+    description = {"num_classes": 10, "splits": splits, "class_names": list("abcdefghij")}
+    write_store(tmp_path / "data/manifest.json", pixels, labels, description)
+    section = {"path": "codec", "sha256": None, "scale": 0.18215, "flips": True, "batch": 5}
+    latents = tmp_path / "latents/manifest.json"
+    encode_store(tmp_path / "data/manifest.json", section, tmp_path, 5, "cpu", latents)
+    changes = {"img_size": 4, "patch_size": 2, "in_chans": 4, "depth": 3}
+    out = tmp_path / "full/manifest.json"
+    train(latents, changes, out, BACKBONE_TRAINING | {"flips": True})
+    codec = load_autoencoder(section, tmp_path)
+    manifest = write_samples(
+        tmp_path / "cell/manifest.json",
+        {"full": out},
+        USED,
+        DDPM,
+        "t_s=0",
+        6,
+        4,
+        0,
+        "cpu",
+        CONTEXT,
+        codec,
+    )
+    assert manifest["shape"] == [3, 32, 32]
+    assert manifest["count"] == 6
+    assert read_json(out)["dataset_sha256"] == read_json(latents)["moments_sha256"]

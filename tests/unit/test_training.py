@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,84 @@ def test_learning_rate_warms_up_and_decays_to_zero():
     assert rates[:6] == pytest.approx([0.0006, 0.0012, 0.0018, 0.0024, 0.003, 0.003])
     assert rates[17] == pytest.approx(0.003 * 0.5 * (1 + np.cos(np.pi * 12 / 25)))
     assert 0 < rates[-1] < 0.02 * CONFIG.lr
+
+
+def test_the_official_learning_rate_is_constant_after_the_warm_up():
+    config = replace(CONFIG, lr_schedule="constant")
+    rates = [learning_rate(config, step) for step in range(CONFIG.steps)]
+    assert rates[:5] == pytest.approx([0.0006, 0.0012, 0.0018, 0.0024, 0.003])
+    assert set(rates[5:]) == {0.003}
+
+
+def test_flips_mirror_half_of_the_training_images_and_nothing_else():
+    flipping = Noiser(IMAGES, np.arange(13) % 4, noise_schedule("linear"), flips=True)
+    mirrored = 0
+    for step in range(40):
+        plain, batch = NOISER.at_step(0, step, 5), flipping.at_step(0, step, 5)
+        assert torch.equal(plain.eps, batch.eps)
+        assert torch.equal(plain.y, batch.y)
+        for a, b in zip(plain.x_0, batch.x_0, strict=True):
+            assert torch.equal(a, b) != torch.equal(a.flip(-1), b)
+            mirrored += torch.equal(a.flip(-1), b)
+    assert 70 < mirrored < 130  # of 200
+    assert torch.equal(flipping.stratified(0).x_0, NOISER.stratified(0).x_0)
+
+
+def test_label_dropout_replaces_a_share_of_the_training_labels_by_the_null_class():
+    dropping = Noiser(
+        IMAGES, np.arange(13) % 4, noise_schedule("linear"), label_dropout=0.25, null_class=4
+    )
+    plain = torch.cat([NOISER.at_step(0, step, 10).y for step in range(100)])
+    labels = torch.cat([dropping.at_step(0, step, 10).y for step in range(100)])
+    assert 200 < (labels == 4).sum() < 300
+    assert torch.equal(labels[labels < 4], plain[labels < 4])
+    assert (dropping.stratified(0).y < 4).all()
+
+
+@pytest.mark.parametrize("prediction", ["noise", "x_0", "v"])
+def test_the_target_is_what_the_network_predicts(prediction):
+    batch = Noiser(IMAGES, None, noise_schedule("linear"), prediction=prediction).at_step(0, 0, 8)
+    ab = (
+        torch.from_numpy(noise_schedule("linear").alphas_cumprod)[batch.t].view(-1, 1, 1, 1).float()
+    )
+    v = ab.sqrt() * batch.eps - (1 - ab).sqrt() * batch.x_0
+    expected = {"noise": batch.eps, "x_0": batch.x_0, "v": v}[prediction]
+    torch.testing.assert_close(batch.target, expected)
+
+
+def test_latents_are_drawn_from_their_moments_anew_at_each_step():
+    mean, log_variance = RNG.standard_normal((2, 13, 2, 2, 4, 4)).astype(np.float16)
+    moments = np.concatenate([mean, log_variance], axis=2)  # [N, plain and mirrored, 2C, H, W]
+    noiser = Noiser(moments, None, noise_schedule("linear"), scale=0.5)
+    assert noiser.shape == (2, 4, 4)
+    drawn = np.stack(
+        [
+            noiser.clean(np.array([3]), np.array([True]), np.random.default_rng(i))[0]
+            for i in range(4000)
+        ]
+    )
+    np.testing.assert_allclose(drawn.mean(0), 0.5 * mean[3, 1].astype(float), atol=0.12)
+    deviation = 0.5 * np.exp(0.5 * log_variance[3, 1].astype(float))
+    np.testing.assert_allclose(drawn.std(0), deviation, rtol=0.06)
+    a, b = noiser.at_step(0, 0, 13), noiser.at_step(0, 1, 13)  # one epoch each
+    assert not torch.equal(a.x_0.sum(0), b.x_0.sum(0))
+    assert torch.equal(a.x_0, noiser.at_step(0, 0, 13).x_0)
+
+
+def test_bfloat16_autocast_trains_and_keeps_float32_weights():
+    model = Denoiser(uvit())
+    config = replace(CONFIG, precision="bfloat16", steps=20, batch=13)
+    average, curve = fit(
+        model,
+        list(model.parameters()),
+        denoising_loss,
+        NOISER,
+        NOISER.stratified(1),
+        config,
+        seed=0,
+    )
+    assert all(p.dtype == torch.float32 for p in average.parameters())
+    assert curve[-1]["held_out_loss"] < curve[0]["held_out_loss"]
 
 
 def test_batches_are_a_function_of_seed_and_step():

@@ -47,7 +47,9 @@ def test_a_dry_run_needs_no_number_of_cores(fresh):
 
 def test_a_configuration_file_replaces_the_default_instead_of_merging(fresh):
     text = (fresh.folder / "config/test.yaml").read_text()
-    (fresh.folder / "mine.yaml").write_text(text.replace("  digits:", "  mine:"))
+    (fresh.folder / "mine.yaml").write_text(
+        text.replace("  digits:\n    title", "  mine:\n    title")
+    )
     found = fresh.snakemake("--dry-run", "--cores", "1", config="mine.yaml")
     assert "results/mine/" in found
     assert "results/digits/" not in found
