@@ -34,7 +34,7 @@ rule all:
         rules.summarise.output,
         rules.make_table1.output,
         rules.make_table2.output,
-        rules.plot_figure1.output,
+        rules.plot_figure1.output if any(map(has_heads, SELECTED.values())) else [],
         rules.plot_figure4.output,
         rules.plot_figure5.output,
         rules.plot_training.output,

@@ -40,17 +40,8 @@ def _study(table: pd.DataFrame, floor: pd.Series) -> list[str]:
             f"  {row.method:8s} t_s = {row.t_s:4.0f}  {row.distance:7.2f}{spread}"
             f"  {1e3 * row.seconds:6.2f} ms  {row.speedup:.2f}x (by FLOPs {row.ideal_speedup:.2f}x)"
         )
-    interpolated = at_equal_time(table, "seconds_interpolated")
-    measured = at_equal_time(table, "seconds")
-    for i, row in table[table["theta"].notna()].sort_values("theta").iterrows():
-        lines.append(
-            f"  adadiff  theta = {row.theta:.3f}  {row.distance:7.2f}"
-            f"  exits at {row.mean_exit_layer:.2f} of {row.depth:.0f}"
-            f"  {1e3 * row.seconds_interpolated:.2f} ms interpolated (DuoDiff there {_value(interpolated[i])}),"
-            f" {1e3 * row.seconds:.2f} ms measured (DuoDiff there {_value(measured[i])})"
-        )
-    ratio = full.seconds_all_heads / full.seconds
-    lines.append(f"  computing all of AdaDiff's heads costs {ratio:.2f}x the plain full backbone")
+    if table["theta"].notna().any():
+        lines += _adadiff(table, full)
     lines.append(f"  real images against real images: {floor.value:.2f} (n = {floor.n})")
     shallow = table[table["t_s"] == T]
     if len(shallow) and pd.notna(full.spread):
@@ -65,6 +56,24 @@ def _study(table: pd.DataFrame, floor: pd.Series) -> list[str]:
             f" {shallow_above:.2f}: {100 * (1 - full_above / shallow_above):.0f}% nearer"
         )
     return lines
+
+
+def _adadiff(table: pd.DataFrame, full: pd.Series) -> list[str]:
+    interpolated = at_equal_time(table, "seconds_interpolated")
+    measured = at_equal_time(table, "seconds")
+    lines = []
+    for i, row in table[table["theta"].notna()].sort_values("theta").iterrows():
+        lines.append(
+            f"  adadiff  theta = {row.theta:.3f}  {row.distance:7.2f}"
+            f"  exits at {row.mean_exit_layer:.2f} of {row.depth:.0f}"
+            f"  {1e3 * row.seconds_interpolated:.2f} ms interpolated (DuoDiff there {_value(interpolated[i])}),"
+            f" {1e3 * row.seconds:.2f} ms measured (DuoDiff there {_value(measured[i])})"
+        )
+    ratio = full.seconds_all_heads / full.seconds
+    return [
+        *lines,
+        f"  computing all of AdaDiff's heads costs {ratio:.2f}x the plain full backbone",
+    ]
 
 
 def _value(distance: float) -> str:

@@ -1,26 +1,31 @@
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 
+from duodiff.config import backbone_architecture
 from duodiff.metrics.flops import gflops, parameters
 from duodiff.uvit import UViT
 
+PAPER = Path(__file__).parents[2] / "config/paper.yaml"
 TINY = {"img_size": 6, "patch_size": 2, "in_chans": 5, "embed_dim": 14, "num_heads": 7, "depth": 5}
 
-# img, patch, channels, dim, blocks, heads, classes; parameters (M) and GFLOPs of full and 3-block (Table 3)
+# of config/paper.yaml's networks, full and 3-block: parameters (M) and GFLOPs
 PAPER_NETWORKS = {
-    "cifar10": ((32, 2, 3, 512, 13, 8, -1), (44.26, 10.12), (24.40, 5.53)),
-    "celeba64": ((64, 4, 3, 512, 13, 8, -1), (44.29, 10.16), (24.42, 5.55)),
-    "imagenet64": ((64, 4, 3, 768, 17, 12, 1000), (130.94, 23.48), (70.47, 12.22)),
-    "imagenet256": ((32, 2, 4, 1024, 21, 16, 1001), (286.76, 41.20), (152.91, 21.40)),
+    "cifar10": ((44.26, 10.12), (24.40, 5.53)),
+    "celeba64": ((44.29, 10.16), (24.42, 5.55)),
+    "imagenet64": ((130.94, 23.48), (70.47, 12.22)),
+    "imagenet256": ((286.76, 41.20), (152.91, 21.40)),
 }
 
 
 @pytest.mark.parametrize("name", PAPER_NETWORKS)
 def test_parameters_and_flops_of_the_papers_networks(name):
-    (img, patch, chans, dim, blocks, heads, classes), millions, gigaflops = PAPER_NETWORKS[name]
-    for depth, m, g in zip((blocks, 3), millions, gigaflops, strict=True):
+    experiment = yaml.safe_load(PAPER.read_text())["experiments"][name]
+    for role, m, g in zip(("full", "shallow"), *PAPER_NETWORKS[name], strict=True):
         with torch.device("meta"):
-            net = UViT(img, patch, chans, dim, depth, heads, num_classes=classes)
+            net = UViT(**backbone_architecture(experiment, role))
         assert parameters(net) / 1e6 == pytest.approx(m, abs=0.006)
         assert gflops(net) == pytest.approx(g, abs=0.006)
 

@@ -41,9 +41,9 @@ class Workflow:
             check=False,
         )
 
-    def pending(self, *arguments: str) -> dict[str, int]:
+    def pending(self, *arguments: str, config: str = "config/test.yaml") -> dict[str, int]:
         """Jobs a run would start, by rule, without the target rule."""
-        found = self.snakemake("--dry-run", *arguments)
+        found = self.snakemake("--dry-run", *arguments, config=config)
         table = re.search(r"Job stats:\n.*?\n-+ .*?\n(.*?)\ntotal", found, re.S)
         rows = [] if table is None else [line.split() for line in table[1].splitlines()]
         return {name: int(count) for name, count in rows if name != "all"}

@@ -1,0 +1,89 @@
+"""config/paper.yaml: the whole study is planned, offline, and has the jobs its grids say."""
+
+import re
+
+import pytest
+
+# Cells of one experiment at one training and one sampling seed, from the grids of Tables 1 and 2:
+# DDPM t_s + DDPM theta + DDIM t_s.
+TABLE_GRIDS = {
+    "cifar10": 4
+    + 3
+    + 4,  # t_s 0 300 400 500; theta below 0.05, 0.05, 0.075 to 0.08; t_s 0 150 200 300
+    "celeba64": 4 + 2 + 4,  # theta 0.07 0.08
+    "imagenet64": 4 + 3 + 4,  # theta 0.05 0.07 0.09
+    "imagenet256": 4 + 3 + 4,
+}
+DEEPER_GRID = 6 + 0 + 4  # shallow depth 5 or 7: t_s 0 300 400 500 600 700, no AdaDiff
+PREDICTION_GRID = 4 + 3 + 4  # x_0 or v: three quantiles
+
+JOBS = {
+    # CIFAR-10, CelebA, and ImageNet at 64 and 256 in two class orders each
+    "fetch_dataset": 1 + 1 + 2 * 2,
+    "pack_dataset": 1 + 1 + 2 * 2,
+    "encode_latents": 2,  # ImageNet-256 in two class orders
+    "import_weights": 2,  # the official ImageNet-64 and ImageNet-256 backbones
+    "fetch_inception": 1,
+    # corrected: full and shallow on CIFAR-10 and CelebA, shallow alone on the ImageNets (6);
+    # paper's protocol: the shallow ImageNets, whose schedule differs, all else reused (2);
+    # studies: shallow depths 5 and 7 (2), full and shallow for x_0 and v (4)
+    "train_backbone": 6 + 2 + 2 + 4,
+    "train_heads": 4 + 4 + 0 + 2,  # once per experiment with thetas
+    "profile_denoising": 12,
+    "profile_exits": 4 + 4 + 0 + 2,
+    "sample_images": 2 * 43 + 2 * 10 + 2 * 11,
+    "evaluate_samples": 12,
+    "measure_latency": 12,
+} | dict.fromkeys(
+    [
+        "plot_training",
+        "plot_denoising",
+        "plot_figure1",
+        "plot_figure4",
+        "plot_figure5",
+        "make_table1",
+        "make_table2",
+        "summarise",
+    ],
+    1,
+)
+
+
+def test_the_counts_follow_from_the_grids():
+    both_protocols = 2 * sum(TABLE_GRIDS.values())
+    assert JOBS["sample_images"] == both_protocols + 2 * DEEPER_GRID + 2 * PREDICTION_GRID == 128
+
+
+def test_a_dry_run_plans_every_job_of_the_paper(fresh):
+    assert fresh.pending(config="config/paper.yaml") == JOBS
+    assert not (fresh.folder / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("only", "cells", "trained"),
+    [
+        ("cifar10", 11, {"train_backbone": 2, "train_heads": 1}),
+        # the other protocol's backbones are trained where they are reused
+        ("cifar10_released", 11, {"train_backbone": 2, "train_heads": 1}),
+        ("celeba64,imagenet64", 10 + 11, {"train_backbone": 2 + 1, "train_heads": 2}),
+    ],
+)
+def test_experiments_are_selected_on_the_command_line(fresh, only, cells, trained):
+    jobs = fresh.pending("--config", f"only={only}", config="config/paper.yaml")
+    assert jobs["sample_images"] == cells
+    assert jobs["evaluate_samples"] == only.count(",") + 1
+    assert trained.items() <= jobs.items()
+
+
+def test_an_experiment_that_does_not_exist_is_refused_by_name(fresh):
+    done = fresh.run("--dry-run", "--config", "only=cifar100", config="config/paper.yaml")
+    assert done.returncode != 0
+    assert re.search(r"only: found 'cifar100'; accepted: cifar10, celeba64, ", done.stdout)
+
+
+def test_data_that_is_not_there_is_asked_for_before_any_compute(fresh):
+    """CelebA needs a hand-made download: the message says which file goes where, and no training starts."""
+    done = fresh.run("--cores", "2", "--config", "only=celeba64", config="config/paper.yaml")
+    assert done.returncode != 0
+    assert re.search(r"data/celeba/img_align_celeba.zip is missing; .*mmlab.ie.cuhk", done.stdout)
+    assert not (fresh.folder / "results/celeba64").exists()
