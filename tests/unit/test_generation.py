@@ -14,6 +14,7 @@ from duodiff.data.pack import pack
 from duodiff.data.store import ImageStore, write_store
 from duodiff.files import read_json, write_json
 from duodiff.generation import Models, build_cell, generate, sample_batch, write_samples
+from duodiff.metrics import latency
 from duodiff.protocol import CORRECTED, PAPER
 from duodiff.training import checkpoints
 from duodiff.training.backbone import denoising_loss, noisers, train_backbone
@@ -346,3 +347,27 @@ def test_latents_are_encoded_trained_on_sampled_and_decoded(tmp_path):
     assert manifest["shape"] == [3, 32, 32]
     assert manifest["count"] == 6
     assert read_json(out)["dataset_sha256"] == read_json(latents)["moments_sha256"]
+
+
+# --- timing
+
+
+@pytest.mark.parametrize(("protocol", "warm_ups"), [("corrected", 4), ("paper", 0)])
+def test_the_clock_starts_after_a_warm_up_where_the_protocol_has_one(
+    paths, protocol, warm_ups, monkeypatch
+):
+    calls = []
+
+    def counted(*arguments):
+        calls.append(len(arguments[1].steps))
+        return sample_batch(*arguments)
+
+    monkeypatch.setattr(latency, "sample_batch", counted)
+    grid = [[DDPM, ["t_s=0", "t_s=1000", "theta=0.4"]]]  # and AdaDiff with all heads
+    context = CONTEXT | {"protocol": protocol}
+    records = latency.measure_cells(paths, USED, grid, 4, 1, 1, 0, "cpu", context)
+    assert len(calls) == warm_ups + 4 + 2  # and the two that compare AdaDiff's two ways to exit
+    assert {r.protocol for r in records} == {protocol}
+    speedups = {r.method: r.value for r in records if r.metric == "speedup"}
+    assert speedups["full"] == 1
+    assert set(speedups) == {"full", "shallow", "adadiff", "adadiff_all_heads"}

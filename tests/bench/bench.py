@@ -1,0 +1,161 @@
+"""What `make bench` measures: one table, results/bench/bench.md, and its numbers as JSON beside it.
+
+    python tests/bench/bench.py [--images cifar10-train-jpeg.zip]
+
+`--images` is a zip of at least 50,000 images; without it, as many noise JPEGs of 32 x 32 pixels are made. Each
+measurement is a process of its own, in rounds that take turns; the table has the median and the range.
+"""
+
+import argparse
+import io
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+from tqdm import tqdm
+
+from duodiff.files import write_json, write_text
+from duodiff.records import cpu_name
+
+ROOT = Path(__file__).parents[2]
+OUT = ROOT / "results/bench"
+SIZES = (10_000, 50_000)
+WORKERS = (1, 2)
+ROUNDS = 3
+_SAMPLING_S = 0.02
+
+
+def main() -> None:
+    """Measures everything and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=Path, help="a zip of at least 50,000 images")
+    images = parser.parse_args().images
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [*packing(Path(folder), images), *planning()]
+    machine = f"{cpu_name()}, {psutil.cpu_count()} cores"
+    write_json(OUT / "bench.json", {"machine": machine, "rounds": ROUNDS, "rows": rows})
+    write_text(OUT / "bench.md", table(rows, machine))
+    print((OUT / "bench.md").read_text())
+
+
+def packing(folder: Path, images: Path | None) -> list[dict]:
+    """pack_dataset on 10,000 and 50,000 images: throughput, peak memory of all its processes together."""
+    for n in SIZES:
+        _zip(folder / f"{n}.zip", n, images)
+    of = "made JPEGs of 32x32" if images is None else f"JPEGs of {images.name}"
+    runs = {
+        f"pack {n} {of}, {workers} worker{'s' * (workers > 1)}": (n, _pack(folder, n, workers))
+        for n in SIZES
+        for workers in WORKERS
+    }
+    measured = _rounds({name: command for name, (_, command) in runs.items()})
+    rows = []
+    for name, (n, _) in runs.items():
+        seconds, peaks = zip(*measured[name], strict=True)
+        rows.append(_row(name, "images/s", [n / s for s in seconds], n))
+        rows.append(_row(name, "peak MB", [p / 1e6 for p in peaks], n))
+    return rows
+
+
+def planning() -> list[dict]:
+    """The dry run of the whole paper."""
+    name = "snakemake --configfile config/paper.yaml --dry-run"
+    measured = _rounds({name: [*f"{sys.executable} -m {name}".split(), "--quiet"]})[name]
+    return [_row(name, "s", [seconds for seconds, _ in measured], None)]
+
+
+def _pack(folder: Path, n: int, workers: int) -> list[str]:
+    section = {"source": "images", "path": f"{n}.zip", "crop": "square", "size": 32}
+    section |= {"filter": "box", "channels": 3, "held_out": 1000}
+    script = str(ROOT / "workflow_scripts/pack_dataset.py")
+    out = str(folder / f"packed_{n}_{workers}/manifest.json")
+    options = ["--dataset", json.dumps(section), "--data", str(folder), "--out", out]
+    return [sys.executable, script, *options, "--workers", str(workers)]
+
+
+def _zip(path: Path, n: int, images: Path | None) -> None:
+    """A zip of `n` images: the first ones of the zip `images`, or noise."""
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(path, "w") as archive:
+        if images is None:
+            for i in tqdm(range(n), desc="make images", disable=None):
+                buffer = io.BytesIO()
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(buffer, "jpeg")
+                archive.writestr(f"{i % 10}/{i:05d}.jpg", buffer.getvalue())
+            return
+        with zipfile.ZipFile(images) as source:
+            names = [name for name in source.namelist() if name.endswith((".jpg", ".png"))]
+            if len(names) < n:
+                sys.exit(f"--images: found {len(names)} images in {images}; accepted: {n} or more")
+            for name in tqdm(names[:n], desc="copy images", disable=None):
+                archive.writestr(name, source.read(name))
+
+
+def _rounds(commands: dict[str, list[str]]) -> dict[str, list[tuple[float, int]]]:
+    """(seconds, peak bytes) of every command, ROUNDS times, in turns."""
+    found = {name: [] for name in commands}
+    for _ in tqdm(range(ROUNDS), desc="rounds", disable=None):
+        for name, command in commands.items():
+            found[name].append(_measured(command))
+    return found
+
+
+def _measured(command: list[str]) -> tuple[float, int]:
+    """Wall seconds of a command, and the most memory (PSS) that it and its children held at once."""
+    start, peak = time.perf_counter(), 0
+    process = psutil.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None:
+        peak = max(peak, _memory(process))
+        time.sleep(_SAMPLING_S)
+    seconds = time.perf_counter() - start
+    if process.returncode:
+        sys.exit(f"exit status {process.returncode}: {' '.join(command)}")
+    return seconds, peak
+
+
+def _memory(process: psutil.Process) -> int:
+    total = 0
+    try:
+        for one in [process, *process.children(recursive=True)]:
+            total += one.memory_full_info().pss
+    except psutil.NoSuchProcess:  # it has just ended
+        pass
+    return total
+
+
+def _row(name: str, unit: str, values: list[float], n: int | None) -> dict:
+    middle = statistics.median(values)
+    return {
+        "what": name,
+        "n": n,
+        "unit": unit,
+        "median": middle,
+        "range": [min(values), max(values)],
+    }
+
+
+def table(rows: list[dict], machine: str) -> str:
+    """The rows as Markdown."""
+    lines = [
+        f"Measured on: {machine}. Median and range of {ROUNDS} rounds.",
+        "",
+        "| what | unit | median | range |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        low, high = row["range"]
+        numbers = f"{row['median']:,.4g} | {low:,.4g} to {high:,.4g}"
+        lines.append(f"| {row['what']} | {row['unit']} | {numbers} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
