@@ -137,14 +137,10 @@ def load(autoencoder: dict, data: Path, device: str = "cpu") -> Autoencoder:
     hub, and `revision` the commit. `sha256` is that of the file of weights, `scale` what latents are
     multiplied by. Raises OSError for what is missing, ValueError for what is not as expected.
     """
-    on_hub = "hub" in autoencoder
-    path = _from_hub(autoencoder) if on_hub else require(data / autoencoder["path"], _PAGE)
-    file = require(path / _WEIGHTS, _PAGE) if path.is_dir() else path
-    digest, scale = sha256(file), autoencoder.get("scale", SCALE)
-    _verify(file, digest, autoencoder.get("sha256"), pinned=on_hub)
-    weights = _read(file)
-    if path.is_dir():
-        config = _saved_config(path / "config.json", scale)
+    file, digest = weights_file(autoencoder, data)
+    scale, weights = autoencoder.get("scale", SCALE), _read(file)
+    if _in_folder(autoencoder, data):
+        config = _saved_config(file.with_name("config.json"), scale)
         early = any(key.endswith(".query.weight") for key in weights)
         name_in_file = partial(_replaced, parts=_EARLY if early else {})
     else:
@@ -154,6 +150,24 @@ def load(autoencoder: dict, data: Path, device: str = "cpu") -> Autoencoder:
     source = {key: autoencoder[key] for key in ("path", "hub", "revision") if key in autoencoder}
     net = _network(config, weights, name_in_file, file)
     return Autoencoder(net, scale, {**source, "weights_sha256": digest}, device)
+
+
+def weights_file(autoencoder: dict, data: Path) -> tuple[Path, str]:
+    """The file of weights that `autoencoder` names, verified, and its sha256; raises as `load` does.
+
+    A model on the hub is downloaded into the hub's own cache if it is not there.
+    """
+    on_hub = "hub" in autoencoder
+    path = _from_hub(autoencoder) if on_hub else require(data / autoencoder["path"], _PAGE)
+    file = require(path / _WEIGHTS, _PAGE) if path.is_dir() else path
+    digest = sha256(file)
+    _verify(file, digest, autoencoder.get("sha256"), pinned=on_hub)
+    return file, digest
+
+
+def _in_folder(autoencoder: dict, data: Path) -> bool:
+    """Whether the weights lie in a folder that diffusers saved, not in a single file."""
+    return "hub" in autoencoder or (data / autoencoder["path"]).is_dir()
 
 
 def compvis_name(name: str, levels: int) -> str:

@@ -120,6 +120,13 @@ def training_data(wc):
     return f"{PACKED}/{latents}manifest.json".format(dataset=experiment(wc)["dataset"])
 
 
+def autoencoder_receipt(wc):
+    """That the autoencoder of a job's experiment is in place, if it has one."""
+    chosen = experiment(wc)["dataset"]
+    receipt = f"{PACKED}/autoencoder.json".format(dataset=chosen)
+    return receipt if "autoencoder" in DATASETS[chosen] else []
+
+
 def model(wc, role):
     """Manifest of the checkpoint in `role`: trained here, in another experiment, or published."""
     name = study.owner(config, wc.experiment, role)

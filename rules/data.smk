@@ -1,8 +1,10 @@
 # Datasets and published weights: fetched where there is a network, packed into stores, encoded into latents.
+# What has to be in place is looked for first (priority), so that nothing is computed before a missing file is named.
 
 
 localrules:
     fetch_dataset,
+    fetch_autoencoder,
     fetch_inception,
     import_weights,
 
@@ -16,6 +18,7 @@ rule fetch_dataset:
         "logs/data/{dataset}/fetch_dataset.log",
     benchmark:
         "benchmarks/data/{dataset}/fetch_dataset.tsv"
+    priority: 20
     conda:
         "../envs/environment.yaml"
     resources:
@@ -57,9 +60,33 @@ rule pack_dataset:
         " --data {params.data:q} --workers {threads} --out {output.manifest} --log {log}"
 
 
+rule fetch_autoencoder:
+    input:
+        code=code("fetch_autoencoder"),
+    output:
+        receipt=f"{PACKED}/autoencoder.json",
+    log:
+        "logs/data/{dataset}/fetch_autoencoder.log",
+    benchmark:
+        "benchmarks/data/{dataset}/fetch_autoencoder.tsv"
+    priority: 20
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        autoencoder=lambda wc: json.dumps(dataset(wc)["autoencoder"]),
+        data=DATA,
+    shell:
+        "python workflow_scripts/fetch_autoencoder.py --autoencoder {params.autoencoder:q}"
+        " --data {params.data:q} --out {output.receipt} --log {log}"
+
+
 rule encode_latents:
     input:
         images=rules.pack_dataset.output.manifest,
+        receipt=rules.fetch_autoencoder.output.receipt,
         code=code("encode_latents"),
     output:
         manifest=f"{PACKED}/latents/manifest.json",
@@ -96,6 +123,7 @@ rule import_weights:
         "logs/{experiment}/import_weights.log",
     benchmark:
         "benchmarks/{experiment}/import_weights.tsv"
+    priority: 20
     conda:
         "../envs/environment.yaml"
     resources:
@@ -123,6 +151,7 @@ rule fetch_inception:
         "logs/data/fetch_inception/{file}.log",
     benchmark:
         "benchmarks/data/fetch_inception/{file}.tsv"
+    priority: 20
     conda:
         "../envs/environment.yaml"
     resources:

@@ -6,6 +6,7 @@ CELL = "{sampler}/{method}/{setting}/seed{seed}"
 rule sample_images:
     input:
         unpack(cell_models),
+        receipt=autoencoder_receipt,
         code=code("sample_images"),
     output:
         manifest=f"{STUDY}/samples/{CELL}/manifest.json",

@@ -21,7 +21,8 @@ JOBS = {
     # CIFAR-10, CelebA, and ImageNet at 64 and 256 in two class orders each
     "fetch_dataset": 1 + 1 + 2 * 2,
     "pack_dataset": 1 + 1 + 2 * 2,
-    "encode_latents": 2,  # ImageNet-256 in two class orders
+    "fetch_autoencoder": 2,  # ImageNet-256 in two class orders
+    "encode_latents": 2,
     "import_weights": 2,  # the official ImageNet-64 and ImageNet-256 backbones
     "fetch_inception": 1,
     # corrected: full and shallow on CIFAR-10 and CelebA, shallow alone on the ImageNets (6);
@@ -81,9 +82,24 @@ def test_an_experiment_that_does_not_exist_is_refused_by_name(fresh):
     assert re.search(r"only: found 'cifar100'; accepted: cifar10, celeba64, ", done.stdout)
 
 
-def test_data_that_is_not_there_is_asked_for_before_any_compute(fresh):
-    """CelebA needs a hand-made download: the message says which file goes where, and no training starts."""
-    done = fresh.run("--cores", "2", "--config", "only=celeba64", config="config/paper.yaml")
+@pytest.mark.parametrize(
+    ("only", "messages"),
+    [
+        ("celeba64", [r"data/celeba/img_align_celeba.zip is missing; .*mmlab.ie.cuhk"]),
+        (
+            "imagenet256",
+            [
+                r"data/imagenet/ILSVRC2012_img_train.tar is missing; .*image-net.org",
+                r"data/weights/imagenet256_uvit_large.pth is missing; .*drive.google",
+                r"data/weights/autoencoder_kl.pth is missing; ",
+            ],
+        ),
+    ],
+)
+def test_files_that_are_not_there_are_asked_for_before_any_compute(fresh, only, messages):
+    options = ["--cores", "2", "--keep-going", "--config", f"only={only}"]
+    done = fresh.run(*options, config="config/paper.yaml")
     assert done.returncode != 0
-    assert re.search(r"data/celeba/img_align_celeba.zip is missing; .*mmlab.ie.cuhk", done.stdout)
-    assert not (fresh.folder / "results/celeba64").exists()
+    for message in messages:
+        assert re.search(message, done.stdout)
+    assert not list(fresh.folder.glob("results/*/train*"))

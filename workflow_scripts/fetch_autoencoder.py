@@ -1,0 +1,19 @@
+from pathlib import Path
+
+from duodiff import job
+from duodiff.autoencoder import weights_file
+from duodiff.files import write_json
+
+
+def fetch_autoencoder(autoencoder: dict, data: Path, out: Path) -> str:
+    """Check that an autoencoder's weights are in place, or download those of the hub; writes a receipt.
+
+    --autoencoder is the JSON of that section of the configuration, --data the folder its path is under.
+    """
+    file, sha256 = weights_file(autoencoder, data)
+    write_json(out, {"file": file.name, "sha256": sha256})
+    return f"{file}: sha256 {sha256}"
+
+
+if __name__ == "__main__":
+    job.run(fetch_autoencoder)
