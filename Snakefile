@@ -46,6 +46,8 @@ onsuccess:
     whole = set(workflow.dag_settings.targets) <= {"all"}
     if whole and all(Path(item).exists() for item in rules.all.input):
         configuration = [f"--configfile={path}" for path in workflow.configfiles]
+        overrides = [f"{k}={v}" for k, v in workflow.config_settings.config.items()]
+        configuration += ["--config", *overrides] if overrides else []
         command = [sys.executable, "-m", "snakemake", *configuration]
         report = ["--report=results/report.html", "--quiet=all"]
         subprocess.run(command + report, check=True)

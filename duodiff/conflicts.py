@@ -31,9 +31,7 @@ _RESERVED = {"data", "tables", "figures", "bench"}  # folders of results/ beside
 
 def selected(config: dict) -> list[str]:
     """Names of the experiments to run: those of `only` (a list, or text separated by commas), or all."""
-    only = config["only"]
-    if only is None:
-        return list(config["experiments"])
+    only = config.get("only", list(config["experiments"]))
     return only.replace(",", " ").split() if isinstance(only, str) else only
 
 
@@ -47,6 +45,8 @@ def conflicts(config: dict) -> Iterator[str]:
     experiments, datasets = config["experiments"], config["datasets"]
     for name in _RESERVED & set(experiments):
         yield f"experiments.{name}: accepted: another name; results/{name} holds something else"
+    if not selected(config):
+        yield f"only: found {config['only']!r}; accepted: {', '.join(experiments)}"
     for name in selected(config):
         if name not in experiments:
             yield f"only: found {name!r}; accepted: {', '.join(experiments)}"
@@ -152,6 +152,8 @@ def _metric_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
             yield "metric.classifier: not a key of fid, whose features are Inception's"
         if "inception" not in metric:
             yield "metric.inception: missing; fid needs the path of Inception's weights below the data folder"
+    elif _CLASSES.get(dataset["source"]) == -1:
+        yield f"metric.name: found {metric['name']!r}; accepted: fid ({dataset['source']} has no classes)"
     elif "classifier" not in metric:
         yield f"metric.classifier: missing; {metric['name']} is measured in the features of a classifier"
     elif "inception" in metric:

@@ -15,9 +15,13 @@ _CHUNK = 1 << 20
 
 
 def require(path: Path, page: str) -> Path:
-    """`path`, if it exists. Raises FileNotFoundError saying what to put there and the page it is found at."""
+    """`path`, if it exists. Raises FileNotFoundError saying what to put there and the page it is found at,
+    ValueError if that page itself was put there.
+    """
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; put it there yourself: it is found at {page}")
+    if path.is_file():
+        _verify(path, str(path), None)
     return path
 
 

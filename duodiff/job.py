@@ -31,7 +31,6 @@ def run(function: Callable[..., str]) -> None:
         log.info("%s: %s", function.__name__, function(**options))
     except (ValueError, OSError) as error:
         log.error("%s: %s", function.__name__, error)
-        log.debug("traceback", exc_info=True)
         sys.exit(1)
     except Exception:
         log.exception(function.__name__)

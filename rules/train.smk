@@ -81,6 +81,7 @@ rule train_classifier:
         "logs/{experiment}/train_classifier.log",
     benchmark:
         "benchmarks/{experiment}/train_classifier.tsv"
+    priority: 15  # before the backbones: it takes a minute and finds out whether there are classes
     conda:
         "../envs/environment.yaml"
     threads: config["threads"]

@@ -16,7 +16,11 @@ def pack_dataset(dataset: dict, data: Path, workers: int, out: Path) -> str:
     manifest = pack(dataset, data, workers, out)
     first, end = manifest["splits"]["held_out"]
     skipped = sum(kind["count"] for kind in manifest["skipped"].values())
-    return f"{end} images of {manifest['shape']}, {end - first} held out, {skipped} skipped"
+    names = manifest["class_names"]
+    some = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+    classes = f"{len(names)} classes ({some})" if names else "no classes"
+    counts = f"{end - first} held out, {skipped} skipped, {classes}"
+    return f"{end} images of {manifest['shape']}, {counts}"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Any folder, zip or tar of images; classes are its first-level folders, if all images are in one."""
 
+import logging
 import posixpath
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 from duodiff.data.archives import Members, open_members
 from duodiff.data.decode import Transform
 from duodiff.data.source import Source
+
+log = logging.getLogger("duodiff")
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -64,6 +67,9 @@ def _classes(names: list[str]) -> tuple[list[str], np.ndarray]:
     start = len(wrapper) + 1 if wrapper else 0
     folders = [name[start:].rpartition("/")[0].partition("/")[0] for name in names]
     if not all(folders):
+        if any(folders):
+            stray = names[folders.index("")]
+            log.warning("no classes: %s and others lie outside the class folders", stray)
         return [], np.full(len(names), -1)
     class_names = sorted(set(folders))
     ids = {name: i for i, name in enumerate(class_names)}

@@ -41,7 +41,16 @@ def _conv(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
 def train_classifier(
     images: np.ndarray, labels: np.ndarray, num_classes: int, steps: int, batch: int, seed: int
 ) -> SmallClassifier:
-    """A classifier trained on uint8 images [N, C, H, W] and labels [N]: Adam, cosine decay, one-pixel shifts."""
+    """A classifier trained on uint8 images [N, C, H, W] and labels [N]: Adam, cosine decay, one-pixel shifts.
+
+    Raises ValueError for fewer than two classes.
+    """
+    if num_classes < 2:
+        found = "none" if num_classes < 1 else "1"
+        raise ValueError(
+            "metric: its features come from a classifier, which needs a dataset of 2 or more classes;"
+            f" found {found} (the manifest of the packed images says why); accepted there: fid"
+        )
     torch.manual_seed(seed)
     _, channels, size, _ = images.shape
     model = SmallClassifier(channels, size, num_classes)

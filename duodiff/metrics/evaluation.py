@@ -8,13 +8,18 @@ import torch
 from torch import Tensor
 
 from duodiff.data.store import ImageStore
-from duodiff.metrics.distances import frechet_distance, nearest_distances, random_halves
+from duodiff.metrics.distances import (
+    frechet_distance,
+    nearest_distances,
+    random_halves,
+    thumbnails,
+)
 from duodiff.metrics.features import Extractor
 from duodiff.records import Record, device_name
 from duodiff.samplers import to_uint8
 
 _SPLITS = 20  # random halves of the real images
-_RMS = "rms of [-1, 1] pixels"
+_RMS = "rms of [-1, 1] pixels, of thumbnails of at most 32x32"
 
 
 class Evaluation:
@@ -43,7 +48,8 @@ class Evaluation:
         chosen = (
             self.train if reference is None else self.train[_random(len(self.train), reference)]
         )
-        self.real = self.extract(chosen)[0]
+        self.real, self.device = self.extract(chosen)[0], device
+        self.thumbnails = thumbnails(self.train)
         self.common = {
             "experiment": experiment,
             "protocol": protocol,
@@ -63,9 +69,10 @@ class Evaluation:
     def of_images(self, images: np.ndarray, labels: np.ndarray) -> dict[tuple[str, str], float]:
         """Every (metric, unit) of uint8 images [N, C, H, W] with labels [N] (-1 without classes)."""
         features, logits = self.extract(images)
+        nearest = nearest_distances(thumbnails(images), self.thumbnails, self.device)
         found = {
             (self.metric, "1"): frechet_distance(features, self.real),
-            ("nearest_train_distance", _RMS): np.median(nearest_distances(images, self.train)),
+            ("nearest_train_distance", _RMS): np.median(nearest),
         }
         half = len(self.all_real) // 2
         if len(images) >= half > features.shape[1]:

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from duodiff.data.latents import LatentStore
-from duodiff.data.store import ImageStore
+from duodiff.data.store import ImageStore, LatentStore
 from duodiff.files import read_json, write_csv
 from duodiff.schedules import noise_schedule
 from duodiff.training import checkpoints

@@ -37,11 +37,11 @@ def convert(
     a state dict of that network alone: what would need code to be read is refused, not run.
     """
     found = digest(checkpoint)
-    if sha256 is None:
-        log.warning("%s is not verified; if you trust it, pin its sha256: %s", checkpoint, found)
-    elif found != sha256:
+    if sha256 not in (None, found):
         raise ValueError(f"{checkpoint}: found sha256 {found}, expected {sha256}")
     weights = _tensors(checkpoint)
+    if sha256 is None:
+        log.warning("%s is not verified; if you trust it, pin its sha256: %s", checkpoint, found)
     if different := _differences(weights, architecture):
         more = f"; ... ({len(different)} differences in all)" if len(different) > _SHOWN else ""
         raise ValueError(

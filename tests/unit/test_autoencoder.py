@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from duodiff import autoencoder as codec
 from duodiff.data import latents
-from duodiff.data.store import ImageStore, write_store
+from duodiff.data.store import ImageStore, LatentStore, write_store
 from duodiff.files import read_json, sha256, write_json
 
 TINY = {
@@ -225,8 +225,14 @@ def test_what_is_not_tensors_is_refused_and_code_is_not_run(published, tmp_path)
     (tmp_path / "page.pth").write_bytes(b"<!DOCTYPE html><html>")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "code.pth").read_bytes()[:-100])
     (tmp_path / "cut.safetensors").write_bytes(b"\x40\0\0\0\0\0\0\0{")
-    for name in ("code.pth", "page.pth", "cut.pth", "cut.safetensors"):
-        with pytest.raises(ValueError, match=f"{name} is not a file of tensors alone"):
+    refusals = {
+        "code.pth": " is not a file of tensors alone",
+        "page.pth": ": found an HTML page in place of the file",
+        "cut.pth": " is not a file of tensors alone",
+        "cut.safetensors": " is not a file of tensors alone",
+    }
+    for name, refusal in refusals.items():
+        with pytest.raises(ValueError, match=name + refusal):
             codec.load({"path": name, "architecture": TINY}, tmp_path)
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     with pytest.raises(ValueError, match=r"list.pth: found list; accepted: a dict of tensors"):
@@ -343,7 +349,7 @@ def images(tmp_path):
 def test_a_store_of_latents_is_the_direct_encoding_of_its_images(flips, tiny, images, tmp_path):
     path = tmp_path / "latents/manifest.json"
     manifest = latents.encode_store(images, tiny | {"flips": flips}, tmp_path, 3, "cpu", path)
-    store, source, model = latents.LatentStore(path), ImageStore(images), codec.load(tiny, tmp_path)
+    store, source, model = LatentStore(path), ImageStore(images), codec.load(tiny, tmp_path)
     assert store.moments.shape == (7, 1 + flips, 10, 3, 5)
     assert store.moments.dtype == np.float16
     pixels = torch.from_numpy(np.array(source.images))

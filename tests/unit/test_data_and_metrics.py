@@ -15,6 +15,7 @@ from duodiff.metrics.distances import (
     frechet_distance,
     nearest_distances,
     random_halves,
+    thumbnails,
 )
 from duodiff.metrics.features import Extractor
 from duodiff.metrics.latency import interleaved_seconds
@@ -194,3 +195,18 @@ def test_fid_runs_on_inception_in_a_file_of_the_real_format(tmp_path, monkeypatc
     assert (features.shape, features.dtype) == ((3, 2048), torch.float64)
     assert logits.shape == (3, 1008)
     assert extract.name.startswith("inception-v3-compat ")
+
+
+def test_thumbnails_are_means_of_blocks_and_small_images_stay_as_they_are():
+    images = RNG.integers(0, 256, (5, 3, 64, 64)).astype(np.uint8)
+    found = thumbnails(images, part=2)
+    expected = images.reshape(5, 3, 32, 2, 32, 2).astype(float).mean((3, 5))
+    assert found.dtype == np.uint8
+    assert np.abs(found - expected).max() <= 0.5
+    assert np.array_equal(thumbnails(images[..., :32, :32]), images[..., :32, :32])
+
+
+def test_a_classifier_needs_classes():
+    images = np.zeros((9, 3, 8, 8), np.uint8)
+    with pytest.raises(ValueError, match=r"2 or more classes; found none .* accepted there: fid"):
+        classifier.train_classifier(images, np.full(9, -1), -1, 1, 4, 0)

@@ -15,6 +15,7 @@ TABLE_GRIDS = {
     "imagenet256": 4 + 3 + 4,
 }
 DEEPER_GRID = 6 + 0 + 4  # shallow depth 5 or 7: t_s 0 300 400 500 600 700, no AdaDiff
+GUIDED_GRID = 4 + 0 + 4  # ImageNet-256 with guidance, which excludes early exit
 PREDICTION_GRID = 4 + 3 + 4  # x_0 or v: three quantiles
 
 JOBS = {
@@ -23,18 +24,18 @@ JOBS = {
     "pack_dataset": 1 + 1 + 2 * 2,
     "fetch_autoencoder": 2,  # ImageNet-256 in two class orders
     "encode_latents": 2,
-    "import_weights": 2,  # the official ImageNet-64 and ImageNet-256 backbones
+    "import_weights": 2 + 1,  # the official ImageNet-64 and ImageNet-256 backbones; guided
     "fetch_inception": 1,
     # corrected: full and shallow on CIFAR-10 and CelebA, shallow alone on the ImageNets (6);
     # paper's protocol: the shallow ImageNets, whose schedule differs, all else reused (2);
-    # studies: shallow depths 5 and 7 (2), full and shallow for x_0 and v (4)
-    "train_backbone": 6 + 2 + 2 + 4,
+    # guided: another shallow one (1); studies: depths 5 and 7 (2), full and shallow for x_0 and v (4)
+    "train_backbone": 6 + 2 + 1 + 2 + 4,
     "train_heads": 4 + 4 + 0 + 2,  # once per experiment with thetas
-    "profile_denoising": 12,
+    "profile_denoising": 13,  # 4 corrected, 4 under the paper's protocol, 1 guided, 4 studies
     "profile_exits": 4 + 4 + 0 + 2,
-    "sample_images": 2 * 43 + 2 * 10 + 2 * 11,
-    "evaluate_samples": 12,
-    "measure_latency": 12,
+    "sample_images": 2 * 43 + 8 + 2 * 10 + 2 * 11,
+    "evaluate_samples": 13,
+    "measure_latency": 13,
 } | dict.fromkeys(
     [
         "plot_training",
@@ -52,7 +53,8 @@ JOBS = {
 
 def test_the_counts_follow_from_the_grids():
     both_protocols = 2 * sum(TABLE_GRIDS.values())
-    assert JOBS["sample_images"] == both_protocols + 2 * DEEPER_GRID + 2 * PREDICTION_GRID == 128
+    others = GUIDED_GRID + 2 * DEEPER_GRID + 2 * PREDICTION_GRID
+    assert JOBS["sample_images"] == both_protocols + others == 136
 
 
 def test_a_dry_run_plans_every_job_of_the_paper(fresh):
