@@ -83,6 +83,7 @@ def trade_off(points: pd.DataFrame) -> Figure:
                 )
         axis.margins(y=0.12)
         axis.set(title=title, xlabel="seconds per image", ylabel=panel["metric"].iloc[0])
+        axis.locator_params(axis="x", nbins=5)
         axis.legend(fontsize="small")
     figure.tight_layout()
     return figure
