@@ -34,11 +34,13 @@ rule all:
         rules.summarise.output,
         rules.make_table1.output,
         rules.make_table2.output,
+        rules.make_metrics.output,
         rules.plot_figure1.output if any(map(has_heads, SELECTED.values())) else [],
         rules.plot_figure4.output,
         rules.plot_figure5.output,
         rules.plot_training.output,
         rules.plot_denoising.output,
+        rules.plot_extrapolation.output if studies("", extrapolates) else [],
 
 
 onsuccess:

@@ -4,12 +4,7 @@ from collections.abc import Iterator
 
 from duodiff.protocol import PROTOCOLS
 from duodiff.schedules import noise_schedule, one_step_eta_limit
-
-FEATURES = 64
-"""Features of the pipeline's classifier; a Frechet distance needs more images than features."""
-
-INCEPTION_FEATURES = 2048
-"""Features of Inception-v3, which FID is defined on."""
+from duodiff.spaces import space
 
 _SIZES = {"digits": 8, "cifar10": 32}  # datasets that are used as they are
 _CLASSES = {"digits": 10, "cifar10": 10, "celeba": -1, "imagenet": 1000}
@@ -26,7 +21,13 @@ _CROPS = {
     "images": ("square",),
 }
 _LATENT_REDUCTION = 8  # pixels of an image per pixel of its latent, each way
-_RESERVED = {"data", "tables", "figures", "bench"}  # folders of results/ beside the experiments'
+_RESERVED = {
+    "data",
+    "tables",
+    "figures",
+    "bench",
+    "statistics",
+}  # folders of results/ beside the experiments'
 
 
 def selected(config: dict) -> list[str]:
@@ -64,6 +65,7 @@ def conflicts(config: dict) -> Iterator[str]:
             *_fit_conflicts(experiment, dataset),
             *_grid_conflicts(experiment),
             *_metric_conflicts(experiment, dataset),
+            *_classifier_conflicts(experiment, name, experiments),
             *_reuse_conflicts(experiment, name, experiments),
         ):
             yield f"experiments.{name}.{problem}"
@@ -145,30 +147,42 @@ def _fit_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
 
 
 def _metric_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
-    metric, features = experiment["metric"], FEATURES
-    if metric["name"] == "fid":
-        features = INCEPTION_FEATURES
-        if "classifier" in metric:
-            yield "metric.classifier: not a key of fid, whose features are Inception's"
-        if "inception" not in metric:
-            yield "metric.inception: missing; fid needs the path of Inception's weights below the data folder"
-    elif _CLASSES.get(dataset["source"]) == -1:
-        yield f"metric.name: found {metric['name']!r}; accepted: fid ({dataset['source']} has no classes)"
-    elif "classifier" not in metric:
-        yield f"metric.classifier: missing; {metric['name']} is measured in the features of a classifier"
-    elif "inception" in metric:
-        yield f"metric.inception: not a key of {metric['name']}, only of fid"
+    metric = experiment["metric"]
+    name, needed = metric["name"], space(metric["name"])
+    if needed.weights and "classifier" in metric:
+        yield f"metric.classifier: not a key of {name}, whose features are those of {needed.weights}"
+    if not needed.weights and _CLASSES.get(dataset["source"]) == -1:
+        yield (
+            f"metric.name: found {name!r}; accepted: fid, fd_dinov2 or fd_inception64"
+            f" ({dataset['source']} has no classes)"
+        )
+    elif not needed.weights and "classifier" not in metric:
+        yield f"metric.classifier: missing; {name} is measured in the features of a classifier"
     needs_images = [
         ("sampling.images", experiment["sampling"]["images"]),
         ("metric.reference", metric.get("reference")),
     ]
-    if metric["name"] != "fid":
+    if not needed.weights:
         needs_images.append(
             (f"dataset {experiment['dataset']}: dataset.held_out", dataset["held_out"])
         )
     for key, found in needs_images:
-        if found is not None and found <= features:
-            yield f"{key}: found {found}; accepted: more than the {features} features of the metric"
+        if found is not None and found <= needed.features:
+            yield f"{key}: found {found}; accepted: more than the {needed.features} features of {name}"
+
+
+def _classifier_conflicts(experiment: dict, name: str, experiments: dict) -> Iterator[str]:
+    """One classifier a dataset and metric: experiments that share both share it."""
+    metric, dataset = experiment["metric"], experiment["dataset"]
+    for other, theirs in experiments.items():
+        if other == name:
+            return  # each pair once, at the later
+        shared = (theirs["dataset"], theirs["metric"]["name"]) == (dataset, metric["name"])
+        if shared and theirs["metric"].get("classifier") != metric.get("classifier"):
+            yield (
+                f"metric.classifier: differs from that of {other}, which shares its dataset;"
+                f" accepted: the same, or another name than {metric['name']}"
+            )
 
 
 def _reuse_conflicts(experiment: dict, name: str, experiments: dict) -> Iterator[str]:

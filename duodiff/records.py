@@ -69,7 +69,8 @@ class Record:
     device: str | None = None
     libraries: dict = field(default_factory=library_versions)
     checkpoint_sha256: dict = field(default_factory=dict)
-    reference_sha256: str | None = None
+    reference_sha256: dict = field(default_factory=dict)
+    reference_n: int | None = None
     extractor: str | None = None
 
 

@@ -9,6 +9,7 @@ sys.path.insert(0, str(ROOT))
 
 from duodiff import config as study
 from duodiff.conflicts import has_heads, selected
+from duodiff.spaces import WEIGHTS, images_to_extrapolate, space, weights_path
 
 try:
     config = study.complete(config)
@@ -28,6 +29,9 @@ wildcard_constraints:
     train_seed=r"\d+",
     seed=r"\d+",
     backbone="full|shallow",
+    metric="fid|fd_[a-z0-9_]+",
+    reference=r"all|\d+",
+    extractor="|".join(WEIGHTS),
     sampler="ddpm|ddim",
     method="duodiff|adadiff",
     setting=r"t_s=\d+|theta=q?[0-9.e-]+",
@@ -166,20 +170,43 @@ def model_arguments(input):
     return " ".join(f"--{role} {input[role]}" for role in roles if role in input.keys())
 
 
-def feature_weights(wc):
-    """What a distance needs: the experiment's classifier, or the receipt of Inception's weights."""
-    metric = experiment(wc)["metric"]
-    if metric["name"] == "fid":
-        return {
-            "receipt": f"results/data/inception/{Path(metric['inception']).name}.json"
-        }
-    return {"classifier": f"results/{wc.experiment}/classifier/model.safetensors"}
+def classifier(wc):
+    """How the classifier of a dataset and metric is trained: as in the first experiment that has both."""
+    return next(
+        chosen["metric"]["classifier"]
+        for chosen in EXPERIMENTS.values()
+        if (chosen["dataset"], chosen["metric"]["name"]) == (wc.dataset, wc.metric)
+    )
 
 
-def feature_file(wc, input):
-    """The file of the weights whose features a distance is measured in."""
-    metric = experiment(wc)["metric"]
-    return DATA / metric["inception"] if metric["name"] == "fid" else input.classifier
+def feature_weights(dataset, metric):
+    """What features in a metric's space need: the receipt of published weights, or the dataset's classifier."""
+    if published := space(metric).weights:
+        return {"receipt": f"results/data/extractors/{published}.json"}
+    return {
+        "classifier": f"{PACKED}/{metric}/classifier.safetensors".format(
+            dataset=dataset
+        )
+    }
+
+
+def feature_file(metric, input):
+    """The file of the weights of a metric's space."""
+    if published := space(metric).weights:
+        return weights_path(published, DATA, config["extractors"])
+    return input.classifier
+
+
+def reference(wc):
+    """The reference a job's experiment is measured against, and the weights of its metric's space."""
+    chosen = experiment(wc)
+    metric = chosen["metric"]["name"]
+    receipt = rules.compute_reference.output.receipt.format(
+        dataset=chosen["dataset"],
+        metric=metric,
+        reference=chosen["metric"].get("reference", "all"),
+    )
+    return {"reference": receipt} | feature_weights(chosen["dataset"], metric)
 
 
 def samples(wc, method=""):
@@ -211,6 +238,12 @@ def studies(pattern, where=lambda name, chosen: True):
         if where(name, chosen)
         for seed in chosen["train_seeds"]
     ]
+
+
+def extrapolates(name, chosen):
+    """Whether an experiment has enough images to extrapolate its distance, as a condition for `studies`."""
+    needed = images_to_extrapolate(chosen["metric"]["name"])
+    return chosen["sampling"]["images"] >= needed
 
 
 def trains(role):

@@ -5,7 +5,7 @@
 localrules:
     fetch_dataset,
     fetch_autoencoder,
-    fetch_inception,
+    fetch_extractor,
     import_weights,
 
 
@@ -142,15 +142,15 @@ rule import_weights:
         " --out {output.manifest} --log {log}"
 
 
-rule fetch_inception:
+rule fetch_extractor:
     input:
-        code=code("fetch_inception"),
+        code=code("fetch_extractor"),
     output:
-        receipt="results/data/inception/{file}.json",
+        receipt="results/data/extractors/{extractor}.json",
     log:
-        "logs/data/fetch_inception/{file}.log",
+        "logs/data/fetch_extractor/{extractor}.log",
     benchmark:
-        "benchmarks/data/fetch_inception/{file}.tsv"
+        "benchmarks/data/fetch_extractor/{extractor}.tsv"
     priority: 20
     conda:
         "../envs/environment.yaml"
@@ -158,12 +158,7 @@ rule fetch_inception:
         mem_mb=1000,
         runtime=60,
     params:
-        weights=lambda wc: DATA
-        / next(
-            e["metric"]["inception"]
-            for e in EXPERIMENTS.values()
-            if Path(e["metric"].get("inception", "")).name == wc.file
-        ),
+        weights=lambda wc: weights_path(wc.extractor, DATA, config["extractors"]),
     shell:
-        "python workflow_scripts/fetch_inception.py --weights {params.weights:q}"
-        " --out {output.receipt} --log {log}"
+        "python workflow_scripts/fetch_extractor.py --name {wildcards.extractor}"
+        " --weights {params.weights:q} --out {output.receipt} --log {log}"

@@ -1,14 +1,45 @@
-# Distances of all samples, and the time per image; both as JSON records.
+# Distances of all samples to their reference, and the time per image; both as JSON records.
+
+
+rule compute_reference:
+    input:
+        unpack(lambda wc: feature_weights(wc.dataset, wc.metric)),
+        data=f"{PACKED}/manifest.json",
+        code=code("compute_reference"),
+    output:
+        receipt=f"{PACKED}/{{metric}}/reference_{{reference}}.json",
+    log:
+        "logs/data/{dataset}/{metric}/compute_reference_{reference}.log",
+    benchmark:
+        "benchmarks/data/{dataset}/{metric}/compute_reference_{reference}.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: config["threads"]
+    resources:
+        gpu=GPU,
+        mem_mb=4000,
+        runtime=240,
+    params:
+        weights=lambda wc, input: feature_file(wc.metric, input),
+        number=lambda wc: "" if wc.reference == "all" else f" --count {wc.reference}",
+        folder="results/statistics",
+        device=config["device"],
+    shell:
+        "python workflow_scripts/compute_reference.py --data {input.data}"
+        " --metric {wildcards.metric} --weights {params.weights:q}{params.number}"
+        " --folder {params.folder} --device {params.device} --out {output.receipt} --log {log}"
 
 
 rule evaluate_samples:
     input:
-        unpack(feature_weights),
+        unpack(reference),
+        unpack(study_models),
         samples=samples,
         data=packed,
         code=code("evaluate_samples"),
     output:
         records=f"{STUDY}/records/evaluate_samples.json",
+        curves=f"{STUDY}/records/distance_against_n.csv",
     log:
         f"{LOG}/evaluate_samples.log",
     benchmark:
@@ -20,18 +51,22 @@ rule evaluate_samples:
     threads: config["threads"]
     resources:
         gpu=GPU,
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=4000,
+        runtime=240,
     params:
-        metric=option("metric"),
-        weights=feature_file,
+        models=lambda wc, input: model_arguments(input),
+        metric=option("metric", "name"),
+        weights=lambda wc, input: feature_file(experiment(wc)["metric"]["name"], input),
         protocol=option("protocol"),
+        images=option("sampling", "images"),
         device=config["device"],
     shell:
         "python workflow_scripts/evaluate_samples.py --samples {input.samples}"
-        " --data {input.data} --metric {params.metric:q} --weights {params.weights:q}"
+        " --data {input.data} --metric {params.metric} --weights {params.weights:q}"
+        " --reference {input.reference} {params.models}"
         " --experiment {wildcards.experiment} --protocol {params.protocol}"
-        " --device {params.device} --out {output.records} --log {log}"
+        " --train-seed {wildcards.train_seed} --images {params.images}"
+        " --device {params.device} --out {output.records} --curves {output.curves} --log {log}"
 
 
 rule measure_latency:
@@ -69,3 +104,44 @@ rule measure_latency:
         " --grid {params.grid:q} --batch {params.batch} --repeats {params.repeats}"
         " --threads {params.threads} --train-seed {wildcards.train_seed} --seed {params.seed}"
         " --device {params.device} --out {output.records} --log {log}"
+
+
+# On request: `snakemake results/digits/train0/export/ddpm/duodiff/t_s=500/seed0.npz`, or `.../seed0` for PNGs.
+rule export_npz:
+    input:
+        samples=f"{STUDY}/samples/{CELL}/manifest.json",
+        code=code("export_samples"),
+    output:
+        npz=f"{STUDY}/export/{CELL}.npz",
+    log:
+        f"{LOG}/export_npz/{CELL}.log",
+    benchmark:
+        f"{BENCHMARK}/export_npz/{CELL}.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    shell:
+        "python workflow_scripts/export_samples.py --samples {input.samples}"
+        " --out {output.npz} --log {log}"
+
+
+rule export_pngs:
+    input:
+        samples=f"{STUDY}/samples/{CELL}/manifest.json",
+        code=code("export_samples"),
+    output:
+        folder=directory(f"{STUDY}/export/{CELL}"),
+    log:
+        f"{LOG}/export_pngs/{CELL}.log",
+    benchmark:
+        f"{BENCHMARK}/export_pngs/{CELL}.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    shell:
+        "python workflow_scripts/export_samples.py --samples {input.samples}"
+        " --out {output.folder} --log {log}"

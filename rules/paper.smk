@@ -75,6 +75,34 @@ rule make_table2:
         " --studies {params.studies:q} --out {output} --log {log}"
 
 
+rule make_metrics:
+    input:
+        records=studies(rules.evaluate_samples.output.records),
+        code=code("make_metrics"),
+    output:
+        multiext("results/tables/metrics", ".csv", ".md"),
+        html=report(
+            "results/tables/metrics.html",
+            caption="../report/metrics.rst",
+            category="Tables",
+            labels={"item": "All metrics, with intervals"},
+        ),
+    log:
+        "logs/make_metrics.log",
+    benchmark:
+        "benchmarks/make_metrics.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        studies=STUDIES,
+    shell:
+        "python workflow_scripts/make_metrics.py --records {input.records}"
+        " --studies {params.studies:q} --out {output} --log {log}"
+
+
 rule plot_figure1:
     input:
         profiles=studies(
@@ -224,6 +252,36 @@ rule plot_denoising:
         studies=STUDIES,
     shell:
         "python workflow_scripts/plot_denoising.py --losses {input.losses}"
+        " --studies {params.studies:q} --data {output.data}"
+        " --out {output.png} {output.svg} --log {log}"
+
+
+rule plot_extrapolation:
+    input:
+        curves=studies(rules.evaluate_samples.output.curves, extrapolates),
+        code=code("plot_extrapolation"),
+    output:
+        png="results/figures/extrapolation.png",
+        svg=report(
+            "results/figures/extrapolation.svg",
+            caption="../report/extrapolation.rst",
+            category="Checks",
+            labels={"item": "Distance against n, extrapolated"},
+        ),
+        data="results/figures/extrapolation.csv",
+    log:
+        "logs/plot_extrapolation.log",
+    benchmark:
+        "benchmarks/plot_extrapolation.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        studies=STUDIES,
+    shell:
+        "python workflow_scripts/plot_extrapolation.py --curves {input.curves}"
         " --studies {params.studies:q} --data {output.data}"
         " --out {output.png} {output.svg} --log {log}"
 

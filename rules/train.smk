@@ -73,14 +73,14 @@ rule train_heads:
 
 rule train_classifier:
     input:
-        data=packed,
+        data=f"{PACKED}/manifest.json",
         code=code("train_classifier"),
     output:
-        weights="results/{experiment}/classifier/model.safetensors",
+        weights=f"{PACKED}/{{metric}}/classifier.safetensors",
     log:
-        "logs/{experiment}/train_classifier.log",
+        "logs/data/{dataset}/{metric}/train_classifier.log",
     benchmark:
-        "benchmarks/{experiment}/train_classifier.tsv"
+        "benchmarks/data/{dataset}/{metric}/train_classifier.tsv"
     priority: 15  # before the backbones: it takes a minute and finds out whether there are classes
     conda:
         "../envs/environment.yaml"
@@ -89,8 +89,8 @@ rule train_classifier:
         mem_mb=2000,
         runtime=30,
     params:
-        steps=option("metric", "classifier", "steps"),
-        batch=option("metric", "classifier", "batch"),
+        steps=lambda wc: classifier(wc)["steps"],
+        batch=lambda wc: classifier(wc)["batch"],
     shell:
         "python workflow_scripts/train_classifier.py --data {input.data} --steps {params.steps}"
         " --batch {params.batch} --out {output.weights} --log {log}"

@@ -1,27 +1,52 @@
 from pathlib import Path
 
 from duodiff import job, records
-from duodiff.metrics.evaluation import Evaluation, spreads
+from duodiff.files import read_json, write_csv
+from duodiff.metrics.evaluation import Evaluation
+from duodiff.metrics.features import Extractor
+from duodiff.metrics.reference import load_reference
 
 
 def evaluate_samples(
     samples: list[Path],
     data: Path,
-    metric: dict,
+    metric: str,
     weights: Path,
+    reference: Path,
     experiment: str,
     protocol: str,
+    train_seed: int,
+    images: int,
     device: str,
     out: Path,
+    curves: Path,
+    full: Path,
+    shallow: Path,
+    heads: Path | None = None,
 ) -> str:
-    """Measure every sample store of an experiment against its training images; writes records to --out.
+    """Measure every sample store of a study against its reference; writes records to --out.
 
-    --metric is that section of the configuration; --weights is the classifier's file, or Inception's.
+    --metric is fid, or fd_ and the name of a feature space, whose weights are --weights; --reference is the
+    receipt of compute_reference. Stores are refused that do not hold --images images made by the checkpoints
+    --full, --shallow and --heads. The distance against the number of images goes to --curves.
     """
-    name, reference = metric["name"], metric.get("reference")
-    evaluation = Evaluation(data, weights, name, reference, experiment, protocol, device)
-    found = [record for path in samples for record in evaluation.of_store(path)]
-    found += evaluation.of_scale() + spreads(found, name)
+    roles = {"full": full, "shallow": shallow, "heads": heads}
+    checkpoints = {r: read_json(path)["weights_sha256"] for r, path in roles.items() if path}
+    extract = Extractor(metric, weights, device)
+    study = {"experiment": experiment, "protocol": protocol, "train_seed": train_seed}
+    evaluation = Evaluation(
+        data,
+        extract,
+        load_reference(reference, extract.name),
+        metric,
+        study,
+        images,
+        checkpoints,
+        device,
+    )
+    found, rows = evaluation.of_study(samples)
+    found += evaluation.of_scale()
+    write_csv(curves, rows)
     records.write(out, found)
     return f"{len(found)} records of {len(samples)} sample stores"
 

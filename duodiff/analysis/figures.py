@@ -54,6 +54,14 @@ def denoising_lines(losses: list[Path], studies: dict) -> pd.DataFrame:
     return _read(losses, studies)
 
 
+def extrapolation_points(curves: list[Path], studies: dict) -> pd.DataFrame:
+    """Distance against the number of images, of the DuoDiff cells under DDPM at the first sampling seed."""
+    found = _read(curves, studies)
+    found = found[(found["sampler"] == "ddpm") & found["t_s"].notna()]
+    first = found.groupby("title")["sample_seed"].transform("min")
+    return found[found["sample_seed"] == first]
+
+
 def trade_off_points(records: list[Path], paper: Path, studies: dict) -> pd.DataFrame:
     """Points of Figure 4: our studies under DDPM, then the two panels the paper published."""
     panels = []

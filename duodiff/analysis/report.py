@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from duodiff.analysis.tables import COLUMNS, comparison, load_records
+from duodiff.analysis import metrics, tables
+from duodiff.analysis.tables import comparison, load_records
 from duodiff.files import write_csv, write_text
 
-_DIGITS = {"theta": 3, "t_s": 0, "n": 0, "nfe": 0, "train_seed": 0, "nearest_train_distance": 3}
+_WHOLE = ("t_s", "n", "nfe", "train_seed", "reference_n")
+_DIGITS = dict.fromkeys(_WHOLE, 0) | {"theta": 3, "nearest_train_distance": 3}
 _STYLE = """<!doctype html><meta charset="utf-8"><style>
 body{font:14px/1.4 system-ui,sans-serif;margin:1em}
 table{border-collapse:collapse}
@@ -24,7 +26,16 @@ def write_comparison(
 ) -> str:
     """Writes the comparison table of one sampler to each path of `out` by suffix; a one-line summary."""
     table = comparison(load_records(records), pd.read_csv(paper), sampler, studies)
-    shown = readable(table)
+    return _write(table, tables.COLUMNS, out)
+
+
+def write_metrics(records: list[Path], studies: dict, out: list[Path]) -> str:
+    """Writes the table of all metrics to each path of `out` by suffix; a one-line summary."""
+    return _write(metrics.all_metrics(load_records(records), studies), metrics.COLUMNS, out)
+
+
+def _write(table: pd.DataFrame, columns: dict, out: list[Path]) -> str:
+    shown = readable(table, columns)
     for path in out:
         match Path(path).suffix:
             case ".csv":
@@ -36,13 +47,15 @@ def write_comparison(
     return f"{len(table)} rows"
 
 
-def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as text: columns that are empty throughout left out, missing numbers shown as a dash."""
+def readable(table: pd.DataFrame, columns: dict) -> pd.DataFrame:
+    """The table as text under the headings of `columns`: columns that are empty throughout left out, missing
+    numbers shown as a dash.
+    """
     table = table.dropna(axis="columns", how="all")
     shown = pd.DataFrame(
         {name: [_cell(name, value) for value in table[name]] for name in table.columns}
     )
-    shown.columns = pd.MultiIndex.from_tuples([COLUMNS[name] for name in table.columns])
+    shown.columns = pd.MultiIndex.from_tuples([columns[name] for name in table.columns])
     return shown
 
 
@@ -51,7 +64,7 @@ def _cell(name: str, value) -> str:
         return "—"
     if isinstance(value, str):
         return value
-    if name.startswith("seconds"):
+    if name.startswith(("seconds", "kernel")):
         return f"{value:#.3g}"
     return f"{value:.{_DIGITS.get(name, 2)}f}"
 

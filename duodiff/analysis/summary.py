@@ -37,7 +37,7 @@ def _study(table: pd.DataFrame, floor: pd.Series) -> list[str]:
             else f" (sd {row.spread:.2f} over {row.spread_seeds:.0f} seeds)"
         )
         lines.append(
-            f"  {row.method:8s} t_s = {row.t_s:4.0f}  {row.distance:7.2f}{spread}"
+            f"  {row.method:8s} t_s = {row.t_s:4.0f}  {row.distance:7.2f}{spread}{_change(row)}"
             f"  {1e3 * row.seconds:6.2f} ms  {row.speedup:.2f}x (by FLOPs {row.ideal_speedup:.2f}x)"
         )
     if table["theta"].notna().any():
@@ -56,6 +56,13 @@ def _study(table: pd.DataFrame, floor: pd.Series) -> list[str]:
             f" {shallow_above:.2f}: {100 * (1 - full_above / shallow_above):.0f}% nearer"
         )
     return lines
+
+
+def _change(row) -> str:
+    """The difference to the full backbone with its bootstrap interval, where there is one."""
+    if pd.isna(row.minus_full_95):
+        return ""
+    return f"  {row.minus_full:+.2f} ± {row.minus_full_95:.2f} from full"
 
 
 def _adadiff(table: pd.DataFrame, full: pd.Series) -> list[str]:

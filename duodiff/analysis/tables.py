@@ -43,9 +43,11 @@ def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
     """Our measurements under one sampler, one row a cell of one study at its first sampling seed.
 
     Columns: experiment, train_seed, method, t_s, theta, setting, depth, n, metric (the distance's
-    name), distance, spread (standard deviation over `spread_seeds` sampling seeds, if repeated),
-    distance_matched (at half the real images, against random halves of them), label_agreement,
-    nearest_train_distance, mean_exit_layer, seconds (measured), seconds_all_heads, seconds_interpolated
+    name), distance (to the reference), distance_standard (to all training images, where the reference is
+    a part of them), spread (standard deviation over `spread_seeds` sampling seeds, if repeated), minus_full
+    (the distance minus the full backbone's) and minus_full_95 (half its 95% interval), distance_matched (at
+    half the real images, against random halves of them), label_agreement, nearest_train_distance,
+    mean_exit_layer, seconds (measured), seconds_all_heads, seconds_interpolated
     (AdaDiff, Appendix A.5), speedup over the full backbone (median of the ratios within one round) and
     ideal_speedup (by FLOPs).
     """
@@ -74,7 +76,9 @@ def _study_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame:
     first = plain[plain["metric"] == distance]["sample_seed"].iloc[0]
     plain = plain[plain["sample_seed"] == first]
     wide = plain.pivot_table(index="key", columns="metric", values="value", aggfunc="first")
-    wide = wide.rename(columns={f"{distance}_matched": "distance_matched"})
+    names = {"matched": "distance_matched", "standard": "distance_standard"}
+    names |= {"difference": "minus_full"}
+    wide = wide.rename(columns={f"{distance}_{name}": column for name, column in names.items()})
     about = plain[plain["metric"] == distance].set_index("key")
     names = ["experiment", "train_seed", "method", "n", "nfe", "parameters"]
     table = about[names].join(wide.rename(columns={distance: "distance"}))
@@ -83,6 +87,9 @@ def _study_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame:
         table[name] = [p.get(name) for p in table["parameters"]]
     spread = mine[mine["metric"] == f"{distance}_spread"].set_index("key")
     table["spread"] = spread["value"]
+    difference = plain[plain["metric"] == f"{distance}_difference"].set_index("key")
+    high = difference["interval"].map(max)
+    table["minus_full_95"] = high - difference["value"]
     table["spread_seeds"] = spread["seeds"].map(lambda s: len(s["sample_seed"]))
     return _timing(table, study, mine).reset_index(drop=True)
 
@@ -178,7 +185,10 @@ COLUMNS = {
     "mean_exit_layer": ("Mean exit layer", "ours"),
     "fid_paper": ("Distance", "paper (FID)"),
     "distance": ("Distance", "ours"),
+    "distance_standard": ("Distance", "to all training images"),
     "spread": ("Distance", "sd over seeds"),
+    "minus_full": ("Distance", "minus full's"),
+    "minus_full_95": ("Distance", "± (95%)"),
     "distance_matched": ("Distance", "at the floor's n"),
     "metric": ("Distance", "our metric"),
     "difference": ("Distance", "ours - paper"),

@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from duodiff.conflicts import FEATURES
 from duodiff.data.store import to_unit_range
 from duodiff.files import atomic
+from duodiff.spaces import space
+
+_FEATURES = space("fd_").features
 
 
 class SmallClassifier(nn.Module):
@@ -24,8 +26,8 @@ class SmallClassifier(nn.Module):
         self.convs = nn.Sequential(
             *_conv(in_chans, 32), *_conv(32, 64), nn.MaxPool2d(2), *_conv(64, 64), nn.Flatten()
         )
-        self.features = nn.Linear(64 * (img_size // 2) ** 2, FEATURES)
-        self.logits = nn.Linear(FEATURES, num_classes)
+        self.features = nn.Linear(64 * (img_size // 2) ** 2, _FEATURES)
+        self.logits = nn.Linear(_FEATURES, num_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features [B, 64] and logits [B, num_classes]."""
@@ -49,7 +51,8 @@ def train_classifier(
         found = "none" if num_classes < 1 else "1"
         raise ValueError(
             "metric: its features come from a classifier, which needs a dataset of 2 or more classes;"
-            f" found {found} (the manifest of the packed images says why); accepted there: fid"
+            f" found {found} (the manifest of the packed images says why); accepted: fid,"
+            " fd_dinov2 or fd_inception64"
         )
     torch.manual_seed(seed)
     _, channels, size, _ = images.shape

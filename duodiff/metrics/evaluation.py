@@ -1,152 +1,266 @@
-"""Every metric of every sample store of one experiment, as records."""
+"""Every metric of every sample store of one study, as records."""
 
-import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from duodiff.data.store import ImageStore
+from duodiff.files import sha256
 from duodiff.metrics.distances import (
+    FrechetTo,
+    extrapolation,
     frechet_distance,
+    gaussian,
+    inception_score,
+    kernel_distance,
     nearest_distances,
+    paired_difference,
+    precision_recall,
     random_halves,
     thumbnails,
 )
 from duodiff.metrics.features import Extractor
+from duodiff.metrics.reference import Reference
 from duodiff.records import Record, device_name
 from duodiff.samplers import to_uint8
+from duodiff.spaces import images_to_extrapolate, space
+
+RESAMPLES = 100
+"""Paired bootstrap resamples of a difference."""
 
 _SPLITS = 20  # random halves of the real images
 _RMS = "rms of [-1, 1] pixels, of thumbnails of at most 32x32"
 
 
-class Evaluation:
-    """The reference of one experiment (training images, in one feature space), to measure against.
+class Value(NamedTuple):
+    """A measured number, and an interval with what it covers."""
 
-    `metric` is fid, or a name (say fd_digits) for the Frechet distance in the features of a classifier
-    whose file is `weights`; `reference` is the number of random training images, None for all.
+    metric: str
+    value: float
+    unit: str = "1"
+    interval: tuple[float, float] | None = None
+    covers: str | None = None
+
+
+def _about(metric: str, value: float, spread: float, covers: str) -> Value:
+    return Value(metric, value, "1", (value - spread, value + spread), covers)
+
+
+class Evaluation:
+    """What the samples of one study are measured against and must agree with.
+
+    `study` (experiment, protocol, train_seed), `images` (their number) and `checkpoints` (weights_sha256 by
+    role) are what a sample store's manifest has to say. `metric` is fid, or fd_ and the name of a feature space
+    (`duodiff.spaces`), `data` the manifest of the packed images.
     """
 
     def __init__(
         self,
         data: Path,
-        weights: Path,
+        extract: Extractor,
+        reference: Reference,
         metric: str,
-        reference: int | None,
-        experiment: str,
-        protocol: str,
+        study: dict,
+        images: int,
+        checkpoints: dict[str, str],
         device: str = "cpu",
     ):
-        self.metric, self.extract = metric, Extractor(metric, weights, device=device)
-        self.judges_labels = (
-            metric != "fid"
-        )  # the classifier knows the dataset's classes, Inception does not
+        self.metric, self.extract, self.reference, self.device = metric, extract, reference, device
+        self.study, self.images, self.checkpoints = study, images, checkpoints
         store = ImageStore(data)
         (self.train, _), self.held_out = store.split("train"), store.split("held_out")
-        chosen = (
-            self.train if reference is None else self.train[_random(len(self.train), reference)]
-        )
-        self.real, self.device = self.extract(chosen)[0], device
         self.thumbnails = thumbnails(self.train)
         self.common = {
-            "experiment": experiment,
-            "protocol": protocol,
+            "experiment": study["experiment"],
+            "protocol": study["protocol"],
             "device": device_name(device),
-            "reference_sha256": hashlib.sha256(np.ascontiguousarray(chosen)).hexdigest(),
-            "extractor": self.extract.name,
+            "reference_sha256": reference.sha256,
+            "reference_n": reference.fitted.n,
+            "extractor": reference.extractor,
         }
-        # halves of all real images, and the distances between them: the floor
-        self.all_real = torch.cat([self.real, self.extract(self.held_out[0])[0]])
-        self.halves = list(random_halves(len(self.all_real), _SPLITS, seed=0))
+        self.to_reference = FrechetTo(reference.fitted, device)
+        # halves of the real images at hand, and the distances between them: the floor
+        self.real = torch.cat([reference.features, reference.held_out])
+        self.half = len(self.real) // 2
+        self.halves = [
+            (self.real[a], FrechetTo(gaussian(self.real[b]), device))
+            for a, b in random_halves(len(self.real), _SPLITS, seed=0)
+        ]
 
-    def to_halves(self, features: Tensor) -> np.ndarray:
-        """Distances of as many samples as half the real images to each of the random halves [splits]."""
-        chosen = features[: len(self.all_real) // 2]
-        return np.array([frechet_distance(chosen, self.all_real[b]) for _, b in self.halves])
+    def of_study(self, samples: list[Path]) -> tuple[list[Record], list[dict]]:
+        """Records of all sample stores, and for each the distance against the number of images, as table rows.
 
-    def of_images(self, images: np.ndarray, labels: np.ndarray) -> dict[tuple[str, str], float]:
-        """Every (metric, unit) of uint8 images [N, C, H, W] with labels [N] (-1 without classes)."""
-        features, logits = self.extract(images)
-        nearest = nearest_distances(thumbnails(images), self.thumbnails, self.device)
-        found = {
-            (self.metric, "1"): frechet_distance(features, self.real),
-            ("nearest_train_distance", _RMS): np.median(nearest),
-        }
-        half = len(self.all_real) // 2
-        if len(images) >= half > features.shape[1]:
-            found[f"{self.metric}_matched", "1"] = self.to_halves(features).mean()
-        if self.judges_labels and (labels >= 0).all():
-            agreement = logits.argmax(1) == torch.tensor(np.array(labels))
-            found["label_agreement", "1"] = agreement.double().mean()
-        return {key: float(value) for key, value in found.items()}
+        Differences are to the full backbone (t_s = 0) of the same sampler and seed. Raises ValueError for a
+        store that is not this study's, or not whole.
+        """
+        stores = [self.opened(path) for path in samples]
+        stores.sort(
+            key=lambda store: store.manifest["method"] != "full"
+        )  # what others are compared with
+        bases, records, curves = {}, [], []
+        for store in stores:
+            manifest = store.manifest
+            sampler, seed = manifest["sampler"], manifest["seed"]
+            features, logits = self.extract(store.images)
+            values = self.of_features(features, logits, store.images, store.labels)
+            values += _of_exits(store)
+            key = (sampler["name"], seed)
+            if manifest["method"] == "full":
+                bases[key] = features
+            elif key in bases:
+                values.append(self._difference(features, bases[key]))
+            if manifest["count"] >= images_to_extrapolate(self.metric):
+                limit, rows = self._limit(features)
+                values.append(limit)
+                setting = manifest["parameters"] | {"sampler": sampler["name"], "sample_seed": seed}
+                curves += [self.study | setting | row for row in rows]
+            records += self._records(values, manifest["count"], **_identity(manifest))
+        return records + _spreads(records, self.metric), curves
 
-    def of_store(self, path: Path) -> list[Record]:
-        """Records of one sample store. Raises ValueError if it is of another experiment or protocol."""
+    def opened(self, path: Path) -> ImageStore:
+        """The sample store at `path`. Raises ValueError, saying what is wrong, if it is foreign, has too few
+        images, was made by other checkpoints than the study's, or does not hold what its manifest says.
+        """
         store = ImageStore(path)
-        manifest = store.manifest
-        for key in ("experiment", "protocol"):
-            if manifest[key] != self.common[key]:
+        manifest, images = store.manifest, self.images
+        for key, expected in self.study.items():
+            if manifest[key] != expected:
+                raise ValueError(f"{path}: {key} is {manifest[key]!r}, expected {expected!r}")
+        if not len(store) == manifest["count"] == images:
+            raise ValueError(f"{path}: found {len(store)} images, expected {images}")
+        for role, found in manifest["checkpoint_sha256"].items():
+            if found != self.checkpoints.get(role):
                 raise ValueError(
-                    f"{path}: {key} is {manifest[key]!r}, expected {self.common[key]!r}"
+                    f"{path}: sampled from another {role} checkpoint ({found[:12]}) than the study's"
                 )
-        values = self.of_images(store.images, store.labels)
-        if manifest["method"] == "adadiff":
-            exits = np.load(store.folder / "blocks_run.npy")
-            values["mean_exit_layer", "blocks"] = float(exits.mean())
-            values["nan_uncertainties", "1"] = manifest["nan_uncertainties"]
-        identity = {
-            "method": manifest["method"],
-            "parameters": manifest["parameters"],
-            "sampler": manifest["sampler"]["name"],
-            "steps": manifest["sampler"]["steps"],
-            "nfe": manifest["nfe"],
-            "seeds": {"train_seed": manifest["train_seed"], "sample_seed": manifest["seed"]},
-            "dtype": manifest["dtype"],
-            "compute_batch": manifest["compute_batch"],
-            "checkpoint_sha256": manifest["checkpoint_sha256"],
-        }
-        return self._records(values, manifest["count"], **identity)
+        for name in ("images", "labels"):
+            if sha256(store.folder / f"{name}.npy") != manifest[f"{name}_sha256"]:
+                raise ValueError(f"{path}: {name}.npy is not the file the manifest describes")
+        return store
+
+    def of_features(
+        self, features: Tensor, logits: Tensor | None, images: np.ndarray, labels: np.ndarray
+    ) -> list[Value]:
+        """Every metric of uint8 images [N, C, H, W] with labels [N] (-1 without classes) and these features."""
+        reference, metric = self.reference, self.metric
+        fitted = gaussian(features)
+        nearest = nearest_distances(thumbnails(images), self.thumbnails, self.device)
+        kernel, deviation, size = kernel_distance(features, reference.features)
+        subsets = f"standard deviation over random subsets of {size}"
+        precision, recall = precision_recall(features, reference.features)
+        found = [
+            Value(metric, frechet_distance(fitted, reference.fitted)),
+            _about(_kernel_name(metric), kernel, deviation, subsets),
+            Value("precision", precision),
+            Value("recall", recall),
+            Value("nearest_train_distance", float(np.median(nearest)), _RMS),
+        ]
+        if reference.fitted is not reference.all_train:
+            standard = frechet_distance(fitted, reference.all_train)
+            found.append(Value(f"{metric}_standard", standard))
+        if len(images) >= self.half > features.shape[1]:
+            found.append(Value(f"{metric}_matched", self._to_halves(features)))
+        if metric == "fid":
+            score, deviation = inception_score(logits)
+            found.append(
+                _about("inception_score", score, deviation, "standard deviation over 10 splits")
+            )
+        # the classifier knows the dataset's classes, published extractors do not
+        if space(metric).weights is None and (labels >= 0).all():
+            agreement = logits.argmax(1) == torch.tensor(np.array(labels))
+            found.append(Value("label_agreement", float(agreement.double().mean())))
+        return found
 
     def of_scale(self) -> list[Record]:
         """What the distances stand against: held-out real images, real halves, and noise."""
-        half, dim = len(self.all_real) // 2, self.all_real.shape[1]
-        if half <= dim:
+        dim, metric = self.real.shape[1], self.metric
+        if self.half <= dim:
             return []  # too few real images for a covariance of their own
-        between = [frechet_distance(self.all_real[a], self.all_real[b]) for a, b in self.halves]
-        mean, spread = np.mean(between), np.std(between, ddof=1)
-        interval = {
-            "interval": [mean - spread, mean + spread],
-            "interval_covers": f"standard deviation over {_SPLITS} random splits",
-        }
-        generator = torch.Generator().manual_seed(0)
-        noise = to_uint8(torch.randn(half, *self.train.shape[1:], generator=generator)).numpy()
-        unlabelled = np.full(half, -1)
-        found = {(f"{self.metric}_matched", "1"): mean}
-        records = self._records(found, half, method="real_halves", **interval)
+        between = [to(half) for half, to in self.halves]
+        covers = f"standard deviation over {_SPLITS} random splits"
+        floor = _about(f"{metric}_matched", np.mean(between), np.std(between, ddof=1), covers)
+        records = self._records([floor], self.half, method="real_halves")
         if len(self.held_out[0]) > dim:
-            found, n = self.of_images(*self.held_out), len(self.held_out[0])
-            records += self._records(found, n, method="real_held_out")
-        return records + self._records(self.of_images(noise, unlabelled), half, method="noise")
+            values = self.of_features(*self.extract(self.held_out[0]), *self.held_out)
+            records += self._records(values, len(self.held_out[0]), method="real_held_out")
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(self.half, *self.train.shape[1:], generator=generator)
+        pixels = to_uint8(noise).numpy()
+        values = self.of_features(*self.extract(pixels), pixels, np.full(self.half, -1))
+        return records + self._records(values, self.half, method="noise")
 
-    def _records(self, values: dict, n: int, **identity) -> list[Record]:
+    def _to_halves(self, features: Tensor) -> float:
+        """Mean distance of as many samples as half the real images to random halves of those."""
+        return float(np.mean([to(features[: self.half]) for _, to in self.halves]))
+
+    def _difference(self, features: Tensor, base: Tensor) -> Value:
+        """Distance minus the full backbone's."""
+        to = self.to_reference
+        deviation = paired_difference(features, base, to, RESAMPLES)
+        covers = f"95%: 1.96 standard deviations over {RESAMPLES} paired bootstrap resamples of the images"
+        return _about(
+            f"{self.metric}_difference", to(features) - to(base), 1.96 * deviation, covers
+        )
+
+    def _limit(self, features: Tensor) -> tuple[Value, list[dict]]:
+        """The distance extrapolated to infinitely many samples, and the points and line it comes from."""
+        found = extrapolation(features, self.to_reference)
+        covers = f"standard error of the line in 1/n through {len(found.sizes)} subsets"
+        limit = _about(f"{self.metric}_infinity", found.limit, found.error, covers)
+        line = {"limit": found.limit, "slope": found.slope, "r2": found.r2, "metric": self.metric}
+        points = zip(found.sizes, found.distances, strict=True)
+        return limit, [line | {"n": n, "distance": distance} for n, distance in points]
+
+    def _records(self, values: list[Value], n: int, **identity) -> list[Record]:
         return [
-            Record(name, value, unit, n, **self.common, **identity)
-            for (name, unit), value in values.items()
+            Record(
+                v.metric,
+                float(v.value),
+                v.unit,
+                n,
+                interval=None if v.interval is None else [float(end) for end in v.interval],
+                interval_covers=v.covers,
+                **self.common,
+                **identity,
+            )
+            for v in values
         ]
 
 
-def _random(n: int, count: int) -> np.ndarray:
-    """`count` random indices below n, in rising order, the same each time."""
-    if count > n:
-        raise ValueError(
-            f"metric.reference: found {count}; accepted: up to the {n} training images"
-        )
-    return np.sort(np.random.default_rng(0).permutation(n)[:count])
+def _kernel_name(metric: str) -> str:
+    return "kid" if metric == "fid" else metric.replace("fd_", "kd_", 1)
 
 
-def spreads(found: list[Record], metric: str) -> list[Record]:
+def _identity(manifest: dict) -> dict:
+    """What a record says of the samples it measures, from their manifest."""
+    return {
+        "method": manifest["method"],
+        "parameters": manifest["parameters"],
+        "sampler": manifest["sampler"]["name"],
+        "steps": manifest["sampler"]["steps"],
+        "nfe": manifest["nfe"],
+        "seeds": {"train_seed": manifest["train_seed"], "sample_seed": manifest["seed"]},
+        "dtype": manifest["dtype"],
+        "compute_batch": manifest["compute_batch"],
+        "checkpoint_sha256": manifest["checkpoint_sha256"],
+    }
+
+
+def _of_exits(store: ImageStore) -> list[Value]:
+    """AdaDiff's mean exit layer and uncertainties that were NaN."""
+    if store.manifest["method"] != "adadiff":
+        return []
+    exits = np.load(store.folder / "blocks_run.npy")
+    return [
+        Value("mean_exit_layer", float(exits.mean()), "blocks"),
+        Value("nan_uncertainties", store.manifest["nan_uncertainties"]),
+    ]
+
+
+def _spreads(found: list[Record], metric: str) -> list[Record]:
     """Standard deviation of `metric` over sampling seeds, of every cell that has several."""
     cells = {}
     for record in found:

@@ -4,22 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch_fidelity import FeatureExtractorBase, register_feature_extractor
 from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
 from duodiff.files import sha256
 from duodiff.metrics import classifier
+from duodiff.spaces import space
 
 _LAYER, _LOGITS = "features", "logits"
+_BATCH = 64
 
 
-class ClassifierExtractor(FeatureExtractorBase):
-    """The pipeline's own classifier as a torch-fidelity extractor, for uint8 images [B, C, H, W]."""
-
-    def __init__(self, name, features_list, feature_extractor_weights_path=None, **kwargs):
-        super().__init__(name, features_list)
-        self.classifier = classifier.load(feature_extractor_weights_path)
+class _Extractor(FeatureExtractorBase):
+    """What torch-fidelity asks of an extractor of ours; `_LAYER` is its features' name, `_LOGITS` its logits'."""
 
     @staticmethod
     def get_provided_features_list():
@@ -37,47 +36,113 @@ class ClassifierExtractor(FeatureExtractorBase):
     def get_dummy_input_for_compile():
         return None
 
+
+class ClassifierExtractor(_Extractor):
+    """The pipeline's own classifier as a torch-fidelity extractor, for uint8 images [B, C, H, W]."""
+
+    def __init__(self, name, features_list, feature_extractor_weights_path=None, **kwargs):
+        super().__init__(name, features_list)
+        self.classifier = classifier.load(feature_extractor_weights_path)
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         features, logits = self.classifier(images.float() / 127.5 - 1)
         named = {_LAYER: features.double(), _LOGITS: logits.double()}
         return tuple(named[name] for name in self.features_list)
 
 
+class DinoV2Extractor(_Extractor):
+    """DINOv2's class token as a torch-fidelity extractor, for uint8 images [B, 3, H, W], from a local file.
+
+    torch-fidelity's own would run code from the network. Images are resized to 224 (bicubic,
+    antialiased), as for FD-DINOv2 in Stein et al. 2023.
+    """
+
+    _SIZE, _PATCH, _TRAINED = 224, 14, 37
+    _ARCHITECTURE = "vit_large_patch14_dinov2"
+
+    def __init__(self, name, features_list, feature_extractor_weights_path=None, **kwargs):
+        import timm  # seconds, and no other extractor needs it
+
+        super().__init__(name, features_list)
+        weights = torch.load(feature_extractor_weights_path, map_location="cpu", weights_only=True)
+        weights.pop("mask_token")  # of the training alone
+        weights["pos_embed"] = self._positions(weights["pos_embed"])
+        self.model = timm.create_model(self._ARCHITECTURE, img_size=self._SIZE, num_classes=0)
+        self.model.load_state_dict(weights)
+        self.requires_grad_(False)
+        self.eval()
+        mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])  # ImageNet's
+        self.register_buffer("mean", mean[:, None, None])
+        self.register_buffer("std", std[:, None, None])
+
+    def _positions(self, trained: Tensor) -> Tensor:
+        """Position embeddings [1, 1 + 16 x 16, D] out of [1, 1 + 37 x 37, D], as the official code has it."""
+        side, n = self._SIZE // self._PATCH, self._TRAINED
+        grid = trained[:, 1:].reshape(1, n, n, -1).permute(0, 3, 1, 2)
+        # the official 0.1 is part of the scale that the interpolation uses, and so of its result
+        grid = F.interpolate(grid, scale_factor=(side + 0.1) / n, mode="bicubic")
+        return torch.cat([trained[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        pixels = images.float() / 255
+        size = (self._SIZE, self._SIZE)
+        pixels = F.interpolate(pixels, size=size, mode="bicubic", antialias=True).clamp(0, 1)
+        return (self.model((pixels - self.mean) / self.std).double(),)
+
+
 register_feature_extractor("classifier", ClassifierExtractor)
+register_feature_extractor("dinov2-vit-l-14-local", DinoV2Extractor)
 
 
 class _Images(torch.utils.data.Dataset):
-    def __init__(self, images: np.ndarray):
-        self.images = images
+    """uint8 images; grey ones get three equal channels where the extractor wants colour."""
+
+    def __init__(self, images: np.ndarray, colour: bool):
+        self.images, self.repeats = images, 3 if colour and images.shape[1] == 1 else 1
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, i: int) -> Tensor:
-        return torch.from_numpy(np.array(self.images[i]))
+        return torch.from_numpy(np.array(self.images[i])).repeat(self.repeats, 1, 1)
 
 
 class Extractor:
-    """Features and logits of uint8 images by a registered torch-fidelity extractor.
+    """Features and logits of uint8 images in the space of a metric (`duodiff.spaces.space`).
 
-    `metric` is "fid" for Inception-v3 (2015-12-05), anything else for the pipeline's classifier; `weights`
-    is the file of its weights. Inception's are loaded without running code, and `name` says which file it was.
+    `weights` is the file of its weights, of which no code is run. `name` says which extractor and
+    file it is, `transform` what happens to an image before the network; together they identify the features.
     """
 
     def __init__(self, metric: str, weights: str | Path, device: str = "cpu"):
-        name, self.layers = "classifier", (_LAYER, _LOGITS)
-        if metric == "fid":
-            name, self.layers = "inception-v3-compat", ("2048", "logits_unbiased")
-            # torch-fidelity itself would run what the file says: refused here first
-            torch.load(weights, weights_only=True, map_location="cpu")
-        self.name, self.cuda = f"{name} {sha256(weights)[:12]}", device != "cpu"
+        match space(metric).weights:
+            case "inception":
+                # torch-fidelity itself would run what the file says: refused here first
+                torch.load(weights, weights_only=True, map_location="cpu")
+                name, self.layers = "inception-v3-compat", ["2048", "logits_unbiased"]
+                self.layers = ["64"] if metric == "fd_inception64" else self.layers
+                self.transform = "bilinear to 299 as TensorFlow 1, to [-1, 1]"
+            case "dinov2":
+                name, self.layers = "dinov2-vit-l-14-local", [_LAYER]
+                self.transform = "antialiased bicubic to 224, ImageNet mean and standard deviation"
+            case _:
+                name, self.layers = "classifier", [_LAYER, _LOGITS]
+                self.transform = "to [-1, 1]"
+        self.colour, self.cuda = name != "classifier", device != "cpu"
+        self.name = f"{name} {self.layers[0]} {sha256(weights)[:12]}"
         self.model = create_feature_extractor(
-            name, list(self.layers), cuda=self.cuda, feature_extractor_weights_path=str(weights)
+            name, self.layers, cuda=self.cuda, feature_extractor_weights_path=str(weights)
         )
 
-    def __call__(self, images: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Features float64 [N, D] and logits [N, K] of uint8 images [N, C, H, W]."""
+    def __call__(self, images: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """Features float64 [N, D] and, where there are any, logits [N, K] of uint8 images [N, C, H, W].
+
+        Raises ValueError if a feature is not finite.
+        """
         found = get_featuresdict_from_dataset(
-            _Images(images), self.model, 256, self.cuda, save_cpu_ram=True, verbose=False
+            _Images(images, self.colour), self.model, _BATCH, self.cuda, True, False
         )
-        return found[self.layers[0]].double(), found[self.layers[1]]
+        features, *logits = (found[layer] for layer in self.layers)
+        if not torch.isfinite(features).all():
+            raise ValueError(f"features of {self.name} are not finite")
+        return features.double(), logits[0] if logits else None

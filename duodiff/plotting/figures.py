@@ -170,3 +170,29 @@ def denoising_losses(losses: pd.DataFrame) -> Figure:
         axis.legend(fontsize="x-small", ncols=2)
     figure.tight_layout()
     return figure
+
+
+def extrapolations(points: pd.DataFrame) -> Figure:
+    """Distance over 1/n of random subsets, and the line through them down to 1/n = 0, one panel a study.
+
+    Columns: title, metric, t_s, n, distance, and the line's limit, slope and r2.
+    """
+    style.apply()
+    panels = list(points.groupby("title", sort=False))
+    figure, axes = _panels(len(panels), width=6)
+    for axis, (title, panel) in zip(axes, panels, strict=True):
+        cells = list(panel.groupby("t_s"))
+        colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(cells)))
+        for color, (t_s, cell) in zip(colors, cells, strict=True):
+            limit, slope, r2 = cell[["limit", "slope", "r2"]].iloc[0]
+            ends = np.array([0, 1 / cell["n"].min()])
+            axis.plot(1 / cell["n"], cell["distance"], "o", color=color, markersize=4)
+            label = f"$t_s$ = {t_s:.0f}: {limit:.2f} ($R^2$ = {r2:.2f})"
+            axis.plot(ends, limit + slope * ends, color=color, linewidth=1, label=label)
+        sizes = np.unique(panel["n"])[[0, len(np.unique(panel["n"])) // 3, -1]]
+        axis.set_xticks([0, *1 / sizes], ["∞", *map(str, sizes)])
+        metric = panel["metric"].iloc[0]
+        axis.set(title=title, xlabel="number of images n (spaced by 1/n)", ylabel=metric)
+        axis.legend(fontsize="x-small", title="limit")
+    figure.tight_layout()
+    return figure

@@ -6,9 +6,11 @@ import pytest
 
 from duodiff import records
 from duodiff.analysis.figures import trade_off_points
+from duodiff.analysis.metrics import all_metrics
 from duodiff.analysis.report import markdown, readable
 from duodiff.analysis.summary import summary
 from duodiff.analysis.tables import (
+    COLUMNS,
     at_equal_time,
     cells,
     comparison,
@@ -167,7 +169,7 @@ def test_distances_in_another_feature_space_are_never_subtracted_from_fid(tmp_pa
 
 def test_missing_numbers_are_shown_as_missing():
     table = pd.DataFrame({"dataset": ["a", "b"], "t_s": [500, None], "spread": [None, None]})
-    shown = readable(table)
+    shown = readable(table, COLUMNS)
     assert shown.to_numpy().tolist() == [["a", "500"], ["b", "—"]]
     assert markdown(shown).splitlines()[-1] == "| b | — |"
 
@@ -197,3 +199,32 @@ def test_summary_states_the_comparison(tmp_path):
     assert "full lies 6.00 above the real floor, shallow 15.00: 60% nearer" in text
     assert "all of AdaDiff's heads costs 1.10x" in text
     assert "last fifth of the steps changed the held-out loss by -3.23%" in text
+
+
+def test_all_metrics_have_their_intervals_and_spread_over_trainings(tmp_path):
+    found = []
+    for seed, (full, switched) in enumerate([(10.0, 12.0), (14.0, 13.0)]):
+        for method, t_s, value in (("full", 0, full), ("duodiff", 500, switched)):
+            cell = record("fd_digits", value, method, {"t_s": t_s}, reference_n=1437)
+            kernel = record("kd_digits", 0.5, method, {"t_s": t_s}, reference_n=1437)
+            kernel.interval = [0.4, 0.6]
+            found += [cell, kernel]
+            for one in (cell, kernel):
+                one.seeds = {"train_seed": seed, "sample_seed": 0}
+    difference = record("fd_digits_difference", 2.0, "duodiff", {"t_s": 500}, reference_n=1437)
+    difference.interval = [1.0, 3.0]
+    limit = record("fd_digits_infinity", 8.0, "full", {"t_s": 0}, reference_n=1437)
+    limit.interval = [7.5, 8.5]
+    found += [difference, limit, record("seconds_per_image", 1.0, "full", {"t_s": 0})]
+    halves = Record("fd_digits_matched", 3.0, "1", 90, "digits", "corrected", "real_halves")
+    table = all_metrics(load_records(written(tmp_path, [*found, halves])), STUDIES)
+    assert table["method"].tolist() == ["full", "full", "duodiff", "duodiff", "real_halves"]
+    assert table["train_seed"].tolist()[:4] == [0, 1, 0, 1]
+    assert table["training_spread"].tolist()[:4] == pytest.approx(
+        [8**0.5, 8**0.5, 0.5**0.5, 0.5**0.5]
+    )
+    duodiff = table.iloc[2]
+    assert (duodiff["difference_low"], duodiff["difference_high"]) == (1.0, 3.0)
+    assert (duodiff["kernel"], duodiff["kernel_deviation"]) == pytest.approx((0.5, 0.1))
+    assert table.iloc[0]["infinity_error"] == 0.5
+    assert table.iloc[3][["difference", "infinity"]].isna().all()

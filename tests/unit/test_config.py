@@ -69,7 +69,7 @@ GRID = f"{DIGITS}.grid.ddpm"
         (
             "cores",
             2,
-            r"unknown key 'cores'; accepted: threads, device, data, only, datasets, experiments",
+            r"unknown key 'cores'; accepted: threads, device, data, extractors, only, datasets, experiments",
         ),
         ("device", "gpu", "device: found 'gpu'; accepted: cpu or cuda"),
         (f"{DIGITS}.protocl", "paper", r"unknown key 'protocl' \(did you mean 'protocol'\?\)"),
@@ -125,14 +125,20 @@ GRID = f"{DIGITS}.grid.ddpm"
         (f"{DIGITS}.backbone_training.label_dropout", 0.1, "accepted: 0 without a null class"),
         (f"{DIGITS}.backbone_training.lr_schedule", "step", "accepted: cosine or constant"),
         (f"{DIGITS}.backbone_training.precision", "fp8", "accepted: float32 or bfloat16"),
-        (f"{DIGITS}.metric", {"name": "fid"}, "metric.inception: missing; fid needs the path"),
+        (f"{DIGITS}.metric", {"name": "fid"}, "images: found 1024; accepted: more than the 2048"),
+        (
+            f"{DIGITS}.metric",
+            {"name": "fd_dinov2", "classifier": {"steps": 1, "batch": 1}},
+            "metric.classifier: not a key of fd_dinov2, whose features are those of dinov2",
+        ),
         (f"{DIGITS}.metric", {"name": "fd_x"}, "metric.classifier: missing; fd_x is measured in"),
         (
             f"{DIGITS}.metric.reference",
             64,
             "metric.reference: found 64; accepted: more than the 64",
         ),
-        (f"{DIGITS}.metric.inception", "x.pth", "metric.inception: not a key of fd_digits"),
+        (f"{DIGITS}.metric.inception", "x.pth", "unknown key 'inception'; accepted: name"),
+        ("extractors", {"inceptionv3": "x"}, r"'inceptionv3' \(did you mean 'inception'"),
         ("only", "digit", "only: found 'digit'; accepted: digits"),
         ("only", "", "only: found ''; accepted: digits"),  # --config only=$UNSET
         ("only", None, "only: found None; accepted: names of experiments"),

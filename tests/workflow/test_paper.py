@@ -25,7 +25,8 @@ JOBS = {
     "fetch_autoencoder": 2,  # ImageNet-256 in two class orders
     "encode_latents": 2,
     "import_weights": 2 + 1,  # the official ImageNet-64 and ImageNet-256 backbones; guided
-    "fetch_inception": 1,
+    "fetch_extractor": 1,  # Inception
+    "compute_reference": 1 + 1 + 2 * 2,  # one a dataset: all have 5,120 training images and FID
     # corrected: full and shallow on CIFAR-10 and CelebA, shallow alone on the ImageNets (6);
     # paper's protocol: the shallow ImageNets, whose schedule differs, all else reused (2);
     # guided: another shallow one (1); studies: depths 5 and 7 (2), full and shallow for x_0 and v (4)
@@ -45,6 +46,8 @@ JOBS = {
         "plot_figure5",
         "make_table1",
         "make_table2",
+        "make_metrics",
+        "plot_extrapolation",
         "summarise",
     ],
     1,

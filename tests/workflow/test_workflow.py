@@ -161,13 +161,14 @@ def test_records_say_what_they_measured(finished):
     distances = [r for r in records if r["metric"] == "fd_digits" and r["sampler"]]
     assert len(distances) == 8
     for record in distances:
-        assert record["n"] == 96
+        assert record["n"] == 144
+        assert record["reference_n"] == 1437
         assert record["protocol"] == "corrected"
         assert record["compute_batch"] == 64
         assert record["nfe"] == record["steps"]
         assert record["device"]
         assert set(record["seeds"]) == {"train_seed", "sample_seed"}
-        assert len(record["reference_sha256"]) == 64
+        assert all(len(digest) == 64 for digest in record["reference_sha256"].values())
         assert all(len(digest) == 64 for digest in record["checkpoint_sha256"].values())
     assert {r["method"] for r in records} >= {
         "full",
@@ -215,7 +216,7 @@ def test_a_quantile_theta_is_resolved_from_the_observed_uncertainties(finished):
 def test_exit_profile_summarises_the_stored_exit_layers(finished):
     folder = finished.folder / "results/digits/train0"
     exits = np.load(folder / "samples/ddpm/adadiff/theta=q0.5/seed0/blocks_run.npy")
-    assert exits.shape == (20, 96)
+    assert exits.shape == (20, 144)
     table = pd.read_csv(folder / "profile/exits.csv")
     table = table[table["setting"] == "q0.5"]
     assert table["t"].tolist() == np.linspace(0, 999, 20).astype(int)[::-1].tolist()

@@ -1,0 +1,115 @@
+"""Every metric of every cell with its intervals, from records (pandas only)."""
+
+import pandas as pd
+
+from duodiff.analysis.tables import distance_name
+
+COLUMNS = {
+    "dataset": ("", "Dataset"),
+    "sampler": ("", "Sampler"),
+    "method": ("", "Method"),
+    "t_s": ("", "t_s"),
+    "theta": ("", "theta"),
+    "n": ("", "n"),
+    "metric": ("Frechet distance", "in"),
+    "reference_n": ("Frechet distance", "reference n"),
+    "distance": ("Frechet distance", "to the reference"),
+    "standard": ("Frechet distance", "to all training images"),
+    "spread": ("Standard deviation", "sampling seeds"),
+    "training_spread": ("Standard deviation", "training seeds"),
+    "difference": ("Minus the full backbone's", "value"),
+    "difference_low": ("Minus the full backbone's", "95% from"),
+    "difference_high": ("Minus the full backbone's", "to"),
+    "infinity": ("Extrapolated to infinite n", "value"),
+    "infinity_error": ("Extrapolated to infinite n", "standard error"),
+    "kernel": ("Kernel distance", "value"),
+    "kernel_deviation": ("Kernel distance", "sd over subsets"),
+    "precision": ("", "Precision"),
+    "recall": ("", "Recall"),
+    "inception_score": ("", "Inception score"),
+    "label_agreement": ("", "Classified as labelled"),
+    "nearest_train_distance": ("", "Nearest training image, rms"),
+    "train_seed": ("", "Training seed"),
+}
+"""The table's columns: their group and heading."""
+
+_SCALE = ["real_held_out", "real_halves", "noise"]
+_PLAIN = ("precision", "recall", "inception_score", "label_agreement", "nearest_train_distance")
+
+
+def all_metrics(records: pd.DataFrame, studies: dict[str, dict]) -> pd.DataFrame:
+    """One row a cell of every study at its first sampling seed, then real images and noise; columns: COLUMNS.
+
+    `studies` maps an experiment to its title. An interval covers what its record says: sampling seeds,
+    training seeds (empty where the experiment has one), a paired bootstrap, the fit in 1/n, or subsets.
+    """
+    found = []
+    for name, study in studies.items():
+        mine = records[records["experiment"] == name]
+        measured = mine[mine["sampler"].notna() & mine["reference_n"].notna()]
+        cells = [_cell(group) for _, group in measured.groupby(_key(measured), sort=False)]
+        table = pd.DataFrame(cells).sort_values(["sampler", "t_s", "theta", "train_seed"])
+        seeds = table.groupby(["sampler", "setting"])["distance"]
+        table["training_spread"] = seeds.transform("std")
+        scale = mine[mine["method"].isin(_SCALE)].drop_duplicates(["method", "metric"])
+        rows = [_values(group) for _, group in scale.groupby("method")]
+        found.append(pd.concat([table, pd.DataFrame(rows)]).assign(dataset=study["title"]))
+    return pd.concat(found, ignore_index=True).reindex(columns=list(COLUMNS))
+
+
+def _key(records: pd.DataFrame) -> list[pd.Series]:
+    return [records["sampler"], records["parameters"].map(_setting), records["train_seed"]]
+
+
+def _setting(parameters: dict) -> str:
+    """A cell's name that is the same in every training, where a quantile's theta differs."""
+    return str(parameters.get("setting", parameters.get("t_s")))
+
+
+def _cell(records: pd.DataFrame) -> dict:
+    """The row of one cell, which may have several sampling seeds."""
+    spread = records["metric"] == f"{distance_name(records)}_spread"
+    plain = records[~spread]
+    first = plain[plain["sample_seed"] == plain["sample_seed"].iloc[0]]
+    about = first.iloc[0]
+    names = ("sampler", "train_seed")
+    return (
+        {name: about[name] for name in names}
+        | {"t_s": about.get("t_s"), "theta": about.get("theta")}
+        | {"setting": _setting(about["parameters"])}
+        | {"spread": records[spread]["value"].max()}
+        | _values(first)
+    )
+
+
+def _values(records: pd.DataFrame) -> dict:
+    """Metrics and intervals of the records of one set of images, by column."""
+    distance = distance_name(records)
+    by_name = records.set_index("metric")
+    about = records.iloc[0]
+
+    def value(metric):
+        return by_name["value"].get(metric)
+
+    def width(metric):  # of the half above the value
+        return by_name["interval"][metric][1] - value(metric) if metric in by_name.index else None
+
+    kernel = next((m for m in by_name.index if m.startswith(("kid", "kd_"))), None)
+    base = distance.removesuffix("_matched")
+    low, high = by_name["interval"].get(f"{base}_difference", (None, None))
+    return {
+        "method": about["method"],
+        "n": about["n"],
+        "metric": base,
+        "reference_n": about["reference_n"],
+        "distance": value(base),
+        "standard": value(f"{base}_standard"),
+        "difference": value(f"{base}_difference"),
+        "difference_low": low,
+        "difference_high": high,
+        "infinity": value(f"{base}_infinity"),
+        "infinity_error": width(f"{base}_infinity"),
+        "kernel": value(kernel),
+        "kernel_deviation": width(kernel),
+        **{name: value(name) for name in _PLAIN},
+    }

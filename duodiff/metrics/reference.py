@@ -1,0 +1,158 @@
+"""What samples are measured against: features and their Gaussian of real images, computed once.
+
+Files lie in a folder of their own and are named by what they were computed from: the images' hash, which of
+them, the extractor's weights and its transform. An image store under another path or name has the
+same; another resize, or other weights, has its own.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from duodiff.data.store import ImageStore
+from duodiff.files import atomic, read_json, write_json
+from duodiff.metrics.distances import Gaussian, gaussian
+from duodiff.metrics.features import Extractor
+
+_PART = 1024  # images whose features are in memory at once
+_MOST_FEATURES = 10_000
+"""Features kept where the reference is all training images: enough for KID, precision and recall."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real images in a feature space.
+
+    `all_train` is fitted to all training images; `features` (float64 [N, D]) are those of `chosen`, indices
+    of the training images; `held_out` (float64 [M, D]) those of the images never trained on. `fitted` is
+    what the main distance is to: the chosen images where the configuration says how many, else all.
+    """
+
+    all_train: Gaussian
+    features: Tensor
+    held_out: Tensor
+    fitted: Gaussian
+    extractor: str
+    sha256: dict[str, str]
+
+
+def compute_reference(
+    data: Path, extract: Extractor, count: int | None, folder: Path, receipt: Path
+) -> dict:
+    """The receipt of a reference: names of its files in `folder`, each computed unless it is there.
+
+    `data` is the manifest of the packed images, `count` the number of random training images to measure
+    against (None: all). Memory does not grow with the number of images. Raises ValueError if there are fewer.
+    """
+    store = ImageStore(data)
+    (train, _), (held_out, _) = store.split("train"), store.split("held_out")
+    keep = min(_MOST_FEATURES, len(train)) if count is None else count
+    chosen = _random(len(train), keep)
+
+    def identity(what: dict) -> dict:
+        return {
+            "images_sha256": store.manifest["images_sha256"],
+            "extractor": extract.name,
+            "transform": extract.transform,
+            **what,
+        }
+
+    splits = store.manifest["splits"]
+    files = {
+        "all_train": _stored(
+            folder,
+            identity({"gaussian": splits["train"]}),
+            lambda: _gaussian_of(train, extract),
+        ),
+        "features": _stored(
+            folder,
+            identity({"random": keep, "of": splits["train"]}),
+            lambda: {"features": _features_of(train, extract, chosen)},
+        ),
+        "held_out": _stored(
+            folder,
+            identity({"features": splits["held_out"]}),
+            lambda: {"features": _features_of(held_out, extract, np.arange(len(held_out)))},
+        ),
+    }
+    found = {"count": count, "extractor": extract.name, "folder": str(folder), "files": files}
+    write_json(receipt, found)
+    return found
+
+
+def load_reference(receipt: Path, extractor: str) -> Reference:
+    """The reference of a receipt. Raises ValueError for another extractor's, FileNotFoundError if its files
+    are gone.
+    """
+    found = read_json(receipt)
+    if found["extractor"] != extractor:
+        raise ValueError(f"{receipt}: extractor is {found['extractor']}, expected {extractor}")
+    arrays = {}
+    for name, file in found["files"].items():
+        path = Path(found["folder"]) / file
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} is missing; remove {receipt} to have it computed again"
+            )
+        arrays[name] = np.load(path)
+    features, held_out = (
+        torch.from_numpy(arrays[name]["features"]).double() for name in ("features", "held_out")
+    )
+    fitted = arrays["all_train"]
+    all_train = Gaussian(fitted["mu"], fitted["sigma"], int(fitted["n"]))
+    chosen = all_train if found["count"] is None else gaussian(features)
+    keys = {name: Path(file).stem for name, file in found["files"].items()}
+    return Reference(all_train, features, held_out, chosen, extractor, keys)
+
+
+def _stored(folder: Path, identity: dict, compute) -> str:
+    """Name of the file in `folder` with the arrays that `identity` describes, computed if absent."""
+    text = json.dumps(identity, sort_keys=True)
+    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
+    if not path.exists():
+        arrays = compute()
+        with atomic(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, identity=text, **arrays)
+    return path.name
+
+
+def _features_of(images: np.ndarray, extract: Extractor, chosen: np.ndarray) -> np.ndarray:
+    """float32 [N, D] of the chosen ones of uint8 images."""
+    parts = [extract(part)[0].float() for part in _parts(images, chosen)]
+    return torch.cat(parts).numpy()
+
+
+def _gaussian_of(images: np.ndarray, extract: Extractor) -> dict[str, np.ndarray]:
+    """n, mu and sigma of the features of all images, merged part by part (Chan et al. 1979)."""
+    n, mu, scatter = 0, 0.0, 0.0
+    for part in _parts(images, np.arange(len(images))):
+        features = extract(part)[0]
+        m, mean = len(features), features.mean(0)
+        centred, shift = features - mean, mean - mu
+        scatter = scatter + centred.T @ centred + torch.outer(shift, shift) * (n * m / (n + m))
+        mu, n = mu + shift * (m / (n + m)), n + m
+    return {"n": np.array(n), "mu": mu.numpy(), "sigma": (scatter / (n - 1)).numpy()}
+
+
+def _parts(images: np.ndarray, chosen: np.ndarray):
+    bar = tqdm(desc="features", total=len(chosen), unit="image", disable=None)
+    with bar:
+        for first in range(0, len(chosen), _PART):
+            indices = chosen[first : first + _PART]
+            yield images[indices]
+            bar.update(len(indices))
+
+
+def _random(n: int, count: int) -> np.ndarray:
+    """`count` random indices below n, in rising order, the same each time."""
+    if count > n:
+        raise ValueError(
+            f"metric.reference: found {count}; accepted: up to the {n} training images"
+        )
+    return np.sort(np.random.default_rng(0).permutation(n)[:count])

@@ -1,0 +1,14 @@
+from pathlib import Path
+
+from duodiff import job
+from duodiff.export import write_npz, write_pngs
+
+
+def export_samples(samples: Path, out: Path) -> str:
+    """Write a sample store as the .npz of the ADM evaluator, or into a folder of PNGs if --out has no suffix."""
+    write = write_npz if out.suffix == ".npz" else write_pngs
+    return f"{write(samples, out)} images to {out}"
+
+
+if __name__ == "__main__":
+    job.run(export_samples)
