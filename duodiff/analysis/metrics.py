@@ -33,7 +33,7 @@ COLUMNS = {
 }
 """The table's columns: their group and heading."""
 
-_SCALE = ["real_held_out", "real_halves", "noise"]
+_SCALE = ["real_held_out", "noise"]
 _PLAIN = ("precision", "recall", "inception_score", "label_agreement", "nearest_train_distance")
 
 
@@ -95,20 +95,19 @@ def _values(records: pd.DataFrame) -> dict:
         return by_name["interval"][metric][1] - value(metric) if metric in by_name.index else None
 
     kernel = next((m for m in by_name.index if m.startswith(("kid", "kd_"))), None)
-    base = distance.removesuffix("_matched")
-    low, high = by_name["interval"].get(f"{base}_difference", (None, None))
+    low, high = by_name["interval"].get(f"{distance}_difference", (None, None))
     return {
         "method": about["method"],
         "n": about["n"],
-        "metric": base,
+        "metric": distance,
         "reference_n": about["reference_n"],
-        "distance": value(base),
-        "standard": value(f"{base}_standard"),
-        "difference": value(f"{base}_difference"),
+        "distance": value(distance),
+        "standard": value(f"{distance}_standard"),
+        "difference": value(f"{distance}_difference"),
         "difference_low": low,
         "difference_high": high,
-        "infinity": value(f"{base}_infinity"),
-        "infinity_error": width(f"{base}_infinity"),
+        "infinity": value(f"{distance}_infinity"),
+        "infinity_error": width(f"{distance}_infinity"),
         "kernel": value(kernel),
         "kernel_deviation": width(kernel),
         **{name: value(name) for name in _PLAIN},

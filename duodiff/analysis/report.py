@@ -64,8 +64,10 @@ def _cell(name: str, value) -> str:
         return "—"
     if isinstance(value, str):
         return value
-    if name.startswith(("seconds", "kernel")):
+    if name.startswith("seconds"):
         return f"{value:#.3g}"
+    if name.startswith("kernel"):
+        return f"{value:.3g}"
     return f"{value:.{_DIGITS.get(name, 2)}f}"
 
 

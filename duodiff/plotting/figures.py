@@ -193,6 +193,6 @@ def extrapolations(points: pd.DataFrame) -> Figure:
         axis.set_xticks([0, *1 / sizes], ["∞", *map(str, sizes)])
         metric = panel["metric"].iloc[0]
         axis.set(title=title, xlabel="number of images n (spaced by 1/n)", ylabel=metric)
-        axis.legend(fontsize="x-small", title="limit")
+        axis.legend(fontsize="x-small", title="limit at n = ∞", title_fontsize="x-small")
     figure.tight_layout()
     return figure

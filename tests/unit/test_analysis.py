@@ -216,9 +216,9 @@ def test_all_metrics_have_their_intervals_and_spread_over_trainings(tmp_path):
     limit = record("fd_digits_infinity", 8.0, "full", {"t_s": 0}, reference_n=1437)
     limit.interval = [7.5, 8.5]
     found += [difference, limit, record("seconds_per_image", 1.0, "full", {"t_s": 0})]
-    halves = Record("fd_digits_matched", 3.0, "1", 90, "digits", "corrected", "real_halves")
-    table = all_metrics(load_records(written(tmp_path, [*found, halves])), STUDIES)
-    assert table["method"].tolist() == ["full", "full", "duodiff", "duodiff", "real_halves"]
+    real = Record("fd_digits", 3.0, "1", 90, "digits", "corrected", "real_held_out")
+    table = all_metrics(load_records(written(tmp_path, [*found, real])), STUDIES)
+    assert table["method"].tolist() == ["full", "full", "duodiff", "duodiff", "real_held_out"]
     assert table["train_seed"].tolist()[:4] == [0, 1, 0, 1]
     assert table["training_spread"].tolist()[:4] == pytest.approx(
         [8**0.5, 8**0.5, 0.5**0.5, 0.5**0.5]

@@ -66,7 +66,7 @@ def test_report_items_have_one_label_each():
 
 
 def test_every_item_exists_and_is_not_empty(finished):
-    for name in ("table1", "table2"):
+    for name in ("table1", "table2", "metrics"):
         for suffix in (".csv", ".md", ".html"):
             assert (finished.folder / f"results/tables/{name}{suffix}").stat().st_size > 100
     for name in ("figure1", "figure4", "figure5", "training", "denoising"):
@@ -105,6 +105,8 @@ def test_one_changed_theta_reruns_only_what_depends_on_it(finished):
         "measure_latency",
         "make_table1",
         "make_table2",
+        "make_metrics",
+        "plot_extrapolation",
         "plot_figure1",
         "plot_figure4",
         "plot_figure5",
@@ -181,6 +183,28 @@ def test_records_say_what_they_measured(finished):
         "noise",
     }
     assert not any(r["metric"].startswith("fid") for r in records)
+
+
+def test_every_cell_has_every_metric_with_its_interval(finished):
+    table = pd.read_csv(finished.folder / "results/tables/metrics.csv")
+    cells = table[table["sampler"].notna()]
+    assert len(cells) == 7
+    for column in ("distance", "infinity", "infinity_error", "kernel", "precision", "recall"):
+        assert np.isfinite(cells[column]).all()
+    others = cells[cells["method"] != "full"]
+    assert (others["difference_low"] < others["difference"]).all()
+    assert (others["difference"] < others["difference_high"]).all()
+    assert cells[cells["method"] == "full"]["difference"].isna().all()
+    assert set(table["method"]) >= {"real_held_out", "noise"}
+
+
+def test_a_cell_is_exported_for_other_tools_on_request(finished):
+    cell = "ddpm/duodiff/t_s=500/seed0"
+    target = f"results/digits/train0/export/{cell}"
+    finished.snakemake("--cores", "1", f"{target}.npz", target)
+    exported = np.load(finished.folder / f"{target}.npz")["arr_0"]
+    assert np.array_equal(exported[..., 0], samples(finished, cell)[:, 0])
+    assert len(list((finished.folder / target).glob("*.png"))) == 144
 
 
 def test_cells_share_labels_and_differ_in_images(finished):
