@@ -146,9 +146,9 @@ def kernel_distance(features: Tensor, others: Tensor) -> tuple[float, float, int
     """Mean, standard deviation over random subsets, and size of a subset of the unbiased squared kernel distance
     (cubic kernel, torch-fidelity's); to be called KID only on Inception-v3 features.
 
-    A subset has 1,000 samples, or half of the fewer.
+    A subset has 1,000 samples, or a quarter of the fewer.
     """
-    size = min(_SUBSET_SIZE, len(features) // 2, len(others) // 2)
+    size = min(_SUBSET_SIZE, len(features) // 4, len(others) // 4)
     found = kid_features_to_metric(
         features, others, kid_subsets=_SUBSETS, kid_subset_size=size, verbose=False
     )

@@ -106,7 +106,7 @@ def test_kernel_distance_precision_and_recall():
     a, b = normal(400, 4), normal(400, 4, 1)
     same, deviation, size = kernel_distance(a, b)
     far, _, _ = kernel_distance(a, b + 2)
-    assert size == 200
+    assert size == 100
     assert abs(same) < 3 * deviation < far
     assert precision_recall(a, a) == (1, 1)
     assert precision_recall(a, b + 100) == (0, 0)
