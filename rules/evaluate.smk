@@ -37,6 +37,7 @@ rule evaluate_samples:
 rule measure_latency:
     input:
         unpack(measured_models),
+        autoencoder=autoencoder_files,
         code=code("measure_latency"),
     output:
         records=f"{STUDY}/records/measure_latency.json",
@@ -50,7 +51,7 @@ rule measure_latency:
     threads: ALL_CORES
     resources:
         gpu=GPU,
-        mem_mb=2000,
+        mem_mb=latent_memory,
         runtime=60,
     params:
         models=lambda wc, input: model_arguments(input),
@@ -60,6 +61,7 @@ rule measure_latency:
         batch=option("latency", "batch"),
         repeats=option("latency", "repeats"),
         seed=option("sampling", "seed"),
+        autoencoder=autoencoder,
         threads=min(config["threads"], ALL_CORES),
         device=config["device"],
     shell:
@@ -68,4 +70,4 @@ rule measure_latency:
         " --conventions {params.conventions:q}"
         " --grid {params.grid:q} --batch {params.batch} --repeats {params.repeats}"
         " --threads {params.threads} --train-seed {wildcards.train_seed} --seed {params.seed}"
-        " --device {params.device} --out {output.records} --log {log}"
+        " {params.autoencoder} --device {params.device} --out {output.records} --log {log}"
