@@ -39,8 +39,8 @@ wildcard_constraints:
 PACKED = "results/data/{dataset}"
 STUDY = "results/{experiment}/train{train_seed}"
 LOG = "logs/{experiment}/train{train_seed}"
-AUTOENCODER_WEIGHTS = "diffusion_pytorch_model.safetensors"  # as diffusers names them
 BENCHMARK = "benchmarks/{experiment}/train{train_seed}"
+AUTOENCODER_WEIGHTS = "diffusion_pytorch_model.safetensors"  # as diffusers names them
 # Where a run names no cores (a dry run, a report, a cluster): those the job computes with.
 ALL_CORES = workflow.resource_settings.cores or config["threads"]
 GPU = int(config["device"] == "cuda")
@@ -152,10 +152,8 @@ def autoencoder(wc):
     section, data = dict(dataset(wc)["autoencoder"]), DATA
     del section["shards"]
     if "train" in section:
-        section["path"], data = (
-            f"{PACKED}/autoencoder".format(dataset=dataset_name(wc)),
-            ".",
-        )
+        section["path"] = f"{PACKED}/autoencoder".format(dataset=dataset_name(wc))
+        data = "."
     return shlex.join(["--autoencoder", json.dumps(section), "--data", str(data)])
 
 
