@@ -18,6 +18,7 @@ include: "rules/train.smk"
 include: "rules/profile.smk"
 include: "rules/sample.smk"
 include: "rules/evaluate.smk"
+include: "rules/export.smk"
 include: "rules/paper.smk"
 
 

@@ -1,9 +1,9 @@
-"""The latent codec: the KL autoencoder of latent diffusion and Stable Diffusion, loaded from published weights.
+"""The latent codec: the KL autoencoder of latent diffusion and Stable Diffusion, loaded from its weights.
 
 The network is diffusers' AutoencoderKL. Its weights come from the official U-ViT's single file (keys as in
-latent-diffusion), from a folder that diffusers saved, or from the hub; all three work without a network
-once the files are on the machine. Diffusion runs on scale * z, where z is a sample of the posterior that
-`encode` describes by its moments.
+latent-diffusion), from a folder that diffusers or `duodiff.training.autoencoder` saved, or from the hub; all
+work without a network once the files are on the machine. Diffusion runs on scale * z, where z is a sample of
+the posterior that `encode` describes by its moments.
 """
 
 import logging
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -23,16 +24,8 @@ from duodiff.files import read_json, sha256
 SCALE = 0.18215
 """What the latents of Stable Diffusion's autoencoder are multiplied by, to about unit variance."""
 
-SD = {
-    "in_channels": 3,
-    "latent_channels": 4,
-    "block_out_channels": [128, 256, 512, 512],
-    "layers_per_block": 2,
-    "norm_num_groups": 32,
-}
-"""Architecture of Stable Diffusion's autoencoder, the one of ImageNet-256."""
-
-_WEIGHTS = "diffusion_pytorch_model.safetensors"  # as diffusers names it in a folder and on the hub
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+"""The file of weights as diffusers names it, in a folder and on the hub."""
 
 _COMPVIS = {  # parts of a key: diffusers' name and latent-diffusion's
     "mid_block.attentions.0": "mid.attn_1",
@@ -65,13 +58,14 @@ log = logging.getLogger("duodiff")
 class Autoencoder:
     """Images to the moments of their latents, and latents to images.
 
-    `net` is an AutoencoderKL in evaluation mode, `scale` what latents are multiplied by, `source` a JSON
-    description of its weights. `channels` are those of a latent, `reduction` is the number of pixels per
-    pixel of a latent, each way.
+    `net` is an AutoencoderKL in evaluation mode, `scale` what latents are multiplied by, `batch` the
+    number of images that are computed together, `source` a JSON description of its weights. `channels`
+    are those of a latent, `reduction` is the number of pixels per pixel of a latent, each way.
     """
 
-    def __init__(self, net: nn.Module, scale: float, source: dict, device: str = "cpu"):
-        self.net, self.scale, self.source, self.device = net.to(device), scale, source, device
+    def __init__(self, net: nn.Module, scale: float, batch: int, source: dict, device: str = "cpu"):
+        self.net, self.scale, self.batch = net.to(device), scale, batch
+        self.source, self.device = source, device
         self.channels: int = net.config.latent_channels
         self.reduction = 2 ** (len(net.config.block_out_channels) - 1)
 
@@ -87,7 +81,7 @@ class Autoencoder:
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
-        """Moments float32 [B, 2C, h, w] of images uint8 [B, 3, H, W]: mean, then log-variance in [-30, 20].
+        """Moments float32 [B, 2C, h, w] of images uint8 [B, K, H, W]: mean, then log-variance in [-30, 20].
 
         Raises ValueError for images of another dtype or shape.
         """
@@ -100,17 +94,24 @@ class Autoencoder:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """Images float32 [B, 3, H, W], about [-1, 1] but unclipped, of scaled latents [B, C, h, w].
+        """Images float32 [B, K, H, W], about [-1, 1] but unclipped, of scaled latents [B, C, h, w].
 
-        They are decoded one by one: a pixel does not depend on the batch, and a batch of 256x256 images
-        would need gigabytes. Raises ValueError for another number of channels.
+        They are computed `batch` at a time, the last part filled up: every kernel sees one shape, so an
+        image is the same whatever B, and memory does not grow with it. Raises ValueError for another
+        number of channels.
         """
         if latents.shape[1] != self.channels:
             raise ValueError(
                 f"latents: found {list(latents.shape)}; accepted: [B, {self.channels}, h, w]"
             )
-        unscaled = latents.to(self.device).float() / self.scale
-        return torch.cat([self.net.decode(z).sample for z in unscaled.split(1)])
+        parts = (latents.to(self.device).float() / self.scale).split(self.batch)
+        return torch.cat([self._decoded(part) for part in parts])
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        """Images of at most `batch` unscaled latents."""
+        count = len(latents)
+        filled = F.pad(latents, (0, 0) * 3 + (0, self.batch - count))
+        return self.net.decode(filled).sample[:count]
 
 
 def sample_moments(
@@ -132,24 +133,27 @@ def sample_moments(
 def load(autoencoder: dict, data: Path, device: str = "cpu") -> Autoencoder:
     """The autoencoder that `autoencoder`, a section of the configuration, names; on `device`.
 
-    Its `path`, below the folder `data`, is a latent-diffusion checkpoint (of the `architecture`, by
-    default Stable Diffusion's) or a folder that diffusers saved. Or its `hub` is the id of a model on the
-    hub, and `revision` the commit. `sha256` is that of the file of weights, `scale` what latents are
-    multiplied by. Raises OSError for what is missing, ValueError for what is not as expected.
+    Its `path`, below the folder `data`, is a latent-diffusion checkpoint of the `architecture`, or a folder
+    that diffusers saved. Or its `hub` is the id of a model on the hub, and `revision` the commit. `sha256`
+    is that of the file of weights, `batch` the number of images to compute together. `scale`, what latents
+    are multiplied by, is by default the folder's own, and Stable Diffusion's for a checkpoint. Raises
+    OSError for what is missing, ValueError for what is not as expected.
     """
     file, digest = weights_file(autoencoder, data)
-    scale, weights = autoencoder.get("scale", SCALE), _read(file)
+    weights = _read(file)
     if _in_folder(autoencoder, data):
-        config = _saved_config(file.with_name("config.json"), scale)
+        config = _saved_config(file.with_name("config.json"), autoencoder)
         early = any(key.endswith(".query.weight") for key in weights)
         name_in_file = partial(_replaced, parts=_EARLY if early else {})
     else:
-        config = _config(autoencoder.get("architecture", SD))
         weights = _without_the_rest(weights)
+        config = network_config(autoencoder["architecture"], _in_channels(weights))
+        config["scaling_factor"] = autoencoder.get("scale", SCALE)
         name_in_file = partial(compvis_name, levels=len(config["block_out_channels"]))
     source = {key: autoencoder[key] for key in ("path", "hub", "revision") if key in autoencoder}
+    source["weights_sha256"] = digest
     net = _network(config, weights, name_in_file, file)
-    return Autoencoder(net, scale, {**source, "weights_sha256": digest}, device)
+    return Autoencoder(net, config["scaling_factor"], autoencoder["batch"], source, device)
 
 
 def weights_file(autoencoder: dict, data: Path) -> tuple[Path, str]:
@@ -159,9 +163,11 @@ def weights_file(autoencoder: dict, data: Path) -> tuple[Path, str]:
     """
     on_hub = "hub" in autoencoder
     path = _from_hub(autoencoder) if on_hub else require(data / autoencoder["path"], _PAGE)
-    file = require(path / _WEIGHTS, _PAGE) if path.is_dir() else path
+    file = require(path / WEIGHTS, _PAGE) if path.is_dir() else path
     digest = sha256(file)
-    _verify(file, digest, autoencoder.get("sha256"), pinned=on_hub)
+    # a commit pins the weights, and what the pipeline has trained itself is what it has trained
+    pinned = on_hub or "train" in autoencoder
+    _verify(file, digest, autoencoder.get("sha256"), pinned)
     return file, digest
 
 
@@ -197,7 +203,7 @@ def _from_hub(autoencoder: dict) -> Path:
         )
     try:
         hf_hub_download(hub, "config.json", revision=revision)
-        return Path(hf_hub_download(hub, _WEIGHTS, revision=revision)).parent
+        return Path(hf_hub_download(hub, WEIGHTS, revision=revision)).parent
     except OSError as error:
         raise OSError(
             f"autoencoder.hub: {hub} at {revision} is not on this machine and cannot be downloaded"
@@ -234,22 +240,35 @@ def _without_the_rest(checkpoint: dict) -> dict:
     return {key: value for key, value in found.items() if not key.startswith("loss.")}
 
 
-def _config(architecture: dict) -> dict:
-    """AutoencoderKL's configuration for an architecture with the keys of `SD`."""
+def network_config(architecture: dict, in_channels: int) -> dict:
+    """AutoencoderKL's configuration for that section of the configuration and images of `in_channels`."""
     levels = len(architecture["block_out_channels"])
     return {
         **architecture,
-        "out_channels": architecture["in_channels"],
+        "in_channels": in_channels,
+        "out_channels": in_channels,
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
     }
 
 
-def _saved_config(file: Path, scale: float) -> dict:
-    """The configuration diffusers saved. Raises ValueError if its latents are not used as ours."""
-    config = read_json(require(file, _PAGE))
-    if (own := config.get("scaling_factor", SCALE)) != scale:
+def _in_channels(weights: dict) -> int:
+    """The channels of the images that latent-diffusion's `weights` take; RGB's where they do not say."""
+    first = weights.get("encoder.conv_in.weight")
+    return first.shape[1] if isinstance(first, Tensor) and first.ndim == 4 else 3
+
+
+def _saved_config(file: Path, autoencoder: dict) -> dict:
+    """The configuration diffusers saved. Raises ValueError if it is not the section's, or not used as ours."""
+    config = {"scaling_factor": SCALE} | read_json(require(file, _PAGE))
+    own = config["scaling_factor"]
+    if (scale := autoencoder.get("scale", own)) != own:
         raise ValueError(f"autoencoder.scale: found {scale}; {file} has scaling_factor {own}")
+    for key, value in autoencoder.get("architecture", {}).items():
+        if config.get(key, value) != value:
+            raise ValueError(
+                f"autoencoder.architecture.{key}: found {value}; {file} has {config[key]}"
+            )
     if config.get("shift_factor") is not None:
         raise ValueError(f"{file}: found shift_factor {config['shift_factor']}; accepted: none")
     return config

@@ -6,7 +6,7 @@ from duodiff.protocol import PROTOCOLS
 from duodiff.schedules import noise_schedule, one_step_eta_limit
 from duodiff.spaces import space
 
-_SIZES = {"digits": 8, "cifar10": 32}  # datasets that are used as they are
+_SIZES = {"digits": 8, "cifar10": 32}  # datasets whose images may be used as they are
 _CLASSES = {"digits": 10, "cifar10": 10, "celeba": -1, "imagenet": 1000}
 _DATASET_KEYS = {
     "digits": set(),
@@ -15,19 +15,14 @@ _DATASET_KEYS = {
     "imagenet": {"path", "crop", "size", "filter", "class_order"},
     "images": {"path", "crop", "size", "filter", "channels"},
 }
+_OPTIONAL_KEYS = {"digits": {"size", "filter"}}
 _CROPS = {
     "celeba": ("center_178", "celeba_128"),
     "imagenet": ("square",),
     "images": ("square",),
 }
-_LATENT_REDUCTION = 8  # pixels of an image per pixel of its latent, each way
-_RESERVED = {
-    "data",
-    "tables",
-    "figures",
-    "bench",
-    "statistics",
-}  # folders of results/ beside the experiments'
+# folders of results/ beside the experiments'
+_RESERVED = {"data", "tables", "figures", "bench", "statistics"}
 
 
 def selected(config: dict) -> list[str]:
@@ -73,20 +68,60 @@ def conflicts(config: dict) -> Iterator[str]:
 
 def _dataset_conflicts(dataset: dict) -> Iterator[str]:
     source = dataset["source"]
-    needed, optional = _DATASET_KEYS[source], {"source", "held_out", "subset", "autoencoder"}
+    needed, optional = _DATASET_KEYS[source], _OPTIONAL_KEYS.get(source, set())
+    accepted = needed | optional | {"source", "held_out", "subset", "autoencoder"}
     for key in sorted(needed - set(dataset)):
         yield f"{key}: missing; source {source} needs {', '.join(sorted(needed))}"
-    for key in sorted(set(dataset) - needed - optional):
-        accepted = ", ".join(sorted(needed | optional))
-        yield f"{key}: not a key of source {source}; accepted: {accepted}"
+    for key in sorted(set(dataset) - accepted):
+        listed = ", ".join(sorted(accepted))
+        yield f"{key}: not a key of source {source}; accepted: {listed}"
+    for key in sorted(optional - set(dataset)):
+        if optional & set(dataset):
+            yield f"{key}: missing; {', '.join(sorted(optional))} belong together"
     crops = _CROPS.get(source, ())
     if crops and dataset.get("crop", crops[0]) not in crops:
         yield f"crop: found {dataset['crop']!r}; accepted for {source}: {', '.join(crops)}"
-    codec = dataset.get("autoencoder")
-    if codec is not None and ("path" in codec) == ("hub" in codec):
-        yield "autoencoder: accepted: either path (a file or folder), or hub with revision"
-    if codec is not None and ("hub" in codec) != ("revision" in codec):
-        yield "autoencoder.revision: missing; a hub id needs the commit it is pinned to"
+    if "autoencoder" in dataset:
+        for problem in _autoencoder_conflicts(dataset["autoencoder"], _size(dataset)):
+            yield f"autoencoder.{problem}"
+
+
+def _autoencoder_conflicts(codec: dict, size: int | None) -> Iterator[str]:
+    """The autoencoder's keys with each other, and with images of `size` pixels (None: not known)."""
+    origins = [key for key in ("path", "hub", "train") if key in codec]
+    if len(origins) != 1:
+        found = " and ".join(origins) or "none of them"
+        yield f"path, hub, train: found {found}; accepted: exactly one"
+    if "hub" in codec and "revision" not in codec:
+        yield "revision: missing; a hub id needs the commit it is pinned to"
+    if "revision" in codec and "hub" not in codec:
+        yield f"revision: found {codec['revision']!r}; accepted: only with hub"
+    for key in sorted({"scale", "sha256"} & set(codec)):
+        if "train" in codec:
+            yield f"{key}: found {codec[key]!r}; accepted: not with train, which determines it"
+    architecture, reduction = codec["architecture"], _reduction(codec)
+    groups = architecture["norm_num_groups"]
+    for channels in architecture["block_out_channels"]:
+        if channels % groups:
+            yield (
+                f"architecture.norm_num_groups: found {groups};"
+                f" it must divide block_out_channels {channels}"
+            )
+    if size is not None and size % reduction:
+        yield (
+            f"architecture.block_out_channels: found {len(architecture['block_out_channels'])} resolutions,"
+            f" which reduce {reduction} times; accepted: a reduction that divides size {size}"
+        )
+
+
+def _size(dataset: dict) -> int | None:
+    """Width and height of the images; None where only the files tell."""
+    return dataset.get("size", _SIZES.get(dataset["source"]))
+
+
+def _reduction(codec: dict) -> int:
+    """Pixels of an image per pixel of its latent, each way: a half from each resolution to the next."""
+    return 2 ** (len(codec["architecture"]["block_out_channels"]) - 1)
 
 
 def _backbone_conflicts(experiment: dict) -> Iterator[str]:
@@ -126,10 +161,11 @@ def _backbone_conflicts(experiment: dict) -> Iterator[str]:
 def _fit_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
     """The network against the images, as far as the configuration tells."""
     net, source = experiment["backbone"], dataset["source"]
-    size = dataset.get("size", _SIZES.get(source))
+    size = _size(dataset)
     channels = dataset.get("channels", 1 if source == "digits" else 3)
-    if "autoencoder" in dataset:
-        size, channels = (size or 0) // _LATENT_REDUCTION, 4
+    if codec := dataset.get("autoencoder"):
+        size = size and size // _reduction(codec)
+        channels = codec["architecture"]["latent_channels"]
     for key, expected in (("img_size", size), ("in_chans", channels)):
         if expected is not None and net[key] != expected:
             yield f"backbone.{key}: found {net[key]}; dataset {experiment['dataset']} has {expected}"

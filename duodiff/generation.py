@@ -206,7 +206,8 @@ def generate(
     """Images uint8 [n, C, H, W], labels int64 [n] (-1 without classes), blocks run int8 [steps, n].
 
     n = stop - start global image indices; the blocks an image ran in each step are AdaDiff's exit layer,
-    or the depth of the backbone at work. Latents are decoded by `autoencoder`. Raises ValueError if an
+    or the depth of the backbone at work. Latents are decoded by `autoencoder`, a whole compute batch at a
+    time, so that what its batches are made of does not depend on the range either. Raises ValueError if an
     image is not finite.
     """
     images, labels, blocks = [], [], []
@@ -278,6 +279,8 @@ def write_samples(
         "checkpoint_sha256": models.sha256(cell.roles),
         "departures": models.departures,
     }
+    if autoencoder is not None:
+        description["autoencoder"] = autoencoder.source | {"batch": autoencoder.batch}
     with atomic(Path(out).parent / "blocks_run.npy") as file:
         np.save(file, blocks)
     description["blocks_run_sha256"] = sha256(Path(out).parent / "blocks_run.npy")

@@ -1,6 +1,7 @@
 # The validated configuration, wildcard constraints, and the helper functions of all rules.
 import ast
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -32,6 +33,8 @@ wildcard_constraints:
     metric="fid|fd_[a-z0-9_]+",
     reference=r"all|\d+",
     extractor="|".join(WEIGHTS),
+    shard=r"\d+",
+    shards=r"\d+",
     sampler="ddpm|ddim",
     method="duodiff|adadiff",
     setting=r"t_s=\d+|theta=q?[0-9.e-]+",
@@ -41,6 +44,7 @@ PACKED = "results/data/{dataset}"
 STUDY = "results/{experiment}/train{train_seed}"
 LOG = "logs/{experiment}/train{train_seed}"
 BENCHMARK = "benchmarks/{experiment}/train{train_seed}"
+AUTOENCODER_WEIGHTS = "diffusion_pytorch_model.safetensors"  # as diffusers names them
 # Where a run names no cores (a dry run, a report, a cluster): those the job computes with.
 ALL_CORES = workflow.resource_settings.cores or config["threads"]
 GPU = int(config["device"] == "cuda")
@@ -51,9 +55,14 @@ def experiment(wc):
     return EXPERIMENTS[wc.experiment]
 
 
+def dataset_name(wc):
+    """The name of a job's dataset: its own, or its experiment's."""
+    return wc.dataset if "dataset" in wc.keys() else experiment(wc)["dataset"]
+
+
 def dataset(wc):
-    """The configuration of a job's dataset: its own, or its experiment's."""
-    return DATASETS[wc.dataset if "dataset" in wc.keys() else experiment(wc)["dataset"]]
+    """The configuration of a job's dataset."""
+    return DATASETS[dataset_name(wc)]
 
 
 def option(*keys):
@@ -115,20 +124,57 @@ def published_conventions(wc):
 
 def packed(wc):
     """Manifest of the packed images of a job's experiment."""
-    return f"{PACKED}/manifest.json".format(dataset=experiment(wc)["dataset"])
+    return f"{PACKED}/manifest.json".format(dataset=dataset_name(wc))
 
 
 def training_data(wc):
     """Manifest of what a job's experiment trains on: packed images, or their latents."""
     latents = "latents/" if "autoencoder" in dataset(wc) else ""
-    return f"{PACKED}/{latents}manifest.json".format(dataset=experiment(wc)["dataset"])
+    return f"{PACKED}/{latents}manifest.json".format(dataset=dataset_name(wc))
 
 
-def autoencoder_receipt(wc):
-    """That the autoencoder of a job's experiment is in place, if it has one."""
-    chosen = experiment(wc)["dataset"]
-    receipt = f"{PACKED}/autoencoder.json".format(dataset=chosen)
-    return receipt if "autoencoder" in DATASETS[chosen] else []
+def autoencoder_files(wc):
+    """What a job needs of its dataset's autoencoder, if there is one: the receipt of published weights, or
+    the files of one that is trained here."""
+    codec, folder = dataset(wc).get("autoencoder"), f"{PACKED}/autoencoder"
+    if codec is None:
+        return []
+    trained = [f"{folder}/config.json", f"{folder}/{AUTOENCODER_WEIGHTS}"]
+    return expand(
+        trained if "train" in codec else f"{folder}.json", dataset=dataset_name(wc)
+    )
+
+
+def autoencoder(wc):
+    """The arguments that name a job's autoencoder, if it has one: its section, and the folder its path is under.
+
+    One that is trained here has its path below the results. Into how many shards images are cut is no
+    part of it.
+    """
+    if "autoencoder" not in dataset(wc):
+        return ""
+    section, data = dict(dataset(wc)["autoencoder"]), DATA
+    del section["shards"]
+    if "train" in section:
+        section["path"] = f"{PACKED}/autoencoder".format(dataset=dataset_name(wc))
+        data = "."
+    return shlex.join(["--autoencoder", json.dumps(section), "--data", str(data)])
+
+
+def latent_shards(wc):
+    """All encoded shards of a dataset in their order: their descriptions, and the moments beside them."""
+    shards = dataset(wc)["autoencoder"]["shards"]
+    pattern = f"{PACKED}/latents/shards/{{shard}}-of-{shards}"
+    paths = expand(pattern, dataset=wc.dataset, shard=range(shards))
+    return {
+        "shards": [f"{path}.json" for path in paths],
+        "moments": [f"{path}.npy" for path in paths],
+    }
+
+
+def latent_memory(wc):
+    """Megabytes of memory for a job that may have an autoencoder at work."""
+    return 8000 if "autoencoder" in dataset(wc) else 2000
 
 
 def model(wc, role):

@@ -1,4 +1,5 @@
-# Datasets and published weights: fetched where there is a network, packed into stores, encoded into latents.
+# Datasets and published weights: fetched where there is a network, packed into stores, encoded into latents by a
+# published autoencoder or one that is trained here.
 # What has to be in place is looked for first (priority), so that nothing is computed before a missing file is named.
 
 
@@ -83,19 +84,17 @@ rule fetch_autoencoder:
         " --data {params.data:q} --out {output.receipt} --log {log}"
 
 
-rule encode_latents:
+rule train_autoencoder:
     input:
         images=rules.pack_dataset.output.manifest,
-        receipt=rules.fetch_autoencoder.output.receipt,
-        code=code("encode_latents"),
+        code=code("train_autoencoder"),
     output:
-        manifest=f"{PACKED}/latents/manifest.json",
-        moments=f"{PACKED}/latents/moments.npy",
-        labels=f"{PACKED}/latents/labels.npy",
+        config=f"{PACKED}/autoencoder/config.json",
+        weights=f"{PACKED}/autoencoder/{AUTOENCODER_WEIGHTS}",
     log:
-        "logs/data/{dataset}/encode_latents.log",
+        "logs/data/{dataset}/train_autoencoder.log",
     benchmark:
-        "benchmarks/data/{dataset}/encode_latents.tsv"
+        "benchmarks/data/{dataset}/train_autoencoder.tsv"
     conda:
         "../envs/environment.yaml"
     threads: config["threads"]
@@ -104,13 +103,64 @@ rule encode_latents:
         mem_mb=8000,
         runtime=1440,
     params:
-        autoencoder=lambda wc: json.dumps(dataset(wc)["autoencoder"]),
-        data=DATA,
+        architecture=lambda wc: json.dumps(dataset(wc)["autoencoder"]["architecture"]),
+        training=lambda wc: json.dumps(dataset(wc)["autoencoder"]["train"]),
         device=config["device"],
     shell:
-        "python workflow_scripts/encode_latents.py --images {input.images}"
-        " --autoencoder {params.autoencoder:q} --data {params.data:q}"
-        " --device {params.device} --out {output.manifest} --log {log}"
+        "python workflow_scripts/train_autoencoder.py --data {input.images}"
+        " --architecture {params.architecture:q} --training {params.training:q}"
+        " --device {params.device} --out {output.config} --log {log}"
+
+
+rule encode_latents:
+    input:
+        images=rules.pack_dataset.output.manifest,
+        autoencoder=autoencoder_files,
+        code=code("encode_latents"),
+    output:
+        description=temp(f"{PACKED}/latents/shards/{{shard}}-of-{{shards}}.json"),
+        moments=temp(f"{PACKED}/latents/shards/{{shard}}-of-{{shards}}.npy"),
+    log:
+        "logs/data/{dataset}/encode_latents/{shard}-of-{shards}.log",
+    benchmark:
+        "benchmarks/data/{dataset}/encode_latents/{shard}-of-{shards}.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: config["threads"]
+    resources:
+        gpu=GPU,
+        mem_mb=latent_memory,
+        runtime=1440,
+    params:
+        autoencoder=autoencoder,
+        device=config["device"],
+    shell:
+        "python workflow_scripts/encode_latents.py --images {input.images} {params.autoencoder}"
+        " --shard {wildcards.shard} --shards {wildcards.shards}"
+        " --device {params.device} --out {output.description} --log {log}"
+
+
+rule gather_latents:
+    input:
+        unpack(latent_shards),
+        images=rules.pack_dataset.output.manifest,
+        code=code("gather_latents"),
+    output:
+        manifest=f"{PACKED}/latents/manifest.json",
+        moments=f"{PACKED}/latents/moments.npy",
+        labels=f"{PACKED}/latents/labels.npy",
+    log:
+        "logs/data/{dataset}/gather_latents.log",
+    benchmark:
+        "benchmarks/data/{dataset}/gather_latents.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    shell:
+        "python workflow_scripts/gather_latents.py --images {input.images}"
+        " --shards {input.shards} --out {output.manifest} --log {log}"
 
 
 rule import_weights:

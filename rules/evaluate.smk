@@ -72,6 +72,7 @@ rule evaluate_samples:
 rule measure_latency:
     input:
         unpack(measured_models),
+        autoencoder=autoencoder_files,
         code=code("measure_latency"),
     output:
         records=f"{STUDY}/records/measure_latency.json",
@@ -85,7 +86,7 @@ rule measure_latency:
     threads: ALL_CORES
     resources:
         gpu=GPU,
-        mem_mb=2000,
+        mem_mb=latent_memory,
         runtime=60,
     params:
         models=lambda wc, input: model_arguments(input),
@@ -95,6 +96,7 @@ rule measure_latency:
         batch=option("latency", "batch"),
         repeats=option("latency", "repeats"),
         seed=option("sampling", "seed"),
+        autoencoder=autoencoder,
         threads=min(config["threads"], ALL_CORES),
         device=config["device"],
     shell:
@@ -103,45 +105,4 @@ rule measure_latency:
         " --conventions {params.conventions:q}"
         " --grid {params.grid:q} --batch {params.batch} --repeats {params.repeats}"
         " --threads {params.threads} --train-seed {wildcards.train_seed} --seed {params.seed}"
-        " --device {params.device} --out {output.records} --log {log}"
-
-
-# On request: `snakemake results/digits/train0/export/ddpm/duodiff/t_s=500/seed0.npz`, or `.../seed0` for PNGs.
-rule export_npz:
-    input:
-        samples=f"{STUDY}/samples/{CELL}/manifest.json",
-        code=code("export_samples"),
-    output:
-        npz=f"{STUDY}/export/{CELL}.npz",
-    log:
-        f"{LOG}/export_npz/{CELL}.log",
-    benchmark:
-        f"{BENCHMARK}/export_npz/{CELL}.tsv"
-    conda:
-        "../envs/environment.yaml"
-    resources:
-        mem_mb=4000,
-        runtime=30,
-    shell:
-        "python workflow_scripts/export_samples.py --samples {input.samples}"
-        " --out {output.npz} --log {log}"
-
-
-rule export_pngs:
-    input:
-        samples=f"{STUDY}/samples/{CELL}/manifest.json",
-        code=code("export_samples"),
-    output:
-        folder=directory(f"{STUDY}/export/{CELL}"),
-    log:
-        f"{LOG}/export_pngs/{CELL}.log",
-    benchmark:
-        f"{BENCHMARK}/export_pngs/{CELL}.tsv"
-    conda:
-        "../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=30,
-    shell:
-        "python workflow_scripts/export_samples.py --samples {input.samples}"
-        " --out {output.folder} --log {log}"
+        " {params.autoencoder} --device {params.device} --out {output.records} --log {log}"

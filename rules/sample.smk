@@ -6,7 +6,7 @@ CELL = "{sampler}/{method}/{setting}/seed{seed}"
 rule sample_images:
     input:
         unpack(cell_models),
-        receipt=autoencoder_receipt,
+        autoencoder=autoencoder_files,
         code=code("sample_images"),
     output:
         manifest=f"{STUDY}/samples/{CELL}/manifest.json",
@@ -23,7 +23,7 @@ rule sample_images:
     threads: config["threads"]
     resources:
         gpu=GPU,
-        mem_mb=2000,
+        mem_mb=latent_memory,
         runtime=60,
     params:
         models=lambda wc, input: model_arguments(input),
@@ -32,8 +32,7 @@ rule sample_images:
         sampler=lambda wc: json.dumps(study.sampler_options(experiment(wc), wc.sampler)),
         images=option("sampling", "images"),
         batch=option("sampling", "batch"),
-        autoencoder=lambda wc: json.dumps(dataset(wc).get("autoencoder")),
-        data=DATA,
+        autoencoder=autoencoder,
         device=config["device"],
     shell:
         "python workflow_scripts/sample_images.py {params.models}"
@@ -41,5 +40,4 @@ rule sample_images:
         " --conventions {params.conventions:q}"
         " --sampler {params.sampler:q} --setting {wildcards.setting} --images {params.images}"
         " --batch {params.batch} --train-seed {wildcards.train_seed} --seed {wildcards.seed}"
-        " --autoencoder {params.autoencoder:q} --data {params.data:q}"
-        " --device {params.device} --out {output.manifest} --log {log}"
+        " {params.autoencoder} --device {params.device} --out {output.manifest} --log {log}"

@@ -1,21 +1,26 @@
 from pathlib import Path
 
 from duodiff import job
-from duodiff.data.latents import encode_store
+from duodiff.data.latents import encode_shard
 
 
-def encode_latents(images: Path, autoencoder: dict, data: Path, device: str, out: Path) -> str:
-    """Encode a store of images into a store of the moments of their latents, whose manifest is --out.
+def encode_latents(
+    images: Path, autoencoder: dict, data: Path, device: str, shard: int, shards: int, out: Path
+) -> str:
+    """Encode one shard of a store of images: the moments of their latents, described by --out.
 
-    --autoencoder is the JSON of that section of the configuration, --data the folder its path is under.
-    An interrupted run is continued.
+    --autoencoder is the JSON of that section of the configuration, --data the folder its path is under,
+    --shard a number from 0 below --shards. An interrupted run is continued.
 
     Example: python workflow_scripts/encode_latents.py --images results/data/imagenet256/manifest.json \\
-               --autoencoder '{"path": "weights/autoencoder_kl.pth", "sha256": null, "batch": 32}' \\
-               --data data --device cuda --out results/data/imagenet256/latents/manifest.json
+               --autoencoder '{"path": "weights/sd-vae-ft-ema", "sha256": null, "batch": 8, "flips": false}' \\
+               --data data --device cuda --shard 0 --shards 1 --out results/data/imagenet256/latents/shards/0-of-1.json
     """
-    manifest = encode_store(images, autoencoder, data, autoencoder["batch"], device, out)
-    return f"{manifest['count']} latents of {manifest['shape']}, scale {manifest['scale']}"
+    encoded = encode_shard(images, autoencoder, data, device, shard, shards, out)
+    first, end = encoded["range"]
+    return (
+        f"images {first} to {end - 1}, latents of {encoded['shape']}, scale {encoded['scale']:.5g}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from duodiff import job, records
+from duodiff.autoencoder import load as load_autoencoder
 from duodiff.metrics.latency import measure_cells
 
 
@@ -20,12 +21,13 @@ def measure_latency(
     out: Path,
     heads: Path | None = None,
     quantiles: Path | None = None,
+    autoencoder: dict | None = None,
+    data: Path = Path("data"),
 ) -> str:
     """Time every setting of the grid side by side in this process; writes records to --out.
 
-    --grid is JSON: a list of [sampler, [settings]] pairs, the sampler and --conventions as in
-    sample_images.py. Give the
-    job the machine to itself.
+    --grid is JSON: a list of [sampler, [settings]] pairs, the sampler, --conventions and --autoencoder as in
+    sample_images.py. Give the job the machine to itself.
     """
     found = measure_cells(
         {"full": full, "shallow": shallow, "heads": heads, "quantiles": quantiles},
@@ -37,6 +39,7 @@ def measure_latency(
         seed,
         device,
         {"experiment": experiment, "protocol": protocol, "train_seed": train_seed},
+        load_autoencoder(autoencoder, data, device) if autoencoder else None,
     )
     records.write(out, found)
     return f"{len(found)} records"

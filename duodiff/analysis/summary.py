@@ -20,6 +20,8 @@ def summary(records: list[Path], curves: list[Path], studies: dict) -> str:
             f"{studies[name]['title']} ({protocol} protocol, training seed {seed:.0f}, {device})"
         ]
         lines += ["  " + line for line in _study(cells(study, "ddpm"), scale)]
+        decoding = study[study["metric"] == "decode_seconds_per_image"]
+        lines += [f"    decoding takes {1e3 * s:.2f} ms an image more" for s in decoding["value"]]
         mine = [c for c in curves if Path(c).parts[-4:-1] == (name, f"train{seed:.0f}", "heads")]
         lines += ["  " + _converged(path) for path in mine]
     lines += ["Tables: results/tables  Figures: results/figures  Report: results/report.html"]

@@ -12,9 +12,10 @@ from PIL import Image, ImageOps
 from duodiff.data.archives import Damaged, Members
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # none that runs another program
-_FILTERS = {
+FILTERS = {
     name: Image.Resampling[name.upper()] for name in ("box", "bilinear", "bicubic", "lanczos")
 }
+"""Pillow's filters by their names in the configuration."""
 
 # Stored mode: what its conversion is counted as (None: nothing to convert). Others have no range to scale from.
 _MODES = {
@@ -64,7 +65,7 @@ class Transform:
     def __post_init__(self):
         accepted = {
             "crop": ("square", *_CELEBA_CROPS),
-            "filter": tuple(_FILTERS),
+            "filter": tuple(FILTERS),
             "channels": (1, 3),
         }
         for key, values in accepted.items():
@@ -168,4 +169,4 @@ def _resized(image: Image.Image, transform: Transform) -> Image.Image:
     if side < transform.size:
         raise _Skip("tiny")
     image = image.crop((left, top, left + side, top + side))
-    return image.resize((transform.size, transform.size), _FILTERS[transform.filter])
+    return image.resize((transform.size, transform.size), FILTERS[transform.filter])

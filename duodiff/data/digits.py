@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import PIL
+from PIL import Image
 
+from duodiff.data.decode import FILTERS
 from duodiff.data.source import Source
 
 
@@ -13,10 +16,26 @@ def fetch(dataset: dict, data: Path) -> dict:
 
 
 def read(dataset: dict, data: Path) -> Source:
-    """Images uint8 [1797, 1, 8, 8], levels 0..16 spread over 0..255."""
+    """Images uint8 [1797, 1, 8, 8], levels 0..16 spread over 0..255; or enlarged to `size` with `filter`.
+
+    Raises ValueError for a filter that `duodiff.data.decode` does not know.
+    """
     from sklearn.datasets import load_digits  # heavy, and no other family needs it
 
     digits = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    details = {}
+    if "size" in dataset:
+        size, name = dataset["size"], dataset["filter"]
+        images = _enlarged(images, size, name)
+        details["transform"] = {"size": size, "filter": name, "pillow": PIL.__version__}
     names = [str(name) for name in digits.target_names]
-    return Source(images, digits.target.astype(np.int64), names)
+    return Source(images[:, None], digits.target.astype(np.int64), names, details=details)
+
+
+def _enlarged(images: np.ndarray, size: int, name: str) -> np.ndarray:
+    """uint8 [N, size, size] of uint8 [N, H, W], by the filter `name`."""
+    if name not in FILTERS:
+        raise ValueError(f"dataset.filter: found {name!r}; accepted: {', '.join(FILTERS)}")
+    resized = (Image.fromarray(image).resize((size, size), FILTERS[name]) for image in images)
+    return np.stack([np.asarray(image) for image in resized])

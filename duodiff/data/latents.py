@@ -1,4 +1,8 @@
-"""Encoding an image store into a store of latents, once (`duodiff.data.store.LatentStore`)."""
+"""Encoding an image store into a store of latents, once (`duodiff.data.store.LatentStore`).
+
+The images are cut into shards that jobs of their own encode, side by side, and `gather` joins. Shards end
+where a batch ends, so the bytes do not depend on their number.
+"""
 
 import hashlib
 import json
@@ -13,54 +17,101 @@ from tqdm import tqdm
 
 from duodiff.autoencoder import Autoencoder, load
 from duodiff.data.store import ImageStore
-from duodiff.files import atomic, sha256, write_json
+from duodiff.files import atomic, read_json, sha256, write_json
 
 
-def encode_store(
-    images: Path, autoencoder: dict, data: Path, batch: int, device: str, manifest: Path
+def encode_shard(
+    images: Path, autoencoder: dict, data: Path, device: str, shard: int, shards: int, out: Path
 ) -> dict:
-    """Manifest of the latents of the image store `images`, written to `manifest` after the arrays beside it.
+    """Description of the latents of shard number `shard` (0-based) of the image store `images`.
 
-    It is the image store's, with the latents' shape, hash, scale and autoencoder. `autoencoder` is that
-    section of the configuration: the keys of `duodiff.autoencoder.load` and `flips`, whether to encode
-    the mirrored images too. Memory does not grow with the number of images. What is encoded is kept in a
-    hidden file beside `manifest`, so that an interrupted run is continued by the next with the same
-    arguments. Raises ValueError if the images or their moments do not fit.
+    It is written to `out`, beside the moments (the same name, `.npy`). `autoencoder` is that section of
+    the configuration: the keys of `duodiff.autoencoder.load` and `flips`, whether to encode the mirrored
+    images too. Memory does not grow with the number of images. What is encoded is kept in a hidden file
+    beside `out`, so that an interrupted run is continued by the next with the same arguments. Raises
+    ValueError if the images or their moments do not fit.
     """
     store, codec = ImageStore(images), load(autoencoder, data, device)
     channels, *size = codec.latent_shape(store.shape)
-    flips, folder = autoencoder.get("flips", False), manifest.parent
-    shape = (len(store), 1 + flips, 2 * channels, *size)
-    run = [store.manifest["images_sha256"], codec.source, flips, batch, device]
-    partial = folder / f".moments.{hashlib.sha256(json.dumps(run).encode()).hexdigest()[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    for other in set(folder.glob(".moments.*")) - {partial}:
-        other.unlink()
-    _append_moments(partial, shape, store.images, codec, batch)
-    os.replace(partial, folder / "moments.npy")
-    with atomic(folder / "labels.npy") as labels:
-        shutil.copyfile(store.folder / "labels.npy", labels)
+    flips = autoencoder["flips"]
+    first, end = shard_range(len(store), codec.batch, shard, shards)
     description = {
-        **store.manifest,
+        "images_sha256": store.manifest["images_sha256"],
+        "range": [first, end],
         "shape": [channels, *size],
-        "moments_sha256": sha256(folder / "moments.npy"),
         "autoencoder": codec.source,
         "scale": codec.scale,
         "flips": flips,
     }
-    write_json(manifest, description)
+    run = [description, codec.batch, device]
+    partial = out.with_name(f".{out.stem}.{_digest(run)}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for other in set(out.parent.glob(f".{out.stem}.*")) - {partial}:
+        other.unlink()
+    shape = (end - first, 1 + flips, 2 * channels, *size)
+    _append_moments(partial, shape, store.images[first:end], codec, first)
+    os.replace(partial, out.with_suffix(".npy"))
+    write_json(out, description)
     return description
 
 
+def shard_range(count: int, batch: int, shard: int, shards: int) -> tuple[int, int]:
+    """First and past the last of the images of one shard (0-based) of `shards`, cut between batches.
+
+    Shards differ by at most one batch; where there are more of them than batches some are empty.
+    """
+    batches = math.ceil(count / batch)
+    first, end = (batches * s // shards * batch for s in (shard, shard + 1))
+    return min(first, count), min(end, count)
+
+
+def gather(images: Path, shards: list[Path], manifest: Path) -> dict:
+    """Manifest of the latents of the image store `images`, joined from all of its `shards` in their order.
+
+    It is the image store's, with the latents' shape, hash, scale and autoencoder, written after the arrays
+    beside it. Memory does not grow with the number of images. Raises ValueError for shards that are not
+    of these images, not encoded alike, or do not make up the whole.
+    """
+    store, folder = ImageStore(images), manifest.parent
+    parts = [read_json(shard) for shard in shards]
+    ranges = [part.pop("range") for part in parts]
+    cuts = [0, *(end for _, end in ranges)]
+    if [first for first, _ in ranges] != cuts[:-1] or cuts[-1] != len(store):
+        raise ValueError(f"shards: found images {ranges}; accepted: all from 0 to {len(store)}")
+    encoded = parts[0]
+    if any(part != encoded for part in parts):
+        raise ValueError("shards: they were not encoded alike; encode them again")
+    if encoded["images_sha256"] != store.manifest["images_sha256"]:
+        raise ValueError(f"shards: they are not of the images of {images}; encode them again")
+    channels, *size = encoded["shape"]
+    shape = (len(store), 1 + encoded["flips"], 2 * channels, *size)
+    with atomic(folder / "moments.npy") as path:
+        _join(path, shape, [shard.with_suffix(".npy") for shard in shards])
+    with atomic(folder / "labels.npy") as labels:
+        shutil.copyfile(store.folder / "labels.npy", labels)
+    description = store.manifest | encoded | {"moments_sha256": sha256(folder / "moments.npy")}
+    write_json(manifest, description)
+    for interrupted in shards[0].parent.glob(".*"):  # of a run with another number of shards
+        interrupted.unlink()
+    return description
+
+
+def _digest(value) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
 def _append_moments(
-    path: Path, shape: tuple[int, ...], images: np.ndarray, codec: Autoencoder, batch: int
+    path: Path, shape: tuple[int, ...], images: np.ndarray, codec: Autoencoder, offset: int
 ) -> None:
-    """Completes the `.npy` file `path` of moments of `shape`, keeping the whole batches it holds."""
+    """Completes the `.npy` file `path` of moments of `shape`, keeping the whole batches it holds.
+
+    `offset` is the number of the first of `images`, for messages.
+    """
     path.touch()
+    batch = codec.batch
     size, record = path.stat().st_size, math.prod(shape[1:]) * np.dtype(np.float16).itemsize
     with open(path, "r+b") as file:
-        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
+        _write_header(file, shape)
         done = max(0, size - file.tell()) // (record * batch) * batch
         file.seek(done * record, os.SEEK_CUR)
         file.truncate()
@@ -69,13 +120,31 @@ def _append_moments(
             for first in range(done, shape[0], batch):
                 moments = _moments(images[first : first + batch], codec, mirrored=shape[1] == 2)
                 if not np.isfinite(moments).all():
-                    raise ValueError(f"moments of images from {first} on are not finite in float16")
+                    raise ValueError(
+                        f"moments of images from {offset + first} on are not finite in float16"
+                    )
                 file.write(moments.tobytes())
                 bar.update(len(moments))
 
 
+def _join(path: Path, shape: tuple[int, ...], parts: list[Path]) -> None:
+    """Writes the `.npy` file `path` of moments of `shape`: the contents of `parts`, one after the other."""
+    with open(path, "wb") as file:
+        _write_header(file, shape)
+        for part in parts:
+            with open(part, "rb") as moments:
+                np.lib.format.read_magic(moments)
+                np.lib.format.read_array_header_1_0(moments)
+                shutil.copyfileobj(moments, file)
+
+
+def _write_header(file, shape: tuple[int, ...]) -> None:
+    header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
 def _moments(images: np.ndarray, codec: Autoencoder, mirrored: bool) -> np.ndarray:
-    """float16 [B, F, 2C, h, w] of uint8 [B, 3, H, W]."""
+    """float16 [B, F, 2C, h, w] of uint8 [B, K, H, W]."""
     pixels = torch.from_numpy(np.array(images))
     views = [pixels, pixels.flip(-1)] if mirrored else [pixels]
     return torch.stack([codec.encode(view) for view in views], dim=1).half().cpu().numpy()

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from duodiff import samplers
+from duodiff import noise, samplers
+from duodiff.autoencoder import Autoencoder
 from duodiff.backbones import single
 from duodiff.generation import Cell, Models, build_cell, sample_batch
 from duodiff.metrics.flops import gflops, parameters
@@ -54,6 +55,7 @@ def measure_cells(
     seed: int,
     device: str,
     context: dict,
+    autoencoder: Autoencoder | None = None,
 ) -> list[Record]:
     """Seconds per image of every setting in `grid` ([[sampler, [settings]], ...]), and the networks' cost.
 
@@ -61,8 +63,9 @@ def measure_cells(
     within each round.
 
     AdaDiff is measured with the batch that shrinks; the same network with all heads computed and none
-    taken (`adadiff_all_heads`) is what the paper's interpolated time starts from (Appendix A.5). Image
-    decoding and file writing are not in the time, noise is.
+    taken (`adadiff_all_heads`) is what the paper's interpolated time starts from (Appendix A.5). Noise is
+    in the time, writing files is not, nor is decoding latents: with an `autoencoder` that is measured in
+    the same rounds and recorded by itself.
     """
     torch.set_num_threads(threads)
     models = Models(conventions, context["protocol"], **paths, device=device)
@@ -79,6 +82,10 @@ def measure_cells(
             some = replace(cell, steps=cell.steps[:: max(1, len(cell.steps) // 5)])
             sample_batch(models, some, 0, batch, seed)
     runs = {key: partial(sample_batch, models, cell, 0, batch, seed) for key, cell in cells.items()}
+    if autoencoder is not None:
+        latents = noise.image_noise(seed, noise.INITIAL, 0, batch, models.shape).to(device)
+        autoencoder.decode(latents)  # warm
+        runs["decode"] = partial(autoencoder.decode, latents)
     seconds = interleaved_seconds(runs, repeats, device)
 
     common = {
@@ -118,11 +125,32 @@ def measure_cells(
         cost["checkpoint_sha256"] = models.sha256([method])
         found.append(Record("gflops_per_call", gflops(model.net), unit="GFLOP", **cost))
         found.append(Record("parameters", parameters(model.net), unit="1", **cost))
-    return found + _simulated_against_shrinking(models, cells, batch, seeds, common)
+    if autoencoder is not None:
+        identity = {"n": batch, "seeds": seeds, "interval_covers": over, **common}
+        found.append(_decoding(autoencoder, np.array(seconds["decode"]) / batch, identity))
+    return found + _simulated_against_shrinking(models, cells, batch, seeds, common, autoencoder)
+
+
+def _decoding(autoencoder: Autoencoder, rounds: np.ndarray, identity: dict) -> Record:
+    """The record of `rounds` [repeats], seconds to decode an image, in the autoencoder's own batches."""
+    return Record(
+        "decode_seconds_per_image",
+        float(np.median(rounds)),
+        "s",
+        method="decode",
+        interval=[float(rounds.min()), float(rounds.max())],
+        checkpoint_sha256={"autoencoder": autoencoder.source["weights_sha256"]},
+        **identity | {"compute_batch": autoencoder.batch},
+    )
 
 
 def _simulated_against_shrinking(
-    models: Models, cells: dict, batch: int, seeds: dict, common: dict
+    models: Models,
+    cells: dict,
+    batch: int,
+    seeds: dict,
+    common: dict,
+    autoencoder: Autoencoder | None,
 ) -> list[Record]:
     """How a whole DDPM trajectory with the shrinking batch differs from the simulated exit (A.5).
 
@@ -137,6 +165,8 @@ def _simulated_against_shrinking(
     (x_1, _, exits_1), (x_2, _, exits_2) = (
         sample_batch(models, c, 0, batch, seeds["sample_seed"]) for c in (cell, simulated)
     )
+    if autoencoder is not None:
+        x_1, x_2 = autoencoder.decode(x_1), autoencoder.decode(x_2)
     difference = (samplers.to_uint8(x_1).int() - samplers.to_uint8(x_2).int()).abs()
     values = {
         "exits_flipped": (exits_1 != exits_2).double().mean(),

@@ -22,6 +22,8 @@ import psutil
 from PIL import Image
 from tqdm import tqdm
 
+from duodiff.autoencoder import network_config
+from duodiff.data.store import write_store
 from duodiff.files import write_json, write_text
 from duodiff.records import cpu_name
 
@@ -29,6 +31,13 @@ ROOT = Path(__file__).parents[2]
 OUT = ROOT / "results/bench"
 SIZES = (10_000, 50_000)
 WORKERS = (1, 2)
+ENCODED = (1_000, 4_000)
+SMALL_AUTOENCODER = {
+    "latent_channels": 4,
+    "block_out_channels": [16, 32],
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+}
 ROUNDS = 3
 _SAMPLING_S = 0.02
 
@@ -39,7 +48,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="a zip of at least 50,000 images")
     images = parser.parse_args().images
     with tempfile.TemporaryDirectory() as folder:
-        rows = [*packing(Path(folder), images), *planning()]
+        rows = [*packing(Path(folder), images), *encoding(Path(folder)), *planning()]
     machine = f"{cpu_name()}, {psutil.cpu_count()} cores"
     write_json(OUT / "bench.json", {"machine": machine, "rounds": ROUNDS, "rows": rows})
     write_text(OUT / "bench.md", table(rows, machine))
@@ -56,13 +65,17 @@ def packing(folder: Path, images: Path | None) -> list[dict]:
         for n in SIZES
         for workers in WORKERS
     }
-    measured = _rounds({name: command for name, (_, command) in runs.items()})
-    rows = []
-    for name, (n, _) in runs.items():
-        seconds, peaks = zip(*measured[name], strict=True)
-        rows.append(_row(name, "images/s", [n / s for s in seconds], n))
-        rows.append(_row(name, "peak MB", [p / 1e6 for p in peaks], n))
-    return rows
+    return _throughput(runs)
+
+
+def encoding(folder: Path) -> list[dict]:
+    """encode_latents on 1,000 and 4,000 made images of 32x32, with a small autoencoder of random weights."""
+    from diffusers import AutoencoderKL  # slow to import
+
+    config = network_config(SMALL_AUTOENCODER, in_channels=3)
+    AutoencoderKL.from_config(config).save_pretrained(folder / "autoencoder")
+    runs = {f"encode {n} images of 32x32": (n, _encode(folder, n)) for n in ENCODED}
+    return _throughput(runs)
 
 
 def planning() -> list[dict]:
@@ -81,6 +94,18 @@ def _pack(folder: Path, n: int, workers: int) -> list[str]:
     return [sys.executable, script, *options, "--workers", str(workers)]
 
 
+def _encode(folder: Path, n: int) -> list[str]:
+    """The command that encodes a store of `n` noise images, which is written first."""
+    pixels = np.random.default_rng(0).integers(0, 256, (n, 3, 32, 32), np.uint8)
+    store = folder / f"images_{n}/manifest.json"
+    write_store(store, pixels, np.full(n, -1), {})
+    section = {"path": "autoencoder", "sha256": None, "flips": False, "batch": 32}
+    script = str(ROOT / "workflow_scripts/encode_latents.py")
+    options = ["--images", str(store), "--autoencoder", json.dumps(section), "--data", str(folder)]
+    options += ["--device", "cpu", "--shard", "0", "--shards", "1"]
+    return [sys.executable, script, *options, "--out", str(folder / f"encoded_{n}/0-of-1.json")]
+
+
 def _zip(path: Path, n: int, images: Path | None) -> None:
     """A zip of `n` images: the first ones of the zip `images`, or noise."""
     rng = np.random.default_rng(0)
@@ -97,6 +122,17 @@ def _zip(path: Path, n: int, images: Path | None) -> None:
                 sys.exit(f"--images: found {len(names)} images in {images}; accepted: {n} or more")
             for name in tqdm(names[:n], desc="copy images", disable=None):
                 archive.writestr(name, source.read(name))
+
+
+def _throughput(runs: dict[str, tuple[int, list[str]]]) -> list[dict]:
+    """Images a second and peak memory of every command, given with its number of images."""
+    measured = _rounds({name: command for name, (_, command) in runs.items()})
+    rows = []
+    for name, (n, _) in runs.items():
+        seconds, peaks = zip(*measured[name], strict=True)
+        rows.append(_row(name, "images/s", [n / s for s in seconds], n))
+        rows.append(_row(name, "peak MB", [p / 1e6 for p in peaks], n))
+    return rows
 
 
 def _rounds(commands: dict[str, list[str]]) -> dict[str, list[tuple[float, int]]]:

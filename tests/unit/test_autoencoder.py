@@ -1,25 +1,32 @@
+import json
 import logging
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from safetensors.torch import load_file, save_file
 
 from duodiff import autoencoder as codec
+from duodiff import job
+from duodiff.config import SCHEMA
 from duodiff.data import latents
-from duodiff.data.store import ImageStore, LatentStore, write_store
+from duodiff.data.pack import pack
+from duodiff.data.store import ImageStore, LatentStore, to_unit_range, write_store
 from duodiff.files import read_json, sha256, write_json
+from duodiff.training.autoencoder import loss, train_autoencoder
 
 TINY = {
-    "in_channels": 3,
     "latent_channels": 5,
     "block_out_channels": [8, 16],
     "layers_per_block": 1,
     "norm_num_groups": 4,
 }
+SECTION = {"sha256": None, "flips": False, "batch": 3}
 COMMIT = "0123456789abcdef" * 2 + "01234567"
-SAVED = "diffusion_pytorch_model.safetensors"
 RNG = np.random.default_rng(0)
 
 
@@ -101,7 +108,7 @@ def tiny(published, tmp_path) -> dict:
     """The configuration's section for a checkpoint of it at tmp_path / "ae.pth"."""
     torch.save(published[0].weights, tmp_path / "ae.pth")
     digest = sha256(tmp_path / "ae.pth")
-    return {"path": "ae.pth", "sha256": digest, "scale": 0.5, "architecture": TINY}
+    return SECTION | {"path": "ae.pth", "sha256": digest, "scale": 0.5, "architecture": TINY}
 
 
 @pytest.fixture
@@ -133,36 +140,39 @@ def with_its_loss(weights: dict) -> dict:
 @pytest.mark.parametrize("wrapped", [dict, in_a_diffusion_model, with_its_loss])
 def test_a_published_checkpoint_computes_what_latent_diffusion_does(wrapped, published, tmp_path):
     torch.save(wrapped(published[0].weights), tmp_path / "ae.pth")
-    section = {"path": "ae.pth", "sha256": None, "scale": 0.5, "architecture": TINY}
+    section = SECTION | {"path": "ae.pth", "scale": 0.5, "architecture": TINY}
     assert_computes(codec.load(section, tmp_path), published)
 
 
 def test_the_default_architecture_and_scale_are_stable_diffusions():
     from diffusers import AutoencoderKL
 
+    schema = yaml.safe_load(SCHEMA.read_text())["$defs"]["dataset"]["properties"]["autoencoder"]
+    architecture = schema["properties"]["architecture"]["default"]
     with torch.device("meta"):
-        net = AutoencoderKL.from_config(codec._config(codec.SD))
+        net = AutoencoderKL.from_config(codec.network_config(architecture, 3))
     assert sum(p.numel() for p in net.parameters()) == 83_653_863
-    model = codec.Autoencoder(net, codec.SCALE, {}, "meta")
+    model = codec.Autoencoder(net, codec.SCALE, 8, {}, "meta")
     assert model.latent_shape((3, 256, 256)) == (4, 32, 32)
     assert (model.scale, net.config.scaling_factor) == (0.18215, 0.18215)
 
 
 def test_a_folder_saved_by_diffusers_computes_the_same_bit_for_bit(tiny, folder, tmp_path):
     a = codec.load(tiny, tmp_path)
-    b = codec.load({"path": "saved", "sha256": None, "scale": 0.5}, tmp_path)
+    b = codec.load(SECTION | {"path": "saved", "architecture": TINY}, tmp_path)
+    assert b.scale == 0.5
     assert torch.equal(a.encode(IMAGES), b.encode(IMAGES))
     assert torch.equal(a.decode(LATENTS), b.decode(LATENTS))
 
 
 def test_a_folder_with_the_names_of_early_diffusers_is_read(folder, published, tmp_path):
     early = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-    weights = load_file(folder / SAVED)
+    weights = load_file(folder / codec.WEIGHTS)
     for new, old in early.items():
         weights = {key.replace(f".{new}.", f".{old}."): value for key, value in weights.items()}
     assert "encoder.mid_block.attentions.0.proj_attn.bias" in weights
-    save_file(weights, folder / SAVED)
-    assert_computes(codec.load({"path": "saved", "scale": 0.5}, tmp_path), published)
+    save_file(weights, folder / codec.WEIGHTS)
+    assert_computes(codec.load(SECTION | {"path": "saved"}, tmp_path), published)
 
 
 def test_loading_leaves_the_generator_alone_and_says_where_the_weights_are_from(tiny, tmp_path):
@@ -190,9 +200,9 @@ def test_missing_and_other_files_are_refused(tiny, folder, tmp_path):
         codec.load(tiny | {"path": "no.pth"}, tmp_path)
     with pytest.raises(ValueError, match=f"ae.pth has {tiny['sha256']}, expected {'0' * 64}"):
         codec.load(tiny | {"sha256": "0" * 64}, tmp_path)
-    (folder / SAVED).unlink()
-    with pytest.raises(FileNotFoundError, match=f"saved/{SAVED} is missing"):
-        codec.load({"path": "saved", "scale": 0.5}, tmp_path)
+    (folder / codec.WEIGHTS).unlink()
+    with pytest.raises(FileNotFoundError, match=f"saved/{codec.WEIGHTS} is missing"):
+        codec.load(SECTION | {"path": "saved"}, tmp_path)
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused_with_the_first_three_differences(
@@ -204,7 +214,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_with_the_first_three_differen
     del weights["encoder.down.1.block.0.nin_shortcut.weight"]
     torch.save(weights, tmp_path / "ae.pth")
     with pytest.raises(ValueError, match=r"ae.pth does not fit") as refused:
-        codec.load({"path": "ae.pth", "architecture": TINY}, tmp_path)
+        codec.load(SECTION | {"path": "ae.pth", "architecture": TINY}, tmp_path)
     assert str(refused.value).partition("architecture: ")[2] == (
         "encoder.conv_in.bias: found [9], expected [8];"
         " encoder.down.1.block.0.nin_shortcut.weight: missing;"
@@ -212,7 +222,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_with_the_first_three_differen
     )
     torch.save(published[0].weights | {"extra.bias": torch.zeros(1)}, tmp_path / "ae.pth")
     with pytest.raises(ValueError, match=r"architecture: extra.bias: unexpected \(1 difference"):
-        codec.load({"path": "ae.pth", "architecture": TINY}, tmp_path)
+        codec.load(SECTION | {"path": "ae.pth", "architecture": TINY}, tmp_path)
 
 
 class Malicious:
@@ -233,24 +243,28 @@ def test_what_is_not_tensors_is_refused_and_code_is_not_run(published, tmp_path)
     }
     for name, refusal in refusals.items():
         with pytest.raises(ValueError, match=name + refusal):
-            codec.load({"path": name, "architecture": TINY}, tmp_path)
+            codec.load(SECTION | {"path": name, "architecture": TINY}, tmp_path)
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     with pytest.raises(ValueError, match=r"list.pth: found list; accepted: a dict of tensors"):
-        codec.load({"path": "list.pth", "architecture": TINY}, tmp_path)
+        codec.load(SECTION | {"path": "list.pth", "architecture": TINY}, tmp_path)
     torch.save(published[0].weights | {"quant_conv.bias": "no"}, tmp_path / "text.pth")
     with pytest.raises(ValueError, match=r"quant_conv.bias: found str; accepted: a tensor"):
-        codec.load({"path": "text.pth", "architecture": TINY}, tmp_path)
+        codec.load(SECTION | {"path": "text.pth", "architecture": TINY}, tmp_path)
 
 
-def test_a_folder_whose_latents_are_scaled_or_shifted_otherwise_is_refused(folder, tmp_path):
+def test_a_folder_that_is_not_what_the_section_says_is_refused(folder, tmp_path):
+    section = SECTION | {"path": "saved"}
     with pytest.raises(
         ValueError, match=r"autoencoder.scale: found 0.18215; .*json has scaling_factor 0.5"
     ):
-        codec.load({"path": "saved"}, tmp_path)
+        codec.load(section | {"scale": 0.18215}, tmp_path)
+    other = {"architecture": TINY | {"latent_channels": 4}}
+    with pytest.raises(ValueError, match=r"architecture.latent_channels: found 4; .*json has 5"):
+        codec.load(section | other, tmp_path)
     config = read_json(folder / "config.json")
     write_json(folder / "config.json", config | {"shift_factor": 0.1})
     with pytest.raises(ValueError, match=r"config.json: found shift_factor 0.1; accepted: none"):
-        codec.load({"path": "saved", "scale": 0.5}, tmp_path)
+        codec.load(SECTION | {"path": "saved"}, tmp_path)
 
 
 # --- the hub, of which tests know only its cache on this machine
@@ -265,7 +279,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def test_the_hub_without_network_is_an_error_that_says_what_to_do(hub, tmp_path):
-    section = {"hub": "someone/vae", "revision": COMMIT, "scale": 0.5}
+    section = SECTION | {"hub": "someone/vae", "revision": COMMIT}
     with pytest.raises(OSError, match=f"run `hf download someone/vae --revision {COMMIT}` where"):
         codec.load(section, tmp_path)
     with pytest.raises(ValueError, match=r"autoencoder.revision: found 'main'; accepted: a commit"):
@@ -276,7 +290,7 @@ def test_the_hub_works_without_network_once_its_files_are_here(hub, folder, publ
     snapshot = hub / "models--someone--vae" / "snapshots" / COMMIT
     snapshot.parent.mkdir(parents=True)
     folder.rename(snapshot)
-    model = codec.load({"hub": "someone/vae", "revision": COMMIT, "scale": 0.5}, tmp_path)
+    model = codec.load(SECTION | {"hub": "someone/vae", "revision": COMMIT}, tmp_path)
     assert_computes(model, published)
     assert model.source["revision"] == COMMIT
 
@@ -300,12 +314,31 @@ def test_shapes_of_moments_and_images_and_refusals_of_others(tiny, tmp_path):
         model.decode(moments)
 
 
+def test_latents_are_decoded_in_batches_of_one_size_whatever_their_number(
+    tiny, tmp_path, monkeypatch
+):
+    model = codec.load(tiny | {"batch": 2}, tmp_path)
+    decode, sizes = model.net.decode, []
+
+    def counted(z):
+        sizes.append(len(z))
+        return decode(z)
+
+    monkeypatch.setattr(model.net, "decode", counted)
+    images = model.decode(LATENTS)
+    assert sizes == [2, 2]
+    assert torch.equal(model.decode(LATENTS[:2]), images[:2])
+    assert torch.equal(model.decode(LATENTS[2:]), images[2:])
+
+
 def test_the_log_variance_is_clamped_and_the_mean_is_not(published, tmp_path):
     bias = torch.full((10,), 99.0)
     bias[5] = -99.0
     torch.save(published[0].weights | {"quant_conv.bias": bias}, tmp_path / "ae.pth")
     mean, log_variance = (
-        codec.load({"path": "ae.pth", "architecture": TINY}, tmp_path).encode(IMAGES).chunk(2, 1)
+        codec.load(SECTION | {"path": "ae.pth", "architecture": TINY}, tmp_path)
+        .encode(IMAGES)
+        .chunk(2, 1)
     )
     assert mean.min() > 50
     assert (log_variance[:, 0] == -30).all()
@@ -345,10 +378,18 @@ def images(tmp_path):
     return tmp_path / "images/manifest.json"
 
 
+def encode(images, section, data, manifest, shards=1) -> dict:
+    """Manifest of the latents of the store `images`, encoded in so many shards."""
+    paths = [manifest.parent / f"shards/{shard}-of-{shards}.json" for shard in range(shards)]
+    for shard, path in enumerate(paths):
+        latents.encode_shard(images, section, data, "cpu", shard, shards, path)
+    return latents.gather(images, paths, manifest)
+
+
 @pytest.mark.parametrize("flips", [False, True])
 def test_a_store_of_latents_is_the_direct_encoding_of_its_images(flips, tiny, images, tmp_path):
     path = tmp_path / "latents/manifest.json"
-    manifest = latents.encode_store(images, tiny | {"flips": flips}, tmp_path, 3, "cpu", path)
+    manifest = encode(images, tiny | {"flips": flips}, tmp_path, path)
     store, source, model = LatentStore(path), ImageStore(images), codec.load(tiny, tmp_path)
     assert store.moments.shape == (7, 1 + flips, 10, 3, 5)
     assert store.moments.dtype == np.float16
@@ -373,34 +414,76 @@ def test_a_store_of_latents_is_the_direct_encoding_of_its_images(flips, tiny, im
         "labels.npy",
         "manifest.json",
         "moments.npy",
+        "shards",
     ]
 
 
-def test_an_interrupted_encoding_is_continued_and_that_of_other_images_is_not(
+@pytest.mark.parametrize("shards", [2, 3, 5])
+def test_the_store_does_not_depend_on_the_number_of_shards(shards, tiny, images, tmp_path):
+    section = tiny | {
+        "flips": True,
+        "batch": 2,
+    }  # four batches, so that of five shards one is empty
+    whole = encode(images, section, tmp_path, tmp_path / "whole/manifest.json")
+    parts = encode(images, section, tmp_path, tmp_path / "parts/manifest.json", shards)
+    assert parts == whole
+    for name in ("moments.npy", "labels.npy", "manifest.json"):
+        one, several = (tmp_path / folder / name for folder in ("whole", "parts"))
+        assert one.read_bytes() == several.read_bytes()
+
+
+def test_shards_cover_the_images_once_and_are_cut_between_batches():
+    for count, batch, shards in ((7, 2, 3), (64, 8, 3), (5, 8, 2), (100, 7, 4)):
+        ranges = [latents.shard_range(count, batch, shard, shards) for shard in range(shards)]
+        assert [first for first, _ in ranges] == [0, *(end for _, end in ranges[:-1])]
+        assert ranges[-1][1] == count
+        assert all(first % batch == 0 or first == count for first, _ in ranges)
+
+
+def test_shards_that_do_not_belong_together_are_refused(tiny, images, tmp_path):
+    folder = tmp_path / "latents"
+    encode(images, tiny, tmp_path, folder / "manifest.json", shards=2)
+    encode(images, tiny | {"flips": True}, tmp_path, tmp_path / "other/manifest.json", shards=2)
+    first, last = (folder / f"shards/{shard}-of-2.json" for shard in (0, 1))
+    for wrong in ([first], [last, first], [first, first]):
+        with pytest.raises(ValueError, match=r"shards: found images .*; accepted: all from 0 to 7"):
+            latents.gather(images, wrong, folder / "manifest.json")
+    mixed = [first, tmp_path / "other/shards/1-of-2.json"]
+    with pytest.raises(ValueError, match="shards: they were not encoded alike"):
+        latents.gather(images, mixed, folder / "manifest.json")
+    manifest = read_json(images)
+    write_json(images, manifest | {"images_sha256": "0" * 64})
+    with pytest.raises(ValueError, match=r"shards: they are not of the images of .*manifest.json"):
+        latents.gather(images, [first, last], folder / "manifest.json")
+
+
+def test_an_interrupted_shard_is_continued_and_that_of_other_images_is_not(
     tiny, images, tmp_path, monkeypatch
 ):
-    whole = latents.encode_store(images, tiny, tmp_path, 2, "cpu", tmp_path / "whole/m.json")
-    encode, left = codec.Autoencoder.encode, 2
+    section = tiny | {"batch": 2}
+    whole = latents.encode_shard(images, section, tmp_path, "cpu", 0, 1, tmp_path / "whole.json")
+    encode_images, left = codec.Autoencoder.encode, 2
 
     def failing(model, pixels):
         nonlocal left
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
-        return encode(model, pixels)
+        return encode_images(model, pixels)
 
     monkeypatch.setattr(codec.Autoencoder, "encode", failing)
-    path = tmp_path / "latents/m.json"
+    path = tmp_path / "shards/0-of-1.json"
     with pytest.raises(KeyboardInterrupt):
-        latents.encode_store(images, tiny, tmp_path, 2, "cpu", path)
+        latents.encode_shard(images, section, tmp_path, "cpu", 0, 1, path)
     (partial,) = path.parent.iterdir()
     partial.write_bytes(partial.read_bytes() + b"half a batch")
     left = 2  # of the four batches, two are there
-    assert latents.encode_store(images, tiny, tmp_path, 2, "cpu", path) == whole
+    assert latents.encode_shard(images, section, tmp_path, "cpu", 0, 1, path) == whole
+    assert path.with_suffix(".npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
     partial.write_bytes(b"of an earlier run")
     left = 3
     with pytest.raises(KeyboardInterrupt):
-        latents.encode_store(images, tiny, tmp_path, 1, "cpu", path)
+        latents.encode_shard(images, section | {"batch": 1}, tmp_path, "cpu", 0, 1, path)
     assert not partial.exists()
 
 
@@ -408,14 +491,122 @@ def test_images_and_moments_that_do_not_fit_are_refused(tiny, images, published,
     write_store(
         tmp_path / "odd/manifest.json", np.zeros((1, 3, 5, 4), np.uint8), np.zeros(1, np.int64), {}
     )
-    path = tmp_path / "latents/manifest.json"
+    path = tmp_path / "shards/1-of-2.json"
     with pytest.raises(ValueError, match=r"images: found \[3, 5, 4\]; accepted: \[3, H, W\]"):
-        latents.encode_store(tmp_path / "odd/manifest.json", tiny, tmp_path, 1, "cpu", path)
+        latents.encode_shard(tmp_path / "odd/manifest.json", tiny, tmp_path, "cpu", 1, 2, path)
     torch.save(
         published[0].weights | {"quant_conv.bias": torch.full((10,), 1e5)}, tmp_path / "x.pth"
     )
-    with pytest.raises(ValueError, match="moments of images from 0 on are not finite in float16"):
-        latents.encode_store(
-            images, {"path": "x.pth", "architecture": TINY}, tmp_path, 4, "cpu", path
-        )
+    section = tiny | {"path": "x.pth", "sha256": None}
+    with pytest.raises(ValueError, match="moments of images from 3 on are not finite in float16"):
+        latents.encode_shard(images, section, tmp_path, "cpu", 1, 2, path)
     assert not path.exists()
+
+
+# --- training
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Manifest of the digits at 8x8."""
+    manifest = tmp_path_factory.mktemp("digits") / "manifest.json"
+    pack({"source": "digits", "held_out": 360}, manifest.parent, 1, manifest)
+    return manifest
+
+
+SMALL = TINY | {"latent_channels": 2}
+TRAINING = {"steps": 60, "batch": 16, "lr": 5e-3, "kl_weight": 1e-4}
+
+
+def test_training_lowers_the_held_out_error_and_measures_the_scale(digits, tmp_path):
+    untrained, trained = (
+        train_autoencoder(digits, SMALL, TRAINING | changes, "cpu", tmp_path / name / "config.json")
+        for name, changes in (("untrained", {"steps": 1, "lr": 1e-9}), ("trained", {}))
+    )
+    assert trained["rms"] < 0.6 * untrained["rms"]
+    # as a job is told of it: without a scale or a hash, which training determines
+    section = SECTION | {"train": TRAINING, "path": "trained", "architecture": SMALL, "batch": 64}
+    model = codec.load(section, tmp_path)
+    assert (
+        model.scale
+        == trained["scale"]
+        == read_json(tmp_path / "trained/config.json")["scaling_factor"]
+    )
+    images, _ = ImageStore(digits).split("train")
+    moments = model.encode(torch.from_numpy(np.array(images)))
+    z = codec.sample_moments(moments, torch.randn(len(images), 2, 4, 4), model.scale)
+    assert z.std().item() == pytest.approx(1, abs=0.01)
+    held_out, _ = ImageStore(digits).split("held_out")
+    mean = model.encode(torch.from_numpy(np.array(held_out)))[:, :2]
+    error = model.decode(model.scale * mean).numpy() - to_unit_range(held_out)
+    assert np.sqrt((error**2).mean()) == pytest.approx(trained["rms"], rel=1e-4)
+
+
+def test_training_is_a_function_of_its_arguments(digits, tmp_path):
+    for name, changes in (("a", {}), ("b", {}), ("c", {"kl_weight": 1e-2})):
+        training = TRAINING | {"steps": 3} | changes
+        train_autoencoder(digits, SMALL, training, "cpu", tmp_path / name / "config.json")
+    for file in ("config.json", codec.WEIGHTS):
+        a, b, c = ((tmp_path / name / file).read_bytes() for name in "abc")
+        assert a == b != c
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["config.json", codec.WEIGHTS]
+
+
+def test_the_loss_is_latent_diffusions_without_its_perceptual_and_adversarial_terms(tiny, tmp_path):
+    net = codec.load(tiny, tmp_path).net
+    x = IMAGES / 127.5 - 1
+    with torch.no_grad():
+        found = loss(net, x, 0.25, torch.Generator().manual_seed(7))
+        mean, log_variance = codec.Autoencoder(net, 1, 3, {}).encode(IMAGES).chunk(2, dim=1)
+        eps = torch.randn(mean.shape, generator=torch.Generator().manual_seed(7))
+        z = mean + (0.5 * log_variance).exp() * eps
+        error = (net.decode(z).sample - x).abs().sum(dim=(1, 2, 3))
+        divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(dim=(1, 2, 3))
+    expected = (error + 0.25 * divergence).mean() / (3 * 10 * 14)
+    torch.testing.assert_close(found, expected)
+
+
+def test_images_that_do_not_fit_the_architecture_are_refused(images, tmp_path):
+    deeper = TINY | {"block_out_channels": [8, 16, 16]}
+    with pytest.raises(ValueError, match=r"images: found \[3, 6, 10\]; .*multiples of 4"):
+        train_autoencoder(images, deeper, TRAINING, "cpu", tmp_path / "ae/config.json")
+
+
+# --- as a job
+
+
+@pytest.fixture
+def fetch(tmp_path, hub, monkeypatch, capsys):
+    """Runs the script of rule fetch_autoencoder: its exit status, and what it says on stderr."""
+    script = Path(__file__).parents[2] / "workflow_scripts/fetch_autoencoder.py"
+
+    def run(section: dict) -> tuple[int, str]:
+        arguments = {"autoencoder": json.dumps(section), "data": tmp_path, "out": tmp_path / "out"}
+        options = [str(part) for key, value in arguments.items() for part in (f"--{key}", value)]
+        monkeypatch.setattr(job.log, "handlers", [])
+        monkeypatch.setattr("sys.argv", [str(script), *options])
+        status = 0
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        except SystemExit as end:
+            status = end.code
+        return status, capsys.readouterr().err
+
+    return run
+
+
+def test_fetching_writes_a_receipt_or_says_what_is_wrong_and_stops(tiny, fetch, tmp_path):
+    assert fetch(tiny)[0] == 0
+    assert read_json(tmp_path / "out") == {"file": "ae.pth", "sha256": tiny["sha256"]}
+    (tmp_path / "out").unlink()
+    problems = {
+        "no.pth is missing; put it there yourself": tiny | {"path": "no.pth"},
+        f"ae.pth has {tiny['sha256']}, expected {'0' * 64}": tiny | {"sha256": "0" * 64},
+        f"run `hf download a/b --revision {COMMIT}`": SECTION | {"hub": "a/b", "revision": COMMIT},
+    }
+    for message, section in problems.items():
+        status, said = fetch(section)
+        assert status == 1
+        assert message in said
+        assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()

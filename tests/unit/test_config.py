@@ -38,8 +38,8 @@ def test_shipped_configurations_are_valid(name):
 
 def test_the_studies_compare_with_the_default_experiment():
     """The same values, so that the default's results are used."""
-    assert load("studies.yaml")["experiments"]["digits"] == DEFAULT["experiments"]["digits"]
-    assert load("studies.yaml")["datasets"] == DEFAULT["datasets"]
+    for section in ("experiments", "datasets"):
+        assert load("studies.yaml")[section]["digits"] == DEFAULT[section]["digits"]
 
 
 @pytest.mark.parametrize("released", ["", "_released"])
@@ -162,6 +162,10 @@ IMAGES = {"source": "images", "path": "my.zip", "crop": "square", "size": 8, "fi
 CELEBA = {"source": "celeba", "path": "c", "split": "all", "size": 8, "filter": "box"}
 
 
+AE_TRAINING = {"steps": 1, "batch": 1, "lr": 1e-3, "kl_weight": 0}
+DIGITS_16 = {"source": "digits", "size": 16, "filter": "bicubic"}
+
+
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
@@ -178,10 +182,23 @@ CELEBA = {"source": "celeba", "path": "c", "split": "all", "size": 8, "filter": 
             IMAGES | {"channels": 1, "autoencoder": {"hub": "a/b"}},
             "autoencoder.revision: missing; a hub id needs the commit",
         ),
-        (
-            IMAGES | {"channels": 1, "autoencoder": {"hub": "a/b", "path": "c"}},
-            "autoencoder: accepted: either path",
+        *(
+            (
+                IMAGES | {"channels": 1, "autoencoder": section},
+                f"autoencoder.path, hub, train: {found}",
+            )
+            for section, found in (
+                ({}, "found none of them; accepted: exactly one"),
+                ({"hub": "a/b", "path": "c"}, "found path and hub; accepted: exactly one"),
+                (
+                    {"path": "c", "train": AE_TRAINING},
+                    "found path and train; accepted: exactly one",
+                ),
+            )
         ),
+        (DIGITS_16 | {"filter": "nearest"}, "filter: found 'nearest'; accepted: box, bilinear"),
+        ({"source": "digits", "size": 16}, "filter: missing; filter, size belong together"),
+        ({"source": "digits", "filter": "box"}, "size: missing; filter, size belong together"),
     ],
 )
 def test_bad_datasets_are_refused(dataset, message):
@@ -189,9 +206,68 @@ def test_bad_datasets_are_refused(dataset, message):
         study.complete(changed("datasets.digits", dataset | {"held_out": 100}))
 
 
+LATENT = "datasets.digits_latent"
+AE = f"{LATENT}.autoencoder"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (f"{AE}.scale", 0.2, "autoencoder.scale: found 0.2; accepted: not with train, which"),
+        (f"{AE}.sha256", "0" * 64, "autoencoder.sha256: found '0+'; accepted: not with train"),
+        (f"{AE}.revision", "0" * 40, "autoencoder.revision: found '0+'; accepted: only with hub"),
+        (f"{AE}.train.kl_weight", -1, "train.kl_weight: found -1; accepted: a number from 0"),
+        (f"{AE}.train", {"steps": 9}, "autoencoder.train: 'batch' is a required property"),
+        (f"{AE}.shards", 0, "autoencoder.shards: found 0; accepted: an integer from 1"),
+        (
+            f"{AE}.architecture.norm_num_groups",
+            12,
+            "norm_num_groups: found 12; it must divide block_out_channels 16",
+        ),
+        (
+            f"{AE}.architecture.block_out_channels",
+            [8] * 6,
+            "block_out_channels: found 6 resolutions, which reduce 32 times; accepted: .* size 16",
+        ),
+        (
+            f"{AE}.architecture.block_out_channels",
+            [8, 8, 8],
+            "digits_latent.backbone.img_size: found 8; dataset digits_latent has 4",
+        ),
+        (
+            f"{AE}.architecture.latent_channels",
+            3,
+            "digits_latent.backbone.in_chans: found 4; dataset digits_latent has 3",
+        ),
+        (f"{LATENT}.size", 32, "digits_latent.backbone.img_size: found 8; .* has 16"),
+    ],
+)
+def test_bad_autoencoders_are_refused(path, value, message):
+    with pytest.raises(study.ConfigError, match=message):
+        study.complete(changed(path, value))
+
+
+def test_the_latents_of_an_autoencoder_with_no_architecture_are_stable_diffusions():
+    config = changed(AE, {"path": "ae.pth"})
+    config["datasets"]["digits_latent"]["size"] = 64
+    filled = study.complete(config)["datasets"]["digits_latent"]["autoencoder"]
+    assert filled["architecture"]["block_out_channels"] == [128, 256, 512, 512]
+    assert "scale" not in filled  # the file's own
+    config["datasets"]["digits_latent"]["size"] = 56
+    with pytest.raises(study.ConfigError, match="img_size: found 8; dataset digits_latent has 7"):
+        study.complete(config)
+
+
+def test_the_default_run_is_that_of_the_digits_and_adding_a_name_adds_the_latent_one():
+    assert selected(study.complete(DEFAULT)) == ["digits"]
+    both = changed("only", ["digits", "digits_latent"])
+    assert selected(study.complete(both)) == ["digits", "digits_latent"]
+
+
 def two(**changes) -> dict:
     """The default configuration with a second experiment, like the first but for `changes`."""
     config = copy.deepcopy(DEFAULT)
+    del config["only"], config["experiments"]["digits_latent"]
     config["experiments"]["other"] = copy.deepcopy(config["experiments"]["digits"]) | changes
     return config
 
@@ -316,11 +392,16 @@ def test_grid_points_are_all_settings_once_and_the_spread_at_more_seeds():
     ]
 
 
-def test_the_default_run_starts_at_most_30_torch_processes_and_the_test_run_15():
-    for name, limit in (("config.yaml", 30), ("test.yaml", 15)):
-        (experiment,) = load(name)["experiments"].values()
-        others = 7  # full, shallow, heads, classifier, profile, evaluation, latency
-        assert len(study.grid_points(experiment)) + others <= limit
+def test_the_default_run_starts_at_most_30_torch_processes_and_the_test_run_29():
+    others = 7  # full, shallow, heads, classifier, profile, evaluation, latency
+    latent = 4  # autoencoder, two shards, their joining
+    for name, limit in (("config.yaml", 30), ("test.yaml", 15 + 14)):
+        config = study.complete(load(name))
+        jobs = 0
+        for experiment in map(config["experiments"].get, selected(config)):
+            jobs += len(study.grid_points(experiment)) + others
+            jobs += latent * ("autoencoder" in config["datasets"][experiment["dataset"]])
+        assert jobs <= limit
 
 
 def test_conda_environment_holds_the_locked_versions():

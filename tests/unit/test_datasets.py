@@ -747,6 +747,28 @@ def test_an_unsafe_member_of_an_inner_tar_is_refused_by_both_names(tmp_path):
         open_nested_tar(tmp_path / "outer.tar")
 
 
+# --- digits
+
+
+def test_digits_keep_their_bytes_or_are_enlarged(tmp_path):
+    dataset = {"source": "digits", "held_out": 360}
+    small = pack(dataset, tmp_path, 1, tmp_path / "small/manifest.json")
+    assert small["images_sha256"].startswith("c56b01bc26224f44")
+    assert small["transform"] == "none"
+    options = {"size": 16, "filter": "bicubic"}
+    large = pack(dataset | options, tmp_path, 1, tmp_path / "large/manifest.json")
+    assert large["labels_sha256"] == small["labels_sha256"]
+    assert large["transform"].items() >= options.items()
+    originals, enlarged = (
+        ImageStore(tmp_path / name / "manifest.json").images for name in ("small", "large")
+    )
+    assert enlarged.shape == (1797, 1, 16, 16)
+    expected = Image.fromarray(originals[7, 0]).resize((16, 16), Image.Resampling.BICUBIC)
+    assert np.array_equal(enlarged[7, 0], np.asarray(expected))
+    with pytest.raises(ValueError, match=r"dataset.filter: found 'nearest'; accepted: box, bilin"):
+        pack(dataset | options | {"filter": "nearest"}, tmp_path, 1, tmp_path / "manifest.json")
+
+
 # --- fetching
 
 

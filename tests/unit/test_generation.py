@@ -9,7 +9,7 @@ import torch
 
 from duodiff.autoencoder import load as load_autoencoder
 from duodiff.backbones import EarlyExit
-from duodiff.data.latents import encode_store
+from duodiff.data.latents import encode_shard, gather
 from duodiff.data.pack import pack
 from duodiff.data.store import ImageStore, write_store
 from duodiff.files import read_json, write_json
@@ -306,10 +306,12 @@ def test_a_network_that_predicts_something_else_samples_and_exits_early(data, tm
     assert images.shape == (4, 1, 8, 8)
 
 
-def test_latents_are_encoded_trained_on_sampled_and_decoded(tmp_path):
-    """The chain of latent diffusion with a tiny autoencoder of random weights."""
+@pytest.fixture(scope="module")
+def latent(tmp_path_factory):
+    """A study in the latent space of a tiny autoencoder of random weights: its folder, paths and codec."""
     from diffusers import AutoencoderKL
 
+    folder = tmp_path_factory.mktemp("latent")
     torch.manual_seed(0)
     AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -318,35 +320,45 @@ def test_latents_are_encoded_trained_on_sampled_and_decoded(tmp_path):
         norm_num_groups=2,
         latent_channels=4,
         scaling_factor=0.18215,
-    ).save_pretrained(tmp_path / "codec")
+    ).save_pretrained(folder / "codec")
     rng = np.random.default_rng(0)
     pixels, labels = rng.integers(0, 256, (12, 3, 32, 32)).astype(np.uint8), np.arange(12) % 10
     splits = {"train": [0, 8], "held_out": [8, 12]}
     description = {"num_classes": 10, "splits": splits, "class_names": list("abcdefghij")}
-    write_store(tmp_path / "data/manifest.json", pixels, labels, description)
-    section = {"path": "codec", "sha256": None, "scale": 0.18215, "flips": True, "batch": 5}
-    latents = tmp_path / "latents/manifest.json"
-    encode_store(tmp_path / "data/manifest.json", section, tmp_path, 5, "cpu", latents)
-    changes = {"img_size": 4, "patch_size": 2, "in_chans": 4, "depth": 3}
-    out = tmp_path / "full/manifest.json"
-    train(latents, changes, out, BACKBONE_TRAINING | {"flips": True})
-    codec = load_autoencoder(section, tmp_path)
-    manifest = write_samples(
-        tmp_path / "cell/manifest.json",
-        {"full": out},
-        USED,
-        DDPM,
-        "t_s=0",
-        6,
-        4,
-        0,
-        "cpu",
-        CONTEXT,
-        codec,
-    )
+    data = folder / "data/manifest.json"
+    write_store(data, pixels, labels, description)
+    section = {"path": "codec", "sha256": None, "flips": True, "batch": 3}
+    latents, shard = folder / "latents/manifest.json", folder / "latents/0-of-1.json"
+    encode_shard(data, section, folder, "cpu", 0, 1, shard)
+    gather(data, [shard], latents)
+    changes = {"img_size": 4, "patch_size": 2, "in_chans": 4}
+    paths = {role: folder / role / "manifest.json" for role in ("full", "shallow", "heads")}
+    for role, depth in (("full", 5), ("shallow", 3)):
+        options = BACKBONE_TRAINING | {"flips": True}
+        train(latents, changes | {"depth": depth}, paths[role], options)
+    train_heads(latents, paths["full"], USED, TRAINING, "corrected", 0, "cpu", paths["heads"])
+    return folder, paths, load_autoencoder(section, folder)
+
+
+def test_latents_are_encoded_trained_on_sampled_and_decoded(latent):
+    folder, paths, codec = latent
+    arguments = ({"full": paths["full"]}, USED, DDPM, "t_s=0", 6, 4, 0, "cpu", CONTEXT, codec)
+    manifest = write_samples(folder / "cell/manifest.json", *arguments)
     assert manifest["shape"] == [3, 32, 32]
     assert manifest["count"] == 6
-    assert read_json(out)["dataset_sha256"] == read_json(latents)["moments_sha256"]
+    assert manifest["autoencoder"] == codec.source | {"batch": 3}
+    trained_on = read_json(folder / "latents/manifest.json")["moments_sha256"]
+    assert read_json(paths["full"])["dataset_sha256"] == trained_on
+
+
+def test_decoded_images_do_not_depend_on_the_range_that_is_generated(latent):
+    _, paths, codec = latent
+    models = loaded({"full": paths["full"]})
+    cell = build_cell(models, DDPM, "t_s=0", "corrected")
+    whole = generate(models, cell, 0, 6, 4, 0, codec)[0]
+    assert whole.dtype == np.uint8
+    parts = [generate(models, cell, *part, 4, 0, codec)[0] for part in ((0, 1), (1, 5), (5, 6))]
+    assert np.array_equal(np.concatenate(parts), whole)
 
 
 # --- timing
@@ -371,3 +383,23 @@ def test_the_clock_starts_after_a_warm_up_where_the_protocol_has_one(
     speedups = {r.method: r.value for r in records if r.metric == "speedup"}
     assert speedups["full"] == 1
     assert set(speedups) == {"full", "shallow", "adadiff", "adadiff_all_heads"}
+
+
+def test_decoding_is_timed_apart_from_denoising(latent, monkeypatch):
+    _, paths, codec = latent
+    decode, decoded = codec.decode, []
+
+    def counted(latents):
+        decoded.append(len(latents))
+        return decode(latents)
+
+    monkeypatch.setattr(codec, "decode", counted)
+    grid = [[DDPM, ["t_s=0", "theta=0.4"]]]
+    records = latency.measure_cells(paths, USED, grid, 4, 2, 1, 0, "cpu", CONTEXT, codec)
+    (record,) = [r for r in records if r.method == "decode"]
+    assert (record.metric, record.unit, record.n) == ("decode_seconds_per_image", "s", 4)
+    assert record.interval[0] <= record.value <= record.interval[1]
+    assert record.compute_batch == codec.batch == 3
+    assert record.checkpoint_sha256 == {"autoencoder": codec.source["weights_sha256"]}
+    # a warm-up, two rounds, and the two ways to exit; none for any method's time
+    assert decoded == [4] * (1 + 2 + 2)

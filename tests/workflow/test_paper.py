@@ -23,7 +23,8 @@ JOBS = {
     "fetch_dataset": 1 + 1 + 2 * 2,
     "pack_dataset": 1 + 1 + 2 * 2,
     "fetch_autoencoder": 2,  # ImageNet-256 in two class orders
-    "encode_latents": 2,
+    "encode_latents": 2 * 8,  # shards
+    "gather_latents": 2,
     "import_weights": 2 + 1,  # the official ImageNet-64 and ImageNet-256 backbones; guided
     "fetch_extractor": 1,  # Inception
     "compute_reference": 1 + 1 + 2 * 2,  # one a dataset: all have 5,120 training images and FID

@@ -48,7 +48,7 @@ def test_a_dry_run_needs_no_number_of_cores(fresh):
 def test_a_configuration_file_replaces_the_default_instead_of_merging(fresh):
     text = (fresh.folder / "config/test.yaml").read_text()
     (fresh.folder / "mine.yaml").write_text(
-        text.replace("  digits:\n    title", "  mine:\n    title")
+        text.replace("  digits: &digits\n", "  mine: &digits\n")
     )
     found = fresh.snakemake("--dry-run", "--cores", "1", config="mine.yaml")
     assert "results/mine/" in found
@@ -123,7 +123,7 @@ def test_an_edit_of_the_samplers_or_the_switch_reruns_sampling_and_not_training(
     undo = edit(finished, f"duodiff/{module}.py", line, f"# edited\n{line}")
     jobs = finished.pending()
     undo()
-    assert jobs["sample_images"] == 8
+    assert jobs["sample_images"] == 8 + 3
     assert {"train_backbone", "train_heads", "train_classifier", "pack_dataset"}.isdisjoint(jobs)
     assert finished.pending() == {}
 
@@ -262,3 +262,54 @@ def test_tables_show_the_papers_numbers_beside_ours(finished):
     assert (
         ours[~scale][["distance", "label_agreement", "seconds", "speedup"]].notna().all(axis=None)
     )
+
+
+# --- in latent space
+
+
+def test_the_latent_chain_leaves_its_autoencoder_and_moments(finished):
+    folder = finished.folder / "results/data/digits_latent"
+    config = json.loads((folder / "autoencoder/config.json").read_text())
+    assert (config["in_channels"], config["latent_channels"]) == (1, 3)
+    assert (folder / "autoencoder/diffusion_pytorch_model.safetensors").stat().st_size > 10_000
+    manifest = json.loads((folder / "latents/manifest.json").read_text())
+    assert manifest["scale"] == config["scaling_factor"]
+    assert np.load(folder / "latents/moments.npy", mmap_mode="r").shape == (1797, 1, 6, 8, 8)
+    assert not list(folder.glob("latents/shards/*"))
+    log = finished.folder / "logs/data/digits_latent/train_autoencoder.log"
+    assert re.search(r"held-out reconstruction rms 0\.\d+", log.read_text())
+
+
+def test_the_latent_cells_are_decoded_and_name_what_they_were_made_with(finished):
+    folder = finished.folder / "results/digits_latent/train0"
+    for role in ("full", "shallow", "heads"):
+        assert (folder / role / "model.safetensors").exists()
+    latents = finished.folder / "results/data/digits_latent/latents/manifest.json"
+    weights = json.loads(latents.read_text())["autoencoder"]["weights_sha256"]
+    cells = sorted(folder.glob("samples/ddpm/*/*/seed0"))
+    assert len(cells) == 3
+    for cell in cells:
+        images = np.load(cell / "images.npy")
+        assert (images.shape, images.dtype) == ((96, 1, 16, 16), np.uint8)
+        made = json.loads((cell / "manifest.json").read_text())
+        assert made["autoencoder"]["weights_sha256"] == weights
+
+
+def test_the_latent_cells_are_measured_and_decoding_is_timed_apart(finished):
+    folder = finished.folder / "results/digits_latent/train0/records"
+    records = [r for path in folder.glob("*.json") for r in json.loads(path.read_text())]
+    distances = [r for r in records if r["metric"] == "fd_digits16" and r["sampler"]]
+    assert {r["method"] for r in distances} == {"full", "duodiff", "adadiff"}
+    (decoding,) = [r for r in records if r["metric"] == "decode_seconds_per_image"]
+    assert (decoding["method"], decoding["sampler"]) == ("decode", None)
+    table = pd.read_csv(finished.folder / "results/tables/table2.csv")
+    ours = table[table["dataset"] == "Digits 16x16, latent (test)"]
+    assert {"full", "duodiff", "adadiff"} <= set(ours["method"])
+    assert "decoding takes" in (finished.folder / "results/summary.txt").read_text()
+
+
+def test_the_number_of_shards_changes_only_the_encoding(finished):
+    undo = edit(finished, "config/test.yaml", "shards: 2", "shards: 3")
+    jobs = finished.pending("results/data/digits_latent/latents/manifest.json")
+    undo()
+    assert jobs == {"encode_latents": 3, "gather_latents": 1}
