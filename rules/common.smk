@@ -133,6 +133,11 @@ def training_data(wc):
     return f"{PACKED}/{latents}manifest.json".format(dataset=dataset_name(wc))
 
 
+def images(wc):
+    """The configuration of a dataset's images as JSON: an autoencoder comes after they are packed."""
+    return json.dumps({k: v for k, v in dataset(wc).items() if k != "autoencoder"})
+
+
 def autoencoder_files(wc):
     """What a job needs of its dataset's autoencoder, if there is one: the receipt of published weights, or
     the files of one that is trained here."""

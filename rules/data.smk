@@ -26,7 +26,7 @@ rule fetch_dataset:
         mem_mb=1000,
         runtime=600,
     params:
-        dataset=lambda wc: json.dumps(dataset(wc)),
+        dataset=images,
         data=DATA,
     shell:
         "python workflow_scripts/fetch_dataset.py --dataset {params.dataset:q}"
@@ -54,7 +54,7 @@ rule pack_dataset:
         mem_mb=2000,
         runtime=600,
     params:
-        dataset=lambda wc: json.dumps(dataset(wc)),
+        dataset=images,
         data=DATA,
     shell:
         "python workflow_scripts/pack_dataset.py --dataset {params.dataset:q}"
