@@ -5,7 +5,7 @@ and its adversarial term: both need networks of their own, and what they add, sh
 the sizes this is for.
 """
 
-import os
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from duodiff.autoencoder import WEIGHTS, network_config
 from duodiff.data.store import ImageStore, to_unit_range
+from duodiff.files import atomic
 
 _SEED = 0
 _EVALUATION_BATCH = 64
@@ -119,4 +120,5 @@ def _save(net: nn.Module, folder: Path) -> None:
     with TemporaryDirectory(dir=folder) as saved:
         net.save_pretrained(saved)
         for name in (WEIGHTS, "config.json"):
-            os.replace(Path(saved, name), folder / name)
+            with atomic(folder / name) as temporary:
+                shutil.copyfile(Path(saved, name), temporary)

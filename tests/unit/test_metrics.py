@@ -178,6 +178,8 @@ def test_extractor_gives_the_classifiers_features_through_torch_fidelity(tmp_pat
     digits = ImageStore(path)
     model = classifier.train_classifier(*digits.split("train"), 10, steps=30, batch=64, seed=0)
     classifier.save(tmp_path / "c.safetensors", model)
+    (tmp_path / "any").touch()
+    assert (tmp_path / "c.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
     images, labels = digits.split("held_out")
     found, logits = Extractor("fd_digits", tmp_path / "c.safetensors")(images)
     with torch.inference_mode():
