@@ -21,6 +21,13 @@ _CROPS = {
     "imagenet": ("square",),
     "images": ("square",),
 }
+_DERIVED = (
+    "_spread",
+    "_standard",
+    "_matched",
+    "_difference",
+    "_infinity",
+)  # of a distance's records
 # folders of results/ beside the experiments'
 _RESERVED = {"data", "tables", "figures", "bench", "statistics"}
 
@@ -194,9 +201,15 @@ def _metric_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
         )
     elif not needed.weights and "classifier" not in metric:
         yield f"metric.classifier: missing; {name} is measured in the features of a classifier"
+    if name.endswith(_DERIVED):
+        yield f"metric.name: found {name!r}; accepted: names that do not end in {', '.join(_DERIVED)}"
+    count, subset = metric.get("reference"), dataset.get("subset")
+    if count and subset and count > subset:
+        yield f"metric.reference: found {count}; accepted: up to the {subset} of the dataset's subset"
     needs_images = [
         ("sampling.images", experiment["sampling"]["images"]),
-        ("metric.reference", metric.get("reference")),
+        ("metric.reference", count),
+        (f"dataset {experiment['dataset']}: dataset.subset", subset),
     ]
     if not needed.weights:
         needs_images.append(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from duodiff.files import write_json
 
-_LIBRARIES = ("duodiff", "torch", "numpy", "torch-fidelity", "scikit-learn")
+_LIBRARIES = ("duodiff", "torch", "numpy", "torch-fidelity", "timm", "scikit-learn")
 
 
 def library_versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ rule compute_reference:
         "logs/data/{dataset}/{metric}/compute_reference_{reference}.log",
     benchmark:
         "benchmarks/data/{dataset}/{metric}/compute_reference_{reference}.tsv"
+    priority: 15  # before the backbones: it finds out whether there are enough images
     conda:
         "../envs/environment.yaml"
     threads: config["threads"]
@@ -51,7 +52,9 @@ rule evaluate_samples:
     threads: config["threads"]
     resources:
         gpu=GPU,
-        mem_mb=4000,
+        mem_mb=lambda wc: (
+            16000 if space(experiment(wc)["metric"]["name"]).weights else 4000
+        ),
         runtime=240,
     params:
         models=lambda wc, input: model_arguments(input),

@@ -58,7 +58,7 @@ def extrapolation_points(curves: list[Path], studies: dict) -> pd.DataFrame:
     """Distance against the number of images, of the DuoDiff cells under DDPM at the first sampling seed."""
     found = _read(curves, studies)
     found = found[(found["sampler"] == "ddpm") & found["t_s"].notna()]
-    first = found.groupby("title")["sample_seed"].transform("min")
+    first = found.groupby("title")["sample_seed"].transform("first")
     return found[found["sample_seed"] == first]
 
 

@@ -21,7 +21,7 @@ COLUMNS = {
     "difference_low": ("Minus the full backbone's", "95% from"),
     "difference_high": ("Minus the full backbone's", "to"),
     "infinity": ("Extrapolated to infinite n", "value"),
-    "infinity_error": ("Extrapolated to infinite n", "standard error"),
+    "infinity_error": ("Extrapolated to infinite n", "residual error"),
     "kernel": ("Kernel distance", "value"),
     "kernel_deviation": ("Kernel distance", "sd over subsets"),
     "precision": ("", "Precision"),
@@ -50,9 +50,11 @@ def all_metrics(records: pd.DataFrame, studies: dict[str, dict]) -> pd.DataFrame
         cells = [_cell(group) for _, group in measured.groupby(_key(measured), sort=False)]
         table = pd.DataFrame(cells).sort_values(["sampler", "t_s", "theta", "train_seed"])
         seeds = table.groupby(["sampler", "setting"])["distance"]
-        table["training_spread"] = seeds.transform("std")
+        # published weights are the same in every training
+        trained = table.groupby(["sampler", "setting"])["checkpoints"].transform("nunique") > 1
+        table["training_spread"] = seeds.transform("std").where(trained)
         scale = mine[mine["method"].isin(_SCALE)].drop_duplicates(["method", "metric"])
-        rows = [_values(group) for _, group in scale.groupby("method")]
+        rows = [_values(group, distance_name(mine)) for _, group in scale.groupby("method")]
         found.append(pd.concat([table, pd.DataFrame(rows)]).assign(dataset=study["title"]))
     return pd.concat(found, ignore_index=True).reindex(columns=list(COLUMNS))
 
@@ -68,7 +70,8 @@ def _setting(parameters: dict) -> str:
 
 def _cell(records: pd.DataFrame) -> dict:
     """The row of one cell, which may have several sampling seeds."""
-    spread = records["metric"] == f"{distance_name(records)}_spread"
+    distance = distance_name(records)
+    spread = records["metric"] == f"{distance}_spread"
     plain = records[~spread]
     first = plain[plain["sample_seed"] == plain["sample_seed"].iloc[0]]
     about = first.iloc[0]
@@ -78,13 +81,13 @@ def _cell(records: pd.DataFrame) -> dict:
         | {"t_s": about.get("t_s"), "theta": about.get("theta")}
         | {"setting": _setting(about["parameters"])}
         | {"spread": records[spread]["value"].max()}
-        | _values(first)
+        | {"checkpoints": str(about["checkpoint_sha256"])}
+        | _values(first, distance)
     )
 
 
-def _values(records: pd.DataFrame) -> dict:
+def _values(records: pd.DataFrame, distance: str) -> dict:
     """Metrics and intervals of the records of one set of images, by column."""
-    distance = distance_name(records)
     by_name = records.set_index("metric")
     about = records.iloc[0]
 

@@ -14,7 +14,7 @@ def summary(records: list[Path], curves: list[Path], studies: dict) -> str:
     table = load_records(records)
     lines = []
     for (name, seed), study in table.groupby(["experiment", "train_seed"]):
-        scale = table[(table["experiment"] == name) & (table["method"] == "real_halves")].iloc[0]
+        scale = table[(table["experiment"] == name) & (table["method"] == "real_halves")]
         protocol, device = study["protocol"].iloc[0], study["device"].iloc[0]
         lines += [
             f"{studies[name]['title']} ({protocol} protocol, training seed {seed:.0f}, {device})"
@@ -28,7 +28,7 @@ def summary(records: list[Path], curves: list[Path], studies: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _study(table: pd.DataFrame, floor: pd.Series) -> list[str]:
+def _study(table: pd.DataFrame, floors: pd.DataFrame) -> list[str]:
     metric, n = table["metric"].iloc[0], table["n"].iloc[0]
     full = table[table["t_s"] == 0].iloc[0]
     lines = [f"{metric}, n = {n}:"]
@@ -44,18 +44,24 @@ def _study(table: pd.DataFrame, floor: pd.Series) -> list[str]:
         )
     if table["theta"].notna().any():
         lines += _adadiff(table, full)
-    lines.append(f"  real images against real images: {floor.value:.2f} (n = {floor.n})")
     shallow = table[table["t_s"] == T]
     if len(shallow) and pd.notna(full.spread):
         gap = shallow.iloc[0].distance - full.distance
         lines.append(f"  full is {gap:.2f} below shallow: {gap / full.spread:.1f} seed spreads")
-    if len(shallow) and "distance_matched" in table:
-        full_above, shallow_above = (
-            row.distance_matched - floor.value for row in (full, shallow.iloc[0])
-        )
+    if len(floors):
+        lines += _above_the_floor(table, floors.iloc[0])
+    return lines
+
+
+def _above_the_floor(table: pd.DataFrame, floor: pd.Series) -> list[str]:
+    """How far the full and the shallow backbone lie above what real images score."""
+    lines = [f"  real images against real images: {floor.value:.2f} (n = {floor.n})"]
+    ends = table[table["t_s"].isin([0, T])].sort_values("t_s")
+    if len(ends) == 2 and "distance_matched" in ends and ends["distance_matched"].notna().all():
+        full, shallow = ends["distance_matched"] - floor.value
         lines.append(
-            f"  at n = {floor.n} full lies {full_above:.2f} above the real floor, shallow"
-            f" {shallow_above:.2f}: {100 * (1 - full_above / shallow_above):.0f}% nearer"
+            f"  at n = {floor.n} full lies {full:.2f} above the real floor, shallow {shallow:.2f}:"
+            f" {100 * (1 - full / shallow):.0f}% nearer"
         )
     return lines
 

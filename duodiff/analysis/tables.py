@@ -17,6 +17,10 @@ PAPER_TITLES = {
 }
 
 
+_PAPER_N = 5120
+"""Generated images, and training images they are measured against, of the published distances."""
+
+
 def load_records(paths: Iterable[str | Path]) -> pd.DataFrame:
     """All records of `paths` as a table, one row a record; `parameters` and `seeds` also as columns."""
     rows = [row for path in paths for row in read_json(path)]
@@ -71,8 +75,8 @@ def distance_name(records: pd.DataFrame) -> str:
 def _study_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame:
     mine = study[study["sampler"] == sampler].copy()
     mine["key"] = mine["parameters"].map(_key)
-    plain = mine[~mine["metric"].str.endswith("_spread")]
     distance = distance_name(study)
+    plain = mine[mine["metric"] != f"{distance}_spread"]
     first = plain[plain["metric"] == distance]["sample_seed"].iloc[0]
     plain = plain[plain["sample_seed"] == first]
     wide = plain.pivot_table(index="key", columns="metric", values="value", aggfunc="first")
@@ -80,7 +84,7 @@ def _study_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame:
     names |= {"difference": "minus_full"}
     wide = wide.rename(columns={f"{distance}_{name}": column for name, column in names.items()})
     about = plain[plain["metric"] == distance].set_index("key")
-    names = ["experiment", "train_seed", "method", "n", "nfe", "parameters"]
+    names = ["experiment", "train_seed", "method", "n", "reference_n", "nfe", "parameters"]
     table = about[names].join(wide.rename(columns={distance: "distance"}))
     table = table.rename(columns={"seconds_per_image": "seconds"}).assign(metric=distance)
     for name in ("t_s", "theta", "setting", "depth"):
@@ -163,7 +167,7 @@ def _scale(records: pd.DataFrame) -> pd.DataFrame:
     """Rows for held-out real images, halves of the real images, and noise."""
     scale = records[records["method"].isin(["real_held_out", "real_halves", "noise"])]
     wide = scale.pivot_table(index=["method", "n"], columns="metric", values="value")
-    distance = distance_name(scale)
+    distance = distance_name(records)
     names = {distance: "distance", f"{distance}_matched": "distance_matched"}
     return wide.rename(columns=names).reset_index().assign(metric=distance)
 
@@ -206,6 +210,7 @@ COLUMNS = {
     "duodiff_at_seconds_interpolated": ("DuoDiff's distance at AdaDiff's time", "interpolated"),
     "duodiff_at_seconds": ("DuoDiff's distance at AdaDiff's time", "measured"),
     "n": ("", "n"),
+    "reference_n": ("", "Reference n"),
     "nfe": ("", "NFE"),
     "train_seed": ("", "Training seed"),
 }
@@ -225,6 +230,7 @@ def _side_by_side(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     keys = ["method", "t_s", "theta"]
     published = published.drop(columns="dataset").rename(columns=_PAPER)
     merged = ours.astype({"t_s": float, "theta": float}).merge(published, on=keys, how="outer")
-    comparable = merged["metric"] == "fid"
+    sizes = (merged["n"] == _PAPER_N) & (merged["reference_n"] == _PAPER_N)
+    comparable = (merged["metric"] == "fid") & sizes
     merged["difference"] = (merged["distance"] - merged["fid_paper"]).where(comparable)
     return merged

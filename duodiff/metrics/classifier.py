@@ -59,12 +59,13 @@ def train_classifier(
     model = SmallClassifier(channels, size, num_classes)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    x_all = F.pad(torch.from_numpy(to_unit_range(images)), (1, 1, 1, 1), value=-1.0)
+    padded = np.pad(images, [(0, 0), (0, 0), (1, 1), (1, 1)])  # with black
     y_all = torch.tensor(labels)
     for _ in range(steps):
-        index = torch.randint(len(x_all), (batch,))
+        index = torch.randint(len(padded), (batch,))
         dy, dx = torch.randint(3, (2,)).tolist()
-        x = x_all[index, :, dy : dy + size, dx : dx + size]
+        shifted = padded[index.numpy(), :, dy : dy + size, dx : dx + size]
+        x = torch.from_numpy(to_unit_range(shifted))
         F.cross_entropy(model(x)[1], y_all[index]).backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -110,7 +110,8 @@ def paired_difference(features: Tensor, base: Tensor, to: FrechetTo, resamples: 
 @dataclass(frozen=True)
 class Extrapolation:
     """Distance against the number of samples and the line in 1/n through it; `limit` is its value at 1/n = 0,
-    `error` the standard error of that, `r2` the share of variance the line explains.
+    `error` the standard error of that by the residuals (the subsets overlap: it does not cover new
+    samples), `r2` the share of variance the line explains.
     """
 
     sizes: list[int]
@@ -124,12 +125,12 @@ class Extrapolation:
 def extrapolation(features: Tensor, to: FrechetTo) -> Extrapolation:
     """The distance of infinitely many samples, from random subsets of features float64 [N, D].
 
-    Chong & Forsyth 2020: a Frechet distance is biased upward by a term linear in 1/n. From D + 1 (a fifth
-    of N where that is more) to N samples, a subset of its own for each size. What stays is the
-    bias that the finite reference has.
+    Chong & Forsyth 2020: a Frechet distance is biased upward by a term that is linear in 1/n where n is
+    many times D, as `duodiff.spaces.images_to_extrapolate` asks for. From half of N to N samples, a subset
+    for each size. What stays is the bias that the finite reference has.
     """
-    n, dim = features.shape
-    sizes = np.linspace(max(dim + 1, n // 5), n, _SIZES).astype(int)
+    n = len(features)
+    sizes = np.linspace(n // 2, n, _SIZES).astype(int)
     generator = torch.Generator().manual_seed(0)
     orders = (torch.randperm(n, generator=generator) for _ in sizes)
     distances = [to(features[order[:size]]) for order, size in zip(orders, sizes, strict=True)]

@@ -36,13 +36,14 @@ _RMS = "rms of [-1, 1] pixels, of thumbnails of at most 32x32"
 
 
 class Value(NamedTuple):
-    """A measured number, and an interval with what it covers."""
+    """A measured number, an interval with what it covers, and the size of the reference if not the study's."""
 
     metric: str
     value: float
     unit: str = "1"
     interval: tuple[float, float] | None = None
     covers: str | None = None
+    reference_n: int | None = None
 
 
 def _about(metric: str, value: float, spread: float, covers: str) -> Value:
@@ -78,16 +79,18 @@ class Evaluation:
             "protocol": study["protocol"],
             "device": device_name(device),
             "reference_sha256": reference.sha256,
-            "reference_n": reference.fitted.n,
             "extractor": reference.extractor,
         }
         self.to_reference = FrechetTo(reference.fitted, device)
         # halves of the real images at hand, and the distances between them: the floor
         self.real = torch.cat([reference.features, reference.held_out])
         self.half = len(self.real) // 2
-        self.halves = [
-            (self.real[a], FrechetTo(gaussian(self.real[b]), device))
-            for a, b in random_halves(len(self.real), _SPLITS, seed=0)
+        self.dim = self.real.shape[1]
+        splits = random_halves(len(self.real), _SPLITS, seed=0)
+        self.halves = [  # none where they are too few for a covariance of their own
+            (a, FrechetTo(gaussian(self.real[b]), device))
+            for a, b in splits
+            if self.half > self.dim
         ]
 
     def of_study(self, samples: list[Path]) -> tuple[list[Record], list[dict]]:
@@ -136,65 +139,74 @@ class Evaluation:
                 raise ValueError(
                     f"{path}: sampled from another {role} checkpoint ({found[:12]}) than the study's"
                 )
-        for name in ("images", "labels"):
-            if sha256(store.folder / f"{name}.npy") != manifest[f"{name}_sha256"]:
+        for name in ("images", "labels", "blocks_run"):
+            described = manifest.get(f"{name}_sha256")
+            if described and sha256(store.folder / f"{name}.npy") != described:
                 raise ValueError(f"{path}: {name}.npy is not the file the manifest describes")
         return store
 
     def of_features(
         self, features: Tensor, logits: Tensor | None, images: np.ndarray, labels: np.ndarray
     ) -> list[Value]:
-        """Every metric of uint8 images [N, C, H, W] with labels [N] (-1 without classes) and these features."""
+        """Every metric of uint8 images [N, C, H, W] with labels [N] (-1 without classes) and these features.
+
+        Frechet distances only of more images than features.
+        """
         reference, metric = self.reference, self.metric
-        fitted = gaussian(features)
         nearest = nearest_distances(thumbnails(images), self.thumbnails, self.device)
         kernel, deviation, size = kernel_distance(features, reference.features)
         subsets = f"standard deviation over random subsets of {size}"
         precision, recall = precision_recall(features, reference.features)
         found = [
-            Value(metric, frechet_distance(fitted, reference.fitted)),
             _about(_kernel_name(metric), kernel, deviation, subsets),
             Value("precision", precision),
             Value("recall", recall),
             Value("nearest_train_distance", float(np.median(nearest)), _RMS),
         ]
-        if reference.fitted is not reference.all_train:
-            standard = frechet_distance(fitted, reference.all_train)
-            found.append(Value(f"{metric}_standard", standard))
-        if len(images) >= self.half > features.shape[1]:
-            found.append(Value(f"{metric}_matched", self._to_halves(features)))
+        if len(images) > self.dim:
+            found += self._frechet(features)
         if metric == "fid":
             score, deviation = inception_score(logits)
             found.append(
                 _about("inception_score", score, deviation, "standard deviation over 10 splits")
             )
         # the classifier knows the dataset's classes, published extractors do not
-        if space(metric).weights is None and (labels >= 0).all():
-            agreement = logits.argmax(1) == torch.tensor(np.array(labels))
-            found.append(Value("label_agreement", float(agreement.double().mean())))
+        known = (labels >= 0) & (labels < (0 if logits is None else logits.shape[1]))
+        if space(metric).weights is None and known.any():
+            agreement = (logits.argmax(1).numpy() == labels)[known]  # without the null class
+            found.append(Value("label_agreement", float(agreement.mean())))
+        return found
+
+    def _frechet(self, features: Tensor) -> list[Value]:
+        """Distances to the reference, to all training images, and to halves of the real images."""
+        fitted, all_train = gaussian(features), self.reference.all_train
+        found = [Value(self.metric, frechet_distance(fitted, self.reference.fitted))]
+        if self.reference.fitted is not all_train:
+            standard = frechet_distance(fitted, all_train)
+            found.append(Value(f"{self.metric}_standard", standard, reference_n=all_train.n))
+        if self.halves and len(features) >= self.half:
+            distances = [to(features[: self.half]) for _, to in self.halves]
+            matched = float(np.mean(distances))
+            found.append(Value(f"{self.metric}_matched", matched, reference_n=self.half))
         return found
 
     def of_scale(self) -> list[Record]:
         """What the distances stand against: held-out real images, real halves, and noise."""
-        dim, metric = self.real.shape[1], self.metric
-        if self.half <= dim:
-            return []  # too few real images for a covariance of their own
-        between = [to(half) for half, to in self.halves]
-        covers = f"standard deviation over {_SPLITS} random splits"
-        floor = _about(f"{metric}_matched", np.mean(between), np.std(between, ddof=1), covers)
-        records = self._records([floor], self.half, method="real_halves")
-        if len(self.held_out[0]) > dim:
-            values = self.of_features(*self.extract(self.held_out[0]), *self.held_out)
-            records += self._records(values, len(self.held_out[0]), method="real_held_out")
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(self.half, *self.train.shape[1:], generator=generator)
-        pixels = to_uint8(noise).numpy()
-        values = self.of_features(*self.extract(pixels), pixels, np.full(self.half, -1))
-        return records + self._records(values, self.half, method="noise")
-
-    def _to_halves(self, features: Tensor) -> float:
-        """Mean distance of as many samples as half the real images to random halves of those."""
-        return float(np.mean([to(features[: self.half]) for _, to in self.halves]))
+        images, labels = self.held_out
+        values = self.of_features(*self.extract(images), images, labels)
+        records = self._records(values, len(images), method="real_held_out")
+        noise = _noise(max(self.half, self.dim + 1), self.train.shape[1:])
+        values = self.of_features(*self.extract(noise), noise, np.full(len(noise), -1))
+        records += self._records(values, len(noise), method="noise")
+        if self.halves:
+            between = [to(self.real[a]) for a, to in self.halves]
+            covers = f"standard deviation over {_SPLITS} random splits"
+            floor = _about(
+                f"{self.metric}_matched", np.mean(between), np.std(between, ddof=1), covers
+            )
+            floor = floor._replace(reference_n=self.half)
+            records += self._records([floor], self.half, method="real_halves")
+        return records
 
     def _difference(self, features: Tensor, base: Tensor) -> Value:
         """Distance minus the full backbone's."""
@@ -208,7 +220,7 @@ class Evaluation:
     def _limit(self, features: Tensor) -> tuple[Value, list[dict]]:
         """The distance extrapolated to infinitely many samples, and the points and line it comes from."""
         found = extrapolation(features, self.to_reference)
-        covers = f"standard error of the line in 1/n through {len(found.sizes)} subsets"
+        covers = f"residual error of the line in 1/n through {len(found.sizes)} subsets, not over new images"
         limit = _about(f"{self.metric}_infinity", found.limit, found.error, covers)
         line = {"limit": found.limit, "slope": found.slope, "r2": found.r2, "metric": self.metric}
         points = zip(found.sizes, found.distances, strict=True)
@@ -221,6 +233,7 @@ class Evaluation:
                 float(v.value),
                 v.unit,
                 n,
+                reference_n=v.reference_n or self.reference.fitted.n,
                 interval=None if v.interval is None else [float(end) for end in v.interval],
                 interval_covers=v.covers,
                 **self.common,
@@ -228,6 +241,16 @@ class Evaluation:
             )
             for v in values
         ]
+
+
+def _noise(count: int, shape: tuple[int, int, int], part: int = 256) -> np.ndarray:
+    """Normal noise as images, uint8 [count, C, H, W]; in parts, since as floats it is several times larger."""
+    generator = torch.Generator().manual_seed(0)
+    found = np.empty((count, *shape), np.uint8)
+    for first in range(0, count, part):
+        some = found[first : first + part]
+        some[:] = to_uint8(torch.randn(some.shape, generator=generator)).numpy()
+    return found
 
 
 def _kernel_name(metric: str) -> str:

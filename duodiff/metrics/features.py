@@ -128,7 +128,9 @@ class Extractor:
             case _:
                 name, self.layers = "classifier", [_LAYER, _LOGITS]
                 self.transform = "to [-1, 1]"
-        self.colour, self.cuda = name != "classifier", device != "cpu"
+        self.features, self.colour = space(metric).features, name != "classifier"
+        self.device, self.cuda = device, device != "cpu"
+        torch.backends.cudnn.allow_tf32 = False  # features of a GPU are to be those of a CPU
         self.name = f"{name} {self.layers[0]} {sha256(weights)[:12]}"
         self.model = create_feature_extractor(
             name, self.layers, cuda=self.cuda, feature_extractor_weights_path=str(weights)

@@ -1,7 +1,7 @@
 """What samples are measured against: features and their Gaussian of real images, computed once.
 
 Files lie in a folder of their own and are named by what they were computed from: the images' hash, which of
-them, the extractor's weights and its transform. An image store under another path or name has the
+them, the extractor (weights, transform, code, libraries, device). An image store under another path or name has the
 same; another resize, or other weights, has its own.
 """
 
@@ -16,13 +16,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from duodiff.data.store import ImageStore
-from duodiff.files import atomic, read_json, write_json
+from duodiff.files import atomic, read_json, sha256, write_json
+from duodiff.metrics import classifier, features
 from duodiff.metrics.distances import Gaussian, gaussian
 from duodiff.metrics.features import Extractor
+from duodiff.records import library_versions
 
 _PART = 1024  # images whose features are in memory at once
 _MOST_FEATURES = 10_000
 """Features kept where the reference is all training images: enough for KID, precision and recall."""
+
+
+_LIBRARIES = ("torch", "torch-fidelity", "timm")
+_CODE = [sha256(module.__file__) for module in (features, classifier)]
+# part of what features depend on: an edit or another version computes them again
 
 
 @dataclass(frozen=True)
@@ -48,10 +55,16 @@ def compute_reference(
     """The receipt of a reference: names of its files in `folder`, each computed unless it is there.
 
     `data` is the manifest of the packed images, `count` the number of random training images to measure
-    against (None: all). Memory does not grow with the number of images. Raises ValueError if there are fewer.
+    against (None: all). Memory does not grow with the number of images. Raises ValueError if there are fewer,
+    or no more than features.
     """
     store = ImageStore(data)
     (train, _), (held_out, _) = store.split("train"), store.split("held_out")
+    if len(train) <= extract.features:
+        raise ValueError(
+            f"metric.name: {extract.name} has {extract.features} features; accepted: a dataset of more"
+            f" training images than that (found {len(train)}; see its subset)"
+        )
     keep = min(_MOST_FEATURES, len(train)) if count is None else count
     chosen = _random(len(train), keep)
 
@@ -60,6 +73,9 @@ def compute_reference(
             "images_sha256": store.manifest["images_sha256"],
             "extractor": extract.name,
             "transform": extract.transform,
+            "code": _CODE,
+            "libraries": {name: library_versions().get(name) for name in _LIBRARIES},
+            "device": extract.device,
             **what,
         }
 
@@ -73,7 +89,7 @@ def compute_reference(
         "features": _stored(
             folder,
             identity({"random": keep, "of": splits["train"]}),
-            lambda: {"features": _features_of(train, extract, chosen)},
+            lambda: _chosen(train, extract, chosen),
         ),
         "held_out": _stored(
             folder,
@@ -82,6 +98,7 @@ def compute_reference(
         ),
     }
     found = {"count": count, "extractor": extract.name, "folder": str(folder), "files": files}
+    found["sha256"] = {name: sha256(folder / file) for name, file in files.items()}
     write_json(receipt, found)
     return found
 
@@ -100,6 +117,8 @@ def load_reference(receipt: Path, extractor: str) -> Reference:
             raise FileNotFoundError(
                 f"{path} is missing; remove {receipt} to have it computed again"
             )
+        if sha256(path) != found["sha256"][name]:
+            raise ValueError(f"{path} is not what {receipt} describes; remove both")
         arrays[name] = np.load(path)
     features, held_out = (
         torch.from_numpy(arrays[name]["features"]).double() for name in ("features", "held_out")
@@ -107,8 +126,7 @@ def load_reference(receipt: Path, extractor: str) -> Reference:
     fitted = arrays["all_train"]
     all_train = Gaussian(fitted["mu"], fitted["sigma"], int(fitted["n"]))
     chosen = all_train if found["count"] is None else gaussian(features)
-    keys = {name: Path(file).stem for name, file in found["files"].items()}
-    return Reference(all_train, features, held_out, chosen, extractor, keys)
+    return Reference(all_train, features, held_out, chosen, extractor, found["sha256"])
 
 
 def _stored(folder: Path, identity: dict, compute) -> str:
@@ -126,6 +144,13 @@ def _features_of(images: np.ndarray, extract: Extractor, chosen: np.ndarray) -> 
     """float32 [N, D] of the chosen ones of uint8 images."""
     parts = [extract(part)[0].float() for part in _parts(images, chosen)]
     return torch.cat(parts).numpy()
+
+
+def _chosen(images: np.ndarray, extract: Extractor, chosen: np.ndarray) -> dict[str, np.ndarray]:
+    """Features of the chosen images, and their Gaussian for other tools."""
+    features = _features_of(images, extract, chosen)
+    fitted = gaussian(torch.from_numpy(features).double())
+    return {"features": features, "n": np.array(fitted.n), "mu": fitted.mu, "sigma": fitted.sigma}
 
 
 def _gaussian_of(images: np.ndarray, extract: Extractor) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from duodiff import records
-from duodiff.analysis.figures import trade_off_points
+from duodiff.analysis.figures import extrapolation_points, trade_off_points
 from duodiff.analysis.metrics import all_metrics
 from duodiff.analysis.report import markdown, readable
 from duodiff.analysis.summary import summary
@@ -18,6 +18,8 @@ from duodiff.analysis.tables import (
     load_records,
 )
 from duodiff.files import write_csv
+from duodiff.plotting import style
+from duodiff.plotting.figures import extrapolations
 from duodiff.records import Record
 
 PAPER = Path(__file__).parents[2] / "report/paper"
@@ -148,13 +150,19 @@ def test_comparison_keeps_paper_and_ours_apart(tmp_path):
     assert cifar["relative_paper"] == pytest.approx(18.67 / 17.89)
 
 
-def test_a_paper_dataset_gets_its_published_numbers_beside_it(tmp_path):
-    found = load_records(written(tmp_path, study("celeba", "fid")))
+@pytest.mark.parametrize("sizes", [(5120, 5120), (50000, 5120), (5120, 202599)])
+def test_a_paper_dataset_gets_its_published_numbers_beside_it(tmp_path, sizes):
+    found = study("celeba", "fid")
+    for one in found:
+        one.n, one.reference_n = sizes
+    found = load_records(written(tmp_path, found))
     studies = {"celeba": {"title": "CelebA", "paper_dataset": "celeba64"}}
     table = comparison(found, pd.read_csv(PAPER / "table2.csv"), "ddpm", studies)
     at_500 = table[(table["dataset"] == "CelebA") & (table["t_s"] == 500)].iloc[0]
     assert (at_500["fid_paper"], at_500["distance"]) == (12.18, 12.0)
-    assert at_500["difference"] == pytest.approx(-0.18)
+    # distances of other numbers of images are not subtracted from the published ones
+    expected = -0.18 if sizes == (5120, 5120) else np.nan
+    assert at_500["difference"] == pytest.approx(expected, nan_ok=True)
     assert "CelebA 64x64" not in set(table["dataset"])
     # a published row we did not run stays, without a number of ours
     assert table[(table["dataset"] == "CelebA") & (table["t_s"] == 300)]["distance"].isna().item()
@@ -201,6 +209,37 @@ def test_summary_states_the_comparison(tmp_path):
     assert "last fifth of the steps changed the held-out loss by -3.23%" in text
 
 
+def test_a_study_without_a_floor_is_told_all_the_same(tmp_path):
+    found = [one for one in study() if one.method not in ("real_halves", "real_held_out", "noise")]
+    text = summary(written(tmp_path, found), [], STUDIES)
+    assert "duodiff  t_s =  500    12.00" in text
+    assert "floor" not in text
+    table = comparison(
+        load_records([tmp_path / "records.json"]),
+        pd.read_csv(PAPER / "table2.csv"),
+        "ddpm",
+        STUDIES,
+    )
+    assert table[table["dataset"] == "Digits"]["method"].tolist()[-1] in ("adadiff", "shallow")
+
+
+def test_the_extrapolation_is_drawn_at_the_first_sampling_seed(tmp_path):
+    line = {"limit": 9.0, "slope": 50.0, "r2": 0.9, "metric": "fd_digits", "sampler": "ddpm"}
+    rows = [
+        line | {"t_s": t_s, "sample_seed": seed, "n": n, "distance": 9 + 50 / n}
+        for seed, cells in ((5, (0, 500)), (1, (0,)))
+        for t_s in cells
+        for n in (100, 200)
+    ]
+    path = tmp_path / "digits/train0/records/distance_against_n.csv"
+    write_csv(path, rows)
+    points = extrapolation_points([path], STUDIES)
+    assert set(points["sample_seed"]) == {5}
+    assert set(points["t_s"]) == {0, 500}
+    style.save(extrapolations(points), [tmp_path / "e.svg"])
+    assert (tmp_path / "e.svg").stat().st_size > 5000
+
+
 def test_all_metrics_have_their_intervals_and_spread_over_trainings(tmp_path):
     found = []
     for seed, (full, switched) in enumerate([(10.0, 12.0), (14.0, 13.0)]):
@@ -211,6 +250,8 @@ def test_all_metrics_have_their_intervals_and_spread_over_trainings(tmp_path):
             found += [cell, kernel]
             for one in (cell, kernel):
                 one.seeds = {"train_seed": seed, "sample_seed": 0}
+                # the full backbone is a published one
+                one.checkpoint_sha256 = {method: "a" if method == "full" else str(seed)}
     difference = record("fd_digits_difference", 2.0, "duodiff", {"t_s": 500}, reference_n=1437)
     difference.interval = [1.0, 3.0]
     limit = record("fd_digits_infinity", 8.0, "full", {"t_s": 0}, reference_n=1437)
@@ -221,7 +262,7 @@ def test_all_metrics_have_their_intervals_and_spread_over_trainings(tmp_path):
     assert table["method"].tolist() == ["full", "full", "duodiff", "duodiff", "real_held_out"]
     assert table["train_seed"].tolist()[:4] == [0, 1, 0, 1]
     assert table["training_spread"].tolist()[:4] == pytest.approx(
-        [8**0.5, 8**0.5, 0.5**0.5, 0.5**0.5]
+        [np.nan, np.nan, 0.5**0.5, 0.5**0.5], nan_ok=True
     )
     duodiff = table.iloc[2]
     assert (duodiff["difference_low"], duodiff["difference_high"]) == (1.0, 3.0)

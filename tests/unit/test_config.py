@@ -138,6 +138,8 @@ GRID = f"{DIGITS}.grid.ddpm"
             "metric.reference: found 64; accepted: more than the 64",
         ),
         (f"{DIGITS}.metric.inception", "x.pth", "unknown key 'inception'; accepted: name"),
+        (f"{DIGITS}.metric.name", "fd_my_spread", "found 'fd_my_spread'; accepted: names that do"),
+        ("datasets.digits.subset", 60, "dataset.subset: found 60; accepted: more than the 64"),
         ("extractors", {"inceptionv3": "x"}, r"'inceptionv3' \(did you mean 'inception'"),
         ("only", "digit", "only: found 'digit'; accepted: digits"),
         ("only", "", "only: found ''; accepted: digits"),  # --config only=$UNSET

@@ -48,7 +48,6 @@ JOBS = {
         "make_table1",
         "make_table2",
         "make_metrics",
-        "plot_extrapolation",
         "summarise",
     ],
     1,
