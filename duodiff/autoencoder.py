@@ -75,8 +75,8 @@ class Autoencoder:
         accepted, f = self.net.config.in_channels, self.reduction
         if channels != accepted or height % f or width % f:
             raise ValueError(
-                f"images: found {list(image)}; accepted by the autoencoder: [{accepted}, H, W], H and W"
-                f" multiples of {f} (see channels and size of the dataset)"
+                f"images: found {list(image)}; accepted: [{accepted}, H, W], H and W"
+                f" multiples of {f} (the autoencoder's; see channels and size of the dataset)"
             )
         return self.channels, height // f, width // f
 
