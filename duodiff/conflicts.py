@@ -21,6 +21,9 @@ _CROPS = {
     "imagenet": ("square",),
     "images": ("square",),
 }
+_FEWEST_HELD_OUT = (
+    16  # precision and recall look at 3 neighbours, the kernel distance at a quarter of them
+)
 _DERIVED = (
     "_spread",
     "_standard",
@@ -206,6 +209,11 @@ def _metric_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
     count, subset = metric.get("reference"), dataset.get("subset")
     if count and subset and count > subset:
         yield f"metric.reference: found {count}; accepted: up to the {subset} of the dataset's subset"
+    if dataset["held_out"] < _FEWEST_HELD_OUT:
+        yield (
+            f"dataset {experiment['dataset']}: dataset.held_out: found {dataset['held_out']};"
+            f" accepted: {_FEWEST_HELD_OUT} or more, to be measured as samples are"
+        )
     needs_images = [
         ("sampling.images", experiment["sampling"]["images"]),
         ("metric.reference", count),

@@ -100,9 +100,8 @@ class Evaluation:
         store that is not this study's, or not whole.
         """
         stores = [self.opened(path) for path in samples]
-        stores.sort(
-            key=lambda store: store.manifest["method"] != "full"
-        )  # what others are compared with
+        # the full backbones first: others are compared with them
+        stores.sort(key=lambda store: store.manifest["method"] != "full")
         bases, records, curves = {}, [], []
         for store in stores:
             manifest = store.manifest

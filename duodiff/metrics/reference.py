@@ -26,18 +26,17 @@ _PART = 1024  # images whose features are in memory at once
 _MOST_FEATURES = 10_000
 """Features kept where the reference is all training images: enough for KID, precision and recall."""
 
-
+# an edit of these, or another version, computes features again
 _LIBRARIES = ("torch", "torch-fidelity", "timm")
 _CODE = [sha256(module.__file__) for module in (features, classifier)]
-# part of what features depend on: an edit or another version computes them again
 
 
 @dataclass(frozen=True)
 class Reference:
     """Real images in a feature space.
 
-    `all_train` is fitted to all training images; `features` (float64 [N, D]) are those of `chosen`, indices
-    of the training images; `held_out` (float64 [M, D]) those of the images never trained on. `fitted` is
+    `all_train` is fitted to all training images; `features` (float64 [N, D]) are those of random ones;
+    `held_out` (float64 [M, D]) those of the images never trained on. `fitted` is
     what the main distance is to: the chosen images where the configuration says how many, else all.
     """
 

@@ -139,6 +139,7 @@ GRID = f"{DIGITS}.grid.ddpm"
         ),
         (f"{DIGITS}.metric.inception", "x.pth", "unknown key 'inception'; accepted: name"),
         (f"{DIGITS}.metric.name", "fd_my_spread", "found 'fd_my_spread'; accepted: names that do"),
+        ("datasets.digits.held_out", 15, "dataset.held_out: found 15; accepted: 16 or more"),
         ("datasets.digits.subset", 60, "dataset.subset: found 60; accepted: more than the 64"),
         ("extractors", {"inceptionv3": "x"}, r"'inceptionv3' \(did you mean 'inception'"),
         ("only", "digit", "only: found 'digit'; accepted: digits"),
