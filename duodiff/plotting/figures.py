@@ -193,6 +193,12 @@ def extrapolations(points: pd.DataFrame) -> Figure:
         axis.set_xticks([0, *1 / sizes], ["∞", *map(str, sizes)])
         metric = panel["metric"].iloc[0]
         axis.set(title=title, xlabel="number of images n (spaced by 1/n)", ylabel=metric)
-        axis.legend(fontsize="x-small", title="limit at n = ∞", title_fontsize="x-small")
+        axis.legend(
+            fontsize="x-small",
+            title="limit at n = ∞",
+            title_fontsize="x-small",
+            loc="center left",
+            bbox_to_anchor=(1, 0.5),
+        )
     figure.tight_layout()
     return figure
