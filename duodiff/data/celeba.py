@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from duodiff.data.archives import open_members
+from duodiff.data.archives import Members, open_members
 from duodiff.data.images import only_images, transform_of
 from duodiff.data.source import Source
 from duodiff.download import require
@@ -32,21 +32,21 @@ def read(dataset: dict, data: Path) -> Source:
     images, ignored = only_images(open_members(paths[0]))
     test = None
     if dataset["split"] == "train":
-        partition = _partition(paths[1], images.names)
-        images = images.take(np.flatnonzero((partition == _TRAIN) | (partition == _TEST)))
-        test = partition[(partition == _TRAIN) | (partition == _TEST)] == _TEST
-    labels = np.full(len(images.names), -1)
+        partition = _partition(paths[1], images)
+        used = (partition == _TRAIN) | (partition == _TEST)
+        images, test = images.select(used), partition[used] == _TEST
+    labels = np.full(len(images), -1)
     details = {"split": dataset["split"], "ignored": ignored}
     return Source(images, labels, [], transform_of(dataset), test, details)
 
 
-def _partition(path: Path, names: list[str]) -> np.ndarray:
+def _partition(path: Path, images: Members) -> np.ndarray:
     """Partition number int [N] of each image, by its file name."""
     try:
         number = {name: int(n) for name, n in map(str.split, path.read_text().splitlines())}
     except ValueError as error:
         raise ValueError(f"{path}: accepted: lines such as '000001.jpg 0' ({error})") from error
-    files = [name.rpartition("/")[2] for name in names]
+    files = [name.rpartition("/")[2] for name in images.names()]
     different = sorted(set(files) ^ set(number))
     if different:
         raise ValueError(

@@ -9,7 +9,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps
 
-from duodiff.data.archives import Damaged, Members
+from duodiff.data.archives import Damaged, Member
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # none that runs another program
 FILTERS = {
@@ -85,12 +85,12 @@ class Transform:
         return {**asdict(self), "transparency": "on white", "pillow": PIL.__version__}
 
 
-def decode_all(images: Members, transform: Transform) -> list[Decoded]:
+def decode_all(images: list[Member], transform: Transform) -> list[Decoded]:
     """Every one of `images`, decoded; a Damaged one is skipped as corrupt."""
     decoded = []
-    for i in range(len(images.names)):
+    for image in images:
         try:
-            decoded.append(decode(images.read(i), transform))
+            decoded.append(decode(image.read(), transform))
         except Damaged:
             decoded.append(Decoded(None, skipped="corrupt"))
     return decoded

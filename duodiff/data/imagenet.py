@@ -3,10 +3,8 @@
 import re
 from pathlib import Path
 
-import numpy as np
-
 from duodiff.data.archives import open_members, open_nested_tar
-from duodiff.data.images import only_images, transform_of
+from duodiff.data.images import labels_of, only_images, transform_of
 from duodiff.data.source import Source
 from duodiff.download import require
 
@@ -50,8 +48,7 @@ def read(dataset: dict, data: Path) -> Source:
         )
     path, mapping = _images_path(folder), _mapping_path(dataset, folder)
     images, ignored = only_images(open_members(path) if path.is_dir() else open_nested_tar(path))
-    synsets = [name.partition("/")[0] for name in images.names]
-    classes = sorted(set(synsets))
+    classes = sorted({name.partition("/")[0] for name in images.names()})
     for synset in classes:
         if not re.fullmatch(r"n\d{8}", synset):
             raise ValueError(f"{path}: found the class {synset!r}; accepted: ids such as n01440764")
@@ -63,8 +60,8 @@ def read(dataset: dict, data: Path) -> Source:
         ):  # equal names, such as the two cranes, stay in synset order
             classes.sort(key=lambda synset: english[synset].casefold())
         details["english_names"] = [english[synset] for synset in classes]
-    ids = {synset: i for i, synset in enumerate(classes)}
-    labels = np.array([ids[synset] for synset in synsets])
+    synsets = (name.partition("/")[0] for name in images.names())
+    labels = labels_of(synsets, classes, len(images))
     return Source(images, labels, classes, transform_of(dataset), details=details)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import posixpath
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def fetch(dataset: dict, data: Path) -> dict:
 def read(dataset: dict, data: Path) -> Source:
     """Every image, sorted by name; the manifest's `ignored` counts the other files."""
     images, ignored = only_images(open_members(_path(dataset, data)))
-    class_names, labels = _classes(images.names)
+    class_names, labels = _classes(images)
     transform = transform_of(dataset, dataset["channels"])
     return Source(images, labels, class_names, transform, details={"ignored": ignored})
 
@@ -46,13 +47,13 @@ def only_images(members: Members) -> tuple[Members, int]:
     Hidden files, the `__MACOSX` folder and other extensions are none. Raises ValueError if no image is
     left.
     """
-    chosen = [i for i, name in enumerate(members.names) if _is_image(name)]
-    if not chosen:
+    chosen = np.fromiter(map(_is_image, members.names()), bool, len(members))
+    if not chosen.any():
         raise ValueError(
-            f"{members.root}: found no image among {len(members.names)} files; accepted:"
+            f"{members.root}: found no image among {len(members)} files; accepted:"
             f" {', '.join(_EXTENSIONS)}"
         )
-    return members.take(np.array(chosen)), len(members.names) - len(chosen)
+    return members.select(chosen), int((~chosen).sum())
 
 
 def _is_image(name: str) -> bool:
@@ -60,17 +61,26 @@ def _is_image(name: str) -> bool:
     return not hidden and name.lower().endswith(_EXTENSIONS)
 
 
-def _classes(names: list[str]) -> tuple[list[str], np.ndarray]:
-    """Class names (empty: no classes) and labels int64 [N] (then -1) of sorted image names."""
+def _classes(images: Members) -> tuple[list[str], np.ndarray]:
+    """Class names (empty: no classes) and labels int64 [N] (then -1) of the images."""
     # A folder around everything is a wrapper, no class. Of sorted names the first and the last tell.
-    wrapper = posixpath.commonpath([posixpath.dirname(name) for name in (names[0], names[-1])])
+    ends = [posixpath.dirname(images[i].name) for i in (0, len(images) - 1)]
+    wrapper = posixpath.commonpath(ends)
     start = len(wrapper) + 1 if wrapper else 0
-    folders = [name[start:].rpartition("/")[0].partition("/")[0] for name in names]
-    if not all(folders):
-        if any(folders):
-            stray = names[folders.index("")]
+
+    def folder(name: str) -> str:
+        return name[start:].rpartition("/")[0].partition("/")[0]
+
+    stray = next((name for name in images.names() if not folder(name)), None)
+    if stray is not None:
+        if any(map(folder, images.names())):
             log.warning("no classes: %s and others lie outside the class folders", stray)
-        return [], np.full(len(names), -1)
-    class_names = sorted(set(folders))
+        return [], np.full(len(images), -1)
+    class_names = sorted(set(map(folder, images.names())))
+    return class_names, labels_of(map(folder, images.names()), class_names, len(images))
+
+
+def labels_of(classes: Iterable[str], class_names: list[str], n: int) -> np.ndarray:
+    """The position int64 [n] in `class_names` of each of n `classes`."""
     ids = {name: i for i, name in enumerate(class_names)}
-    return class_names, np.array([ids[folder] for folder in folders])
+    return np.fromiter((ids[name] for name in classes), np.int64, n)

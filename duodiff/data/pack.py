@@ -1,7 +1,7 @@
 """Any dataset to one packed store, shuffled once and split into training and held-out images.
 
 Images are decoded by several processes, a chunk at a time, and written in order: the memory in use does
-not grow with the dataset (but for its index of names), and the store does not depend on the workers.
+not grow with the dataset, and the store does not depend on the workers.
 """
 
 import logging
@@ -98,7 +98,7 @@ def _decoded(source: Source, order: np.ndarray, workers: int) -> Iterator[Decode
         yield from (Decoded(source.images[i]) for i in order)
         return
     chunks = (order[i : i + _CHUNK] for i in range(0, len(order), _CHUNK))
-    tasks = ((source.images.take(chunk), source.transform) for chunk in chunks)
+    tasks = (([source.images[i] for i in chunk], source.transform) for chunk in chunks)
     if workers == 1:
         for task in tasks:
             yield from decode_all(*task)
@@ -138,7 +138,7 @@ class _Tally:
         return {
             reason: {
                 "count": len(positions),
-                "names": [source.images.names[order[p]] for p in positions[:_NAMES]],
+                "names": [source.images[order[p]].name for p in positions[:_NAMES]],
             }
             for reason, positions in sorted(self._skipped.items())
         }
