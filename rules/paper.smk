@@ -16,6 +16,11 @@ CURVES = [
     for curve in studies(f"{STUDY}/{role}/curve.csv", trains(role))
 ]
 
+EXITS = studies(
+    rules.profile_exits.output.exits, lambda name, chosen: has_heads(chosen)
+)
+LOSSES = studies(rules.profile_denoising.output.losses)
+
 
 rule make_table1:
     input:
@@ -105,9 +110,7 @@ rule make_metrics:
 
 rule plot_figure1:
     input:
-        profiles=studies(
-            rules.profile_exits.output.exits, lambda name, chosen: has_heads(chosen)
-        ),
+        profiles=EXITS,
         code=code("plot_figure1"),
     output:
         png="results/figures/figure1.png",
@@ -228,7 +231,7 @@ rule plot_training:
 
 rule plot_denoising:
     input:
-        losses=studies(rules.profile_denoising.output.losses),
+        losses=LOSSES,
         code=code("plot_denoising"),
     output:
         png="results/figures/denoising.png",
@@ -307,3 +310,79 @@ rule summarise:
     shell:
         "python workflow_scripts/summarise.py --records {input.records} --curves {input.curves}"
         " --studies {params.studies:q} --out {output.text} --log {log}"
+
+
+# The rules whose run times are listed, in the order of the data.
+RULES_OF_A_STUDY = """fetch_dataset fetch_autoencoder fetch_extractor import_weights pack_dataset
+    train_autoencoder encode_latents gather_latents train_classifier compute_reference train_backbone
+    train_heads profile_denoising sample_images profile_exits evaluate_samples measure_latency""".split()
+SELECTED_DATASETS = {
+    chosen["dataset"]: DATASETS[chosen["dataset"]] for chosen in SELECTED.values()
+}
+
+
+rule plot_gallery:
+    input:
+        samples=samples,
+        images=packed,
+        code=code("plot_gallery"),
+    output:
+        png=report(
+            f"{STUDY}/gallery.png",
+            caption="../report/gallery.rst",
+            category="Galleries",
+            labels={"item": "{experiment}, training seed {train_seed}"},
+        ),
+        data=f"{STUDY}/gallery.csv",
+    log:
+        f"{LOG}/plot_gallery.log",
+    benchmark:
+        f"{BENCHMARK}/plot_gallery.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python workflow_scripts/plot_gallery.py --samples {input.samples} --images {input.images}"
+        " --data {output.data} --out {output.png} --log {log}"
+
+
+rule describe_run:
+    input:
+        records=RECORDS,
+        # not read, but it comes after them, to list their run times
+        others=CURVES + EXITS + LOSSES,
+        code=code("describe_run"),
+    output:
+        page=report(
+            "results/run/run.html",
+            caption="../report/run.rst",
+            category="Run",
+            labels={"item": "Machines, run times, configuration"},
+        ),
+        times="results/run/times.csv",
+        settings="results/run/configuration.yaml",
+    log:
+        "logs/describe_run.log",
+    benchmark:
+        "benchmarks/describe_run.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        folders=[
+            *SELECTED,
+            *(f"data/{name}" for name in SELECTED_DATASETS),
+            "data/fetch_extractor",
+        ],
+        rules=RULES_OF_A_STUDY,
+        configuration=json.dumps(
+            config | {"experiments": SELECTED} | {"datasets": SELECTED_DATASETS}
+        ),
+    shell:
+        "python workflow_scripts/describe_run.py --records {input.records} --benchmarks benchmarks"
+        " --folders {params.folders} --rules {params.rules} --configuration {params.configuration:q}"
+        " --page {output.page} --times {output.times} --settings {output.settings} --log {log}"

@@ -15,6 +15,7 @@ from duodiff.data.store import ImageStore
 
 _PAPER_FIGURE_4 = ("imagenet64", "imagenet256")
 _FIGURE_5_IMAGES = 10
+_GALLERY_IMAGES = 36
 
 
 def _read(paths: list[Path], studies: dict) -> pd.DataFrame:
@@ -127,6 +128,45 @@ def qualitative_rows(
         for i in range(_FIGURE_5_IMAGES)
     )
     return rows, columns, table
+
+
+def gallery_panels(
+    samples: list[Path], data: Path
+) -> tuple[list[tuple[str, np.ndarray]], pd.DataFrame]:
+    """A gallery: panels (title, uint8 images [36, C, H, W] or fewer) and the table of what they show.
+
+    Training images of the packed store `data` first, then every cell of one study at its first sampling seed:
+    the same global indices, so the same noise and label at the same place of every panel.
+    """
+    real = ImageStore(data)
+    stores = [ImageStore(path) for path in samples]
+    first = min(store.manifest["seed"] for store in stores)
+    stores = [store for store in stores if store.manifest["seed"] == first]
+    stores.sort(key=lambda store: (store.manifest["sampler"]["name"], *_setting(store)[::-1]))
+    stores.sort(key=lambda store: _setting(store)[0], reverse=True)
+    panels = [("Training images", real.split("train")[0][:_GALLERY_IMAGES])]
+    panels += [(_panel_name(store), store.images[:_GALLERY_IMAGES]) for store in stores]
+    table = pd.DataFrame(
+        {"panel": title, "images": len(images), "seed": first, "images_sha256": digest}
+        for (title, images), digest in zip(
+            panels, [s.manifest["images_sha256"] for s in (real, *stores)], strict=True
+        )
+    )
+    return panels, table
+
+
+def _panel_name(store: ImageStore) -> str:
+    kind, value = _setting(store)
+    names = {
+        "full": "full backbone",
+        "shallow": "shallow backbone",
+        "duodiff": "DuoDiff",
+        "adadiff": "AdaDiff",
+    }
+    setting = f"$t_s$ = {value}" if kind == "b" else f"θ = {value:.3f}"
+    sampler = store.manifest["sampler"]
+    method = names[store.manifest["method"]]
+    return f"{sampler['name'].upper()}-{sampler['steps']}, {method}, {setting}"
 
 
 def _setting(store: ImageStore) -> tuple[str, float]:

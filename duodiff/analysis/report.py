@@ -10,12 +10,16 @@ from duodiff.files import write_csv, write_text
 
 _WHOLE = ("t_s", "n", "nfe", "train_seed", "reference_n")
 _DIGITS = dict.fromkeys(_WHOLE, 0) | {"theta": 3, "nearest_train_distance": 3}
-_STYLE = """<!doctype html><meta charset="utf-8"><style>
+_STYLE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>
 body{font:14px/1.4 system-ui,sans-serif;margin:1em}
+.wide{overflow-x:auto}
 table{border-collapse:collapse}
 th,td{padding:.25em .6em;border-bottom:1px solid #ddd;text-align:right}
 th{vertical-align:bottom;border-bottom:2px solid #888}
-thead tr:first-child th{text-align:center;border-bottom:1px solid #ddd;border-left:1em solid white}
+thead tr:first-child:not(:last-child) th{text-align:center;border-bottom:1px solid #ddd;border-left:1em solid white}
+td:first-child,th:first-child{position:sticky;left:0;background:white}
+.text td,.text th{text-align:left;vertical-align:top;min-width:7em}
 td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left;white-space:nowrap}
 </style>
 """
@@ -43,8 +47,13 @@ def _write(table: pd.DataFrame, columns: dict, out: list[Path]) -> str:
             case ".md":
                 write_text(path, markdown(shown))
             case ".html":
-                write_text(path, _STYLE + shown.to_html(index=False, border=0))
+                write_text(path, page(shown.to_html(index=False, border=0)))
     return f"{len(table)} rows"
+
+
+def page(body: str) -> str:
+    """An HTML page of `body`, whose tables scroll sideways where the screen is narrow."""
+    return f'{_STYLE}<div class="wide">{body}</div>\n'
 
 
 def readable(table: pd.DataFrame, columns: dict) -> pd.DataFrame:
