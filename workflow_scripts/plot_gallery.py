@@ -2,15 +2,13 @@ from pathlib import Path
 
 from duodiff import job
 from duodiff.analysis.figures import gallery_panels
-from duodiff.files import write_csv
 from duodiff.plotting import figures, style
 
 
-def plot_gallery(samples: list[Path], images: Path, data: Path, out: list[Path]) -> str:
+def plot_gallery(samples: list[Path], images: Path, studies: dict, out: list[Path]) -> str:
     """Draw samples of every cell of one study beside the training images --images (a packed store's manifest)."""
-    panels, table = gallery_panels(samples, images)
-    write_csv(data, table)
-    style.save(figures.gallery(panels), out)
+    title, panels, table = gallery_panels(samples, images, studies)
+    style.save(figures.gallery(title, panels), table, out)
     return f"{len(panels)} panels of up to {table['images'].max()} images"
 
 

@@ -131,19 +131,19 @@ def qualitative_rows(
 
 
 def gallery_panels(
-    samples: list[Path], data: Path
-) -> tuple[list[tuple[str, np.ndarray]], pd.DataFrame]:
-    """A gallery: panels (title, uint8 images [36, C, H, W] or fewer) and the table of what they show.
+    samples: list[Path], data: Path, studies: dict
+) -> tuple[str, list[tuple[str, np.ndarray]], pd.DataFrame]:
+    """A gallery: its title, panels (name, uint8 images [36, C, H, W] or fewer), the table of what they show.
 
     Training images of the packed store `data` first, then every cell of one study at its first sampling seed:
-    the same global indices, so the same noise and label at the same place of every panel.
+    AdaDiff by theta and DuoDiff by t_s, the same global indices at the same place of every panel.
     """
     real = ImageStore(data)
     stores = [ImageStore(path) for path in samples]
     first = min(store.manifest["seed"] for store in stores)
     stores = [store for store in stores if store.manifest["seed"] == first]
-    stores.sort(key=lambda store: (store.manifest["sampler"]["name"], *_setting(store)[::-1]))
-    stores.sort(key=lambda store: _setting(store)[0], reverse=True)
+    stores.sort(key=_setting)  # theta, t_s; sorting is stable
+    stores.sort(key=lambda store: store.manifest["sampler"]["name"], reverse=True)  # DDPM, DDIM
     panels = [("Training images", real.split("train")[0][:_GALLERY_IMAGES])]
     panels += [(_panel_name(store), store.images[:_GALLERY_IMAGES]) for store in stores]
     table = pd.DataFrame(
@@ -152,7 +152,8 @@ def gallery_panels(
             panels, [s.manifest["images_sha256"] for s in (real, *stores)], strict=True
         )
     )
-    return panels, table
+    about = stores[0].manifest
+    return _title(studies, about["experiment"], about["train_seed"]), panels, table
 
 
 def _panel_name(store: ImageStore) -> str:

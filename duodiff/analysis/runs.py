@@ -18,7 +18,12 @@ RUN_TIMES = {
     "longest_minutes": "Longest job, minutes",
     "peak_mb": "Peak memory, MB",
 }
-MACHINES = {"experiment": "Experiment", "device": "Device", "dtype": "Numbers", "libraries": "Versions"}
+MACHINES = {
+    "experiment": "Experiment",
+    "device": "Device",
+    "dtype": "Numbers",
+    "libraries": "Versions",
+}
 
 
 def run_times(benchmarks: Path, folders: Iterable[str], rules: Iterable[str]) -> pd.DataFrame:

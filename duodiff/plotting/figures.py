@@ -115,14 +115,15 @@ def qualitative(rows: list[tuple[str, np.ndarray]], columns: list[str]) -> Figur
     return figure
 
 
-def gallery(panels: list[tuple[str, np.ndarray]]) -> Figure:
-    """A square of images a panel, one panel a set of images; `panels` are (title, uint8 [n, C, H, W])."""
+def gallery(title: str, panels: list[tuple[str, np.ndarray]]) -> Figure:
+    """A square of images a panel, one panel a set of images; `panels` are (name, uint8 [n, C, H, W])."""
     style.apply()
     figure, axes = _panels(len(panels), width=4, height=4.3)
-    for axis, (title, images) in zip(axes, panels, strict=True):
+    for axis, (name, images) in zip(axes, panels, strict=True):
         axis.imshow(_mosaic(images), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.set_axis_off()
-        axis.set_title(title, fontsize=11)
+        axis.set_title(name, fontsize=11)
+    figure.suptitle(title, y=1, va="bottom")
     figure.tight_layout()
     return figure
 
