@@ -81,14 +81,12 @@ class Monitor:
         steps = [entry["step"] for entry in curve]
         for name, style in (("train", "C0.--"), ("held_out", "C1.-")):
             losses = [entry[f"{name}_loss"] for entry in curve]
-            axes[0].plot(steps, losses, style, label=f"{name.replace('_', '-')} {losses[-1]:.4g}")
-        axes[0].set(
-            title=self.folder, xlabel="step", ylabel="loss", xlim=(0, self.steps), yscale="log"
-        )
+            axes[0].plot(steps, losses, style, label=name.replace("_", "-"))
+        axes[0].set(xlabel="step", ylabel="loss", xlim=(0, self.steps), yscale="log")
+        axes[0].set_title(f"{self.folder}\nheld-out loss {losses[-1]:.4g} at step {steps[-1]}")
         axes[0].legend()
         if image is not None:
             axes[1].imshow(image)
-            axes[1].set(title=f"step {steps[-1]}")
             axes[1].axis("off")
         figure.tight_layout()
         with atomic(self.folder / "progress.png") as temporary:
