@@ -1,12 +1,16 @@
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from duodiff import config as study
 
@@ -134,6 +138,69 @@ def test_an_edit_of_a_figure_reruns_that_figure_alone(finished):
     jobs = finished.pending()
     undo()
     assert jobs == {"plot_figure5": 1}
+
+
+# --- its checkpoints, used
+
+
+def python(workflow, *arguments: str) -> None:
+    """A program on the finished run, with the number of threads of its jobs."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(workflow.folder)}
+    command = [sys.executable, *arguments]
+    subprocess.run(command, cwd=workflow.folder, env=environment, check=True)
+
+
+@pytest.mark.parametrize(
+    ("study", "cell", "setting"),
+    [
+        ("digits", "ddpm/duodiff/t_s=500", ["--t-s", "500"]),
+        ("digits", "ddim/duodiff/t_s=500", ["--t-s", "500", "--sampler", "ddim"]),
+        ("digits", "ddpm/adadiff/theta=q0.5", ["--theta", "q0.5"]),
+        ("digits_latent", "ddpm/duodiff/t_s=500", ["--t-s", "500"]),
+    ],
+)
+def test_the_command_line_makes_the_images_of_the_grid(finished, tmp_path, study, cell, setting):
+    folder = f"results/{study}/train0"
+    python(
+        finished, "-m", "duodiff", "sample", folder, *setting, "--images", "70", "--pngs",
+        "--out", str(tmp_path),
+    )  # fmt: skip
+    stored = finished.folder / folder / "samples" / cell / "seed0"
+    assert np.array_equal(np.load(tmp_path / "images.npy"), np.load(stored / "images.npy")[:70])
+    of_the_grid, manifest = (
+        json.loads((path / "manifest.json").read_text()) for path in (stored, tmp_path)
+    )
+    for key in ("parameters", "checkpoint_sha256", "sampler", "compute_batch", "device"):
+        assert manifest[key] == of_the_grid[key]
+    assert (tmp_path / "grid.png").stat().st_size > 1000
+    assert len(list((tmp_path / "images").glob("*.png"))) == 70
+
+
+def test_the_example_runs_on_the_trained_backbones(finished, tmp_path):
+    example = str(ROOT / "docs/examples/two_backbones.py")
+    python(finished, example, "results/digits/train0", str(tmp_path / "two.png"))
+    with Image.open(tmp_path / "two.png") as picture:
+        assert picture.size == (10 * 66 - 2, 6 * 66 - 2)
+
+
+def test_trainings_leave_their_progress_beside_the_logs(finished):
+    logs = finished.folder / "logs"
+    study = logs / "digits/train0"
+    trainings = [
+        study / "train_backbone/full",
+        study / "train_backbone/shallow",
+        study / "train_heads",
+    ]
+    for folder in [*trainings, logs / "data/digits_latent/train_autoencoder"]:
+        assert (folder / "progress.png").stat().st_size > 5000
+        assert len(list(folder.glob("events.out.tfevents.*"))) == 1
+
+
+def test_an_edit_of_what_shows_a_training_reruns_nothing(finished):
+    undo = edit(finished, "duodiff/training/monitor.py", "class Monitor", "# edited\nclass Monitor")
+    jobs = finished.pending()
+    undo()
+    assert jobs == {}
 
 
 # --- what it measured
