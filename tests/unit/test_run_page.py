@@ -8,7 +8,6 @@ from duodiff.analysis.figures import gallery_panels
 from duodiff.analysis.runs import machines, run_times, write_run
 from duodiff.data.store import write_store
 from duodiff.files import read_json
-from duodiff.plotting.figures import _mosaic
 from duodiff.records import Record, write
 
 HEADER = "s\th:m:s\tmax_rss\tcpu_time\n"
@@ -77,16 +76,6 @@ def test_the_page_holds_machines_times_and_the_whole_configuration(tmp_path):
     text = page.read_text()
     for part in ("A &lt;fast&gt; machine", "sample_images", "Mine &amp; yours"):
         assert part in text
-
-
-def test_a_mosaic_puts_images_in_rows_with_a_white_frame():
-    images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1).repeat(2, axis=2)
-    grid = _mosaic(images)  # 3 columns, 2 rows of 2x1 pixels
-    assert grid.shape == (6, 6)
-    assert grid[0].tolist() == [0, 255, 1, 255, 2, 255]
-    assert grid[3].tolist() == [3, 255, 4, 255, 255, 255]
-    assert (grid[2] == 255).all()
-    assert _mosaic(np.zeros((4, 3, 5, 7), np.uint8)).shape == (12, 16, 3)
 
 
 def cell(folder, method, parameters, seed=0, sampler="ddpm"):
