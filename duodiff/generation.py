@@ -214,9 +214,12 @@ def generate(
     """
     images, labels, blocks = [], [], []
     began = time.perf_counter()
-    total = (stop - start) * len(cell.steps)
-    with tqdm(total=total, desc=cell.method, unit="img-step", disable=None, mininterval=1) as bar:
-        for first, wanted in compute_batches(start, stop, batch):
+    batches = list(compute_batches(start, stop, batch))
+    total = len(batches) * batch * len(cell.steps)
+    setting = (f"{k} {cell.parameters[k]:.4g}" for k in ("t_s", "theta") if k in cell.parameters)
+    name = " ".join([cell.method, *setting])
+    with tqdm(total=total, desc=name, unit="img-step", disable=None, mininterval=1) as bar:
+        for first, wanted in batches:
             x, y, ran = sample_batch(
                 models, cell, first, batch, seed, on_step=lambda t: bar.update(batch)
             )
@@ -227,7 +230,7 @@ def generate(
             images.append(pixels[wanted].cpu())
             labels.append(y[wanted])
             blocks.append(ran[:, wanted])
-    milliseconds = 1e3 * (time.perf_counter() - began) / (batch * len(images))
+    milliseconds = 1e3 * (time.perf_counter() - began) / (batch * len(batches))
     log.info(
         "%d network calls and %.2f ms an image, in batches of %d",
         len(cell.steps),

@@ -43,7 +43,7 @@ def pack(dataset: dict, data: Path, workers: int, manifest: Path) -> dict:
     train, held_out = _order(source, dataset["held_out"], dataset.get("subset"))
     order, tally = np.concatenate([train, held_out]), _Tally()
     with atomic(manifest.parent / "images.npy") as file:
-        with tqdm(total=len(order), disable=None, unit="image") as bar:
+        with tqdm(total=len(order), desc="pack", unit="image", disable=None) as bar:
             pixels = tally.kept(_decoded(source, order, workers), bar)
             append_images(file, _shape(source), pixels)
         kept = np.array(tally.positions, np.int64)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from duodiff.data.store import to_unit_range
 from duodiff.files import atomic
@@ -61,7 +62,7 @@ def train_classifier(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     padded = np.pad(images, [(0, 0), (0, 0), (1, 1), (1, 1)])  # with black
     y_all = torch.tensor(labels)
-    for _ in range(steps):
+    for _ in tqdm(range(steps), desc="classifier", unit="step", disable=None, mininterval=1):
         index = torch.randint(len(padded), (batch,))
         dy, dx = torch.randint(3, (2,)).tolist()
         shifted = padded[index.numpy(), :, dy : dy + size, dx : dx + size]

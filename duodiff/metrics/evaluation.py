@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from duodiff.data.store import ImageStore
 from duodiff.files import sha256
@@ -103,7 +104,7 @@ class Evaluation:
         # the full backbones first: others are compared with them
         stores.sort(key=lambda store: store.manifest["method"] != "full")
         bases, records, curves = {}, [], []
-        for store in stores:
+        for store in tqdm(stores, desc="evaluate", unit="store", disable=None):
             manifest = store.manifest
             sampler, seed = manifest["sampler"], manifest["seed"]
             features, logits = self.extract(store.images)

@@ -28,15 +28,14 @@ def interleaved_seconds(
     times do not.
     """
     seconds = {name: [] for name in runs}
-    rounds = tqdm(range(repeats), desc="latency", unit="round", disable=None)
-    for round_number in rounds:
-        order = reversed(runs) if round_number % 2 else list(runs)
-        for name in order:
-            _synchronise(device)
-            start = time.perf_counter()
-            runs[name]()
-            _synchronise(device)
-            seconds[name].append(time.perf_counter() - start)
+    rounds = [list(reversed(runs)) if i % 2 else list(runs) for i in range(repeats)]
+    order = [name for one_round in rounds for name in one_round]
+    for name in tqdm(order, desc="latency", unit="run", disable=None):
+        _synchronise(device)
+        start = time.perf_counter()
+        runs[name]()
+        _synchronise(device)
+        seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
