@@ -9,6 +9,8 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 
+from duodiff import signals
+
 log = logging.getLogger("duodiff")
 
 
@@ -17,7 +19,8 @@ def run(function: Callable[..., str]) -> None:
 
     Every parameter is an option (`dict` and `bool` ones take JSON, `list[Path]` ones several paths); `--log FILE`
     keeps a copy of the output. A ValueError or OSError is an error of the user's: its message alone is
-    shown, exit 1; for any other the traceback too.
+    shown, exit 1; for any other the traceback too. Where SIGTERM, SIGUSR1 or SIGINT stop it the exit is 75, and the
+    same command continues as far as the function keeps what it has done.
     """
     parser = argparse.ArgumentParser(
         description=inspect.getdoc(function), formatter_class=argparse.RawDescriptionHelpFormatter
@@ -27,8 +30,12 @@ def run(function: Callable[..., str]) -> None:
     parser.add_argument("--log", type=Path, help="also write what is logged to this file")
     options = vars(parser.parse_args())
     _configure_logging(options.pop("log"))
+    signals.stop_at_once()
     try:
         log.info("%s: %s", function.__name__, function(**options))
+    except signals.Stopped as stopped:
+        log.error("%s: %s", function.__name__, stopped)
+        sys.exit(signals.EXIT_CODE)
     except (ValueError, OSError) as error:
         log.error("%s: %s", function.__name__, error)
         sys.exit(1)

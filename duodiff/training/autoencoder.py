@@ -18,6 +18,7 @@ from tqdm import tqdm
 from duodiff.autoencoder import WEIGHTS, network_config
 from duodiff.data.store import ImageStore, to_unit_range
 from duodiff.files import atomic
+from duodiff.training.state import Saves, State, optimizer_state, restore_optimizer
 
 _SEED = 0
 _EVALUATION_BATCH = 64
@@ -31,8 +32,8 @@ def train_autoencoder(
     It is trained on the training images of the store `data` and written as diffusers saves it: `out`, the
     path of its config.json, has the scale as scaling_factor, and the weights lie beside it. `architecture`
     and `training` (steps, batch, lr of Adam with a cosine decay to 0, kl_weight) are those sections of the
-    configuration. The same arguments on the same machine give the same bytes. Raises ValueError if the
-    images do not fit the architecture.
+    configuration. The same arguments on the same machine give the same bytes, also where the training was
+    interrupted and is continued. Raises ValueError if the images do not fit the architecture.
     """
     from diffusers import AutoencoderKL  # slow to import
 
@@ -46,11 +47,14 @@ def train_autoencoder(
     (train, _), (held_out, _) = store.split("train"), store.split("held_out")
     torch.manual_seed(_SEED)
     net = AutoencoderKL.from_config(network_config(architecture, channels)).to(device)
-    _fit(net, train, training, device)
+    described = {"architecture": architecture, "training": training, "seed": _SEED}
+    saves = Saves(out, described | {"dataset": store.manifest})
+    _fit(net, train, training, device, saves)
     net.eval()
     scale = 1 / _latents_std(net, train, device)
     net.register_to_config(scaling_factor=scale)
     _save(net, out.parent)
+    saves.clear()
     return {"rms": reconstruction_rms(net, held_out, device), "scale": scale}
 
 
@@ -80,19 +84,43 @@ def reconstruction_rms(net: nn.Module, images: np.ndarray, device: str) -> float
     return (total / images.size) ** 0.5
 
 
-def _fit(net: nn.Module, images: np.ndarray, training: dict, device: str) -> None:
-    """Trains `net` in place on random batches of uint8 images [N, C, H, W]."""
+def _fit(net: nn.Module, images: np.ndarray, training: dict, device: str, saves: Saves) -> None:
+    """Trains `net` in place on random batches of uint8 images [N, C, H, W], from its last state on if there is one."""
     generator = torch.Generator().manual_seed(_SEED)
     optimizer = torch.optim.Adam(net.parameters(), lr=training["lr"])
     schedule = CosineAnnealingLR(optimizer, training["steps"])
-    bar = tqdm(range(training["steps"]), desc="autoencoder", unit="step", disable=None)
-    for _ in bar:
-        index = torch.randint(len(images), (training["batch"],), generator=generator).numpy()
-        x = torch.from_numpy(to_unit_range(images[index])).to(device)
-        loss(net, x, training["kl_weight"], generator).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
+
+    def state() -> State:
+        tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
+        tensors |= optimizer_state(optimizer) | {"images": generator.get_state()}
+        return tensors, schedule.state_dict()
+
+    size = sum(p.nbytes for p in net.parameters())
+    saves.require_space(3 * size, size)
+    if (found := saves.restore()) is not None:
+        tensors, values = found
+        net.load_state_dict({k: tensors[f"net.{k}"] for k in net.state_dict()})
+        restore_optimizer(optimizer, tensors)
+        generator.set_state(tensors["images"])
+        schedule.load_state_dict(values)
+        optimizer.param_groups[0]["lr"] = schedule.get_last_lr()[0]
+    first = schedule.last_epoch
+    with saves.on_stop():
+        for step in tqdm(
+            range(first, training["steps"]),
+            desc="autoencoder",
+            initial=first,
+            total=training["steps"],
+            unit="step",
+            disable=None,
+        ):
+            index = torch.randint(len(images), (training["batch"],), generator=generator).numpy()
+            x = torch.from_numpy(to_unit_range(images[index])).to(device)
+            loss(net, x, training["kl_weight"], generator).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            saves.after_step(step + 1, state)
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from duodiff.schedules import noise_schedule
 from duodiff.training import checkpoints
 from duodiff.training.batches import Batch, Noiser
 from duodiff.training.loop import TrainingConfig, fit
+from duodiff.training.state import Saves
 from duodiff.uvit import Denoiser, UViT
 
 
@@ -81,7 +82,7 @@ def train_backbone(
     """Loss curve of a U-ViT trained on all t (Eq. 2), written with its checkpoint at the manifest `out`.
 
     `conventions` are the schedule, time_input and prediction; `training` is that section of the
-    configuration; `null_class` makes the last class the null label.
+    configuration; `null_class` makes the last class the null label. An interrupted training is continued.
     """
     options = dict(training)
     init, flips, label_dropout = (options.pop(k) for k in ("init", "flips", "label_dropout"))
@@ -93,6 +94,17 @@ def train_backbone(
     dataset, train, held_out = noisers(
         data, model, conventions["schedule"], device, null_class, flips, label_dropout
     )
+    description = {
+        "kind": "backbone",
+        "architecture": architecture,
+        **conventions,
+        "null_class": null_class,
+        "class_order": dataset.get("class_order"),
+        "training": training,
+        "seed": seed,
+        "dataset_sha256": dataset.get("moments_sha256", dataset["images_sha256"]),
+    }
+    saves = Saves(out, {"checkpoint": description, "dataset": dataset})
     average, curve = fit(
         model,
         list(model.parameters()),
@@ -102,22 +114,12 @@ def train_backbone(
         TrainingConfig(**options),
         seed,
         name=f"train depth {net.depth}",
+        saves=saves,
     )
     write_csv(Path(out).parent / "curve.csv", curve)
-    checkpoints.save(
-        out,
-        average.net.state_dict(),
-        {
-            "kind": "backbone",
-            "architecture": architecture,
-            **conventions,
-            "null_class": null_class,
-            "class_order": dataset.get("class_order"),
-            "training": training,
-            "seed": seed,
-            "dataset_sha256": dataset.get("moments_sha256", dataset["images_sha256"]),
-        },
-    )
+    description["skipped_steps"] = curve[-1]["skipped_steps"]
+    checkpoints.save(out, average.net.state_dict(), description)
+    saves.clear()
     return curve
 
 
