@@ -1,7 +1,7 @@
 """Trains, is killed at random moments and started again: python killed_training.py FOLDER KILLS SEED.
 
-Prints as JSON: the hashes of an undisturbed training's outputs, those of every training that was killed, the kills, and
-how many of them came while a state was being written. The trainings are forks of this process, which has paid
+Every second kill waits until a state is being written. Prints as JSON: the hashes of an undisturbed training's outputs,
+those of every training that was killed, the kills, and how many of them left half a state. The trainings are forks of this process, which has paid
 for importing torch once.
 """
 
@@ -65,6 +65,18 @@ def forked(data: Path, out: Path) -> int:
         os._exit(code)
 
 
+def writing(folder: Path) -> bool:
+    """Whether there is half a state."""
+    return any(folder.glob(".resume/*/.step-*"))
+
+
+def wait_for_writing(child: int, folder: Path) -> None:
+    """Until the process writes a state, or has ended."""
+    while not writing(folder):
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return
+
+
 def hashes(out: Path) -> list[str]:
     names = ("model.safetensors", "curve.csv", "manifest.json")
     return [sha256(out.parent / name) for name in names]
@@ -83,13 +95,15 @@ def main(folder: Path, wanted: int, seed: int) -> None:
             child = forked(data, out)
             if kills < wanted:
                 time.sleep(moments.uniform(0, LONGEST_S))
+                if kills % 2:
+                    wait_for_writing(child, out.parents[1])
                 os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
             if os.WIFEXITED(status):
                 assert os.WEXITSTATUS(status) == 0
                 break
             kills += 1
-            while_writing += any(out.parents[1].glob(".resume/*/.step-*"))
+            while_writing += writing(out.parents[1])
         found["killed"].append(hashes(out))
     print(json.dumps(found | {"kills": kills, "while_writing": while_writing}))
 
