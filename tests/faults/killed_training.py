@@ -1,8 +1,8 @@
 """Trains, is killed at random moments and started again: python killed_training.py FOLDER KILLS SEED.
 
-Every second kill waits until a state is being written. Prints as JSON: the hashes of an undisturbed training's outputs,
-those of every training that was killed, the kills, and how many of them left half a state. The trainings are forks of this process, which has paid
-for importing torch once.
+Every second kill waits until a state is being written. Prints as JSON: the hashes of an undisturbed
+training's outputs, those of every training that was killed, the kills, and how many of them left half
+a state. The trainings are forks of this process, which has paid for importing torch once.
 """
 
 import json
