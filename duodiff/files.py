@@ -100,6 +100,18 @@ def read_json(path: str | Path):
     return json.loads(Path(path).read_text())
 
 
+def code_sha256(*modules: str) -> list[str]:
+    """Hashes of modules of this package, named by their paths ("data/store"): an edit of one changes them."""
+    return [sha256(Path(__file__).parent / f"{module}.py") for module in modules]
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the half-written files of killed jobs from a folder that one job alone writes to."""
+    for path in folder.glob(".*.*"):
+        if path.is_file() and path.name.split(".")[-2].isdecimal():  # as `atomic` names them
+            path.unlink(missing_ok=True)
+
+
 def sha256(path: str | Path) -> str:
     """Hex digest of the file's content."""
     with open(path, "rb") as file:

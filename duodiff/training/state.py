@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from duodiff import signals
-from duodiff.files import atomic, require_space, sha256
+from duodiff.files import atomic, code_sha256, remove_leftovers, require_space
 
 log = logging.getLogger("duodiff")
 
@@ -34,7 +34,6 @@ EVERY_S = 30.0
 SHARE = 0.02
 """The largest part of the time that goes into saving."""
 
-_PACKAGE = Path(__file__).parents[1]
 _DECIDING = (
     *("uvit", "early_exit", "schedules", "data/store"),
     *(f"training/{name}" for name in ("batches", "loop", "backbone", "heads", "autoencoder")),
@@ -53,8 +52,7 @@ class Saves:
     """
 
     def __init__(self, out: Path, identity: dict):
-        code = [sha256(_PACKAGE / f"{name}.py") for name in _DECIDING]
-        described = identity | {"torch": torch.__version__, "code": code}
+        described = identity | {"torch": torch.__version__, "code": code_sha256(*_DECIDING)}
         self.training = json.dumps(described, sort_keys=True)
         name = hashlib.sha256(self.training.encode()).hexdigest()[:12]
         self.folder = out.parent.parent / ".resume" / f"{out.parent.name}-{name}"
@@ -73,8 +71,7 @@ class Saves:
         Raises ValueError if there are states, and all are damaged.
         """
         self._name_others()
-        for leftover in self.folder.glob(".*"):
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(self.folder)
         damaged = []
         for path in sorted(self.folder.glob("step-*.safetensors"), reverse=True):
             try:
