@@ -33,7 +33,8 @@ class Parts:
         if not path.exists():
             return None
         try:
-            with np.load(path) as arrays:  # a zip, whose checksums are compared
+            # a zip, whose checksums are compared; opened here, since numpy leaves one it refuses open
+            with open(path, "rb") as file, np.load(file) as arrays:
                 return dict(arrays)
         except (BadZipFile, ValueError, EOFError, OSError) as error:
             log.warning("%s: damaged (%s); computed again", path, error)
