@@ -80,6 +80,11 @@ class Autoencoder:
             )
         return self.channels, height // f, width // f
 
+    def image_shape(self, latent: tuple[int, int, int]) -> tuple[int, int, int]:
+        """K, H, W of the image of a latent of the shape `latent`."""
+        _, height, width = latent
+        return self.net.config.in_channels, height * self.reduction, width * self.reduction
+
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
         """Moments float32 [B, 2C, h, w] of images uint8 [B, K, H, W]: mean, then log-variance in [-30, 20].

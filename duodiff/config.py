@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,18 @@ ROLES = ("full", "shallow", "heads")
 SCHEMA = Path(__file__).parents[1] / "config" / "schema.yaml"
 
 
+# YAML has numbers that JSON has not: nan and inf pass every comparison, and 2600.0 is no number of steps.
+_TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+    {
+        "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+        "number": lambda _, value: (
+            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        ),
+    }
+)
+_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=_TYPES)
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message names the key, what was found, what is accepted."""
 
@@ -27,8 +40,9 @@ def complete(config: dict) -> dict:
     It is checked against the schema and the rules between keys first; every problem is listed.
     """
     schema = yaml.safe_load(SCHEMA.read_text())
-    validator = jsonschema.Draft202012Validator(schema)
-    errors = sorted(validator.iter_errors(config), key=lambda e: list(map(str, e.absolute_path)))
+    errors = sorted(
+        _Validator(schema).iter_errors(config), key=lambda e: list(map(str, e.absolute_path))
+    )
     problems = [_explain(error) for error in errors]
     filled = config
     if not problems:
@@ -75,7 +89,20 @@ def _explain(error: jsonschema.ValidationError) -> str:
     if error.validator == "required":
         return f"{where}: {error.message}"
     accepted = error.schema.get("description") or f"{error.validator}: {error.validator_value}"
-    return f"{where}: found {error.instance!r}; accepted: {accepted}"
+    hint = (
+        " (YAML reads this number as a text: write 1.0e-3, not 1e-3)" if _is_number(error) else ""
+    )
+    return f"{where}: found {error.instance!r}; accepted: {accepted}{hint}"
+
+
+def _is_number(error: jsonschema.ValidationError) -> bool:
+    """Whether a number was wanted, and a text that is one was found."""
+    if not isinstance(error.instance, str) or error.validator != "type":
+        return False
+    try:
+        return math.isfinite(float(error.instance))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,10 @@ from duodiff.schedules import noise_schedule, one_step_eta_limit
 from duodiff.spaces import space
 
 _SIZES = {"digits": 8, "cifar10": 32}  # datasets whose images may be used as they are
+_IMAGES = {
+    "digits": (1797, None),
+    "cifar10": (50_000, 10_000),
+}  # and those of a test set of its own
 _CLASSES = {"digits": 10, "cifar10": 10, "celeba": -1, "imagenet": 1000}
 _DATASET_KEYS = {
     "digits": set(),
@@ -88,12 +92,31 @@ def _dataset_conflicts(dataset: dict) -> Iterator[str]:
     for key in sorted(optional - set(dataset)):
         if optional & set(dataset):
             yield f"{key}: missing; {', '.join(sorted(optional))} belong together"
+    yield from _count_conflicts(dataset)
     crops = _CROPS.get(source, ())
     if crops and dataset.get("crop", crops[0]) not in crops:
         yield f"crop: found {dataset['crop']!r}; accepted for {source}: {', '.join(crops)}"
     if "autoencoder" in dataset:
         for problem in _autoencoder_conflicts(dataset["autoencoder"], _size(dataset)):
             yield f"autoencoder.{problem}"
+
+
+def _count_conflicts(dataset: dict) -> Iterator[str]:
+    """The numbers of images asked for, where it is known how many there are."""
+    if dataset["source"] not in _IMAGES:
+        return
+    images, test = _IMAGES[dataset["source"]]
+    most = images - 1 if test is None else test
+    if dataset["held_out"] > most:
+        yield f"held_out: found {dataset['held_out']}; accepted: up to {most} of source {dataset['source']}"
+    elif (subset := dataset.get("subset", 1)) > (left := _most_training_images(dataset)):
+        yield f"subset: found {subset}; accepted: up to the {left} images that are not held out"
+
+
+def _most_training_images(dataset: dict) -> int | None:
+    """Images that are not held out; None where only the files tell."""
+    images, test = _IMAGES.get(dataset["source"], (None, None))
+    return images - dataset["held_out"] if images and test is None else images
 
 
 def _autoencoder_conflicts(codec: dict, size: int | None) -> Iterator[str]:
@@ -164,6 +187,11 @@ def _backbone_conflicts(experiment: dict) -> Iterator[str]:
             yield f"{key}: found {found}; accepted: 0 without a null class (null_class: true)"
     if guidance and has_heads(experiment):
         yield f"sampling.guidance: found {guidance}; accepted: 0 with early exit (a theta in the grid)"
+    hidden = int(net["embed_dim"] * net["mlp_ratio"])
+    if hidden < 1:
+        yield f"backbone.mlp_ratio: found {net['mlp_ratio']}; it leaves no unit of embed_dim {net['embed_dim']}"
+    if PROTOCOLS[experiment["protocol"]].labels_from_1 and net["num_classes"] == 1:
+        yield f"backbone.num_classes: found 1; protocol {experiment['protocol']} never draws class 0"
     if "pretrained" in experiment and experiment["prediction"] != "noise":
         yield f"prediction: found {experiment['prediction']!r}; pretrained weights predict noise"
 
@@ -184,6 +212,10 @@ def _fit_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
     if classes is not None and net["num_classes"] > 0 and own != classes:
         accepted = "-1" if classes < 0 else f"-1, or {classes} (and one more with null_class)"
         yield f"backbone.num_classes: found {net['num_classes']}; accepted: {accepted}"
+    for key in ("backbone_training", "heads_training"):
+        if experiment[key]["flips"] and codec and not codec["flips"]:
+            found = f"{key}.flips: found true; accepted: false"
+            yield f"{found} without flips of the autoencoder of dataset {experiment['dataset']}"
     order = PROTOCOLS[experiment["protocol"]].class_order
     if dataset.get("class_order", order) != order and net["num_classes"] > 0:
         yield (
@@ -214,6 +246,14 @@ def _metric_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
             f"dataset {experiment['dataset']}: dataset.held_out: found {dataset['held_out']};"
             f" accepted: {_FEWEST_HELD_OUT} or more, to be measured as samples are"
         )
+    left = _most_training_images(dataset)
+    if left is not None and left <= needed.features:
+        yield (
+            f"dataset {experiment['dataset']}: dataset.held_out: found {dataset['held_out']}; it leaves"
+            f" {left} images to train on, accepted: more than the {needed.features} features of {name}"
+        )
+    elif count and left is not None and count > left:
+        yield f"metric.reference: found {count}; accepted: up to the {left} training images"
     needs_images = [
         ("sampling.images", experiment["sampling"]["images"]),
         ("metric.reference", count),
@@ -263,9 +303,25 @@ def _reuse_conflicts(experiment: dict, name: str, experiments: dict) -> Iterator
         for key in keys:
             if experiment[key] != theirs[key]:
                 yield f"reuse.{role}: {seen[-1]} has another {key}: {theirs[key]!r}"
+        if role == "heads" and _owner(experiments, name, "full") != _owner(
+            experiments, seen[-1], "full"
+        ):
+            yield (
+                f"reuse.heads: found {experiment['reuse']['heads']!r}; accepted: with the full backbone"
+                f" that those heads are on (reuse.full: {_owner(experiments, seen[-1], 'full')})"
+            )
         missing = set(experiment["train_seeds"]) - set(theirs["train_seeds"])
         if missing:
             yield f"reuse.{role}: {seen[-1]} has no training seed {sorted(missing)}"
+
+
+def _owner(experiments: dict, name: str, role: str) -> str:
+    """The experiment whose training makes the model in `role`, as far as `reuse` leads (it may lead in a circle)."""
+    seen = []
+    while name in experiments and name not in seen:
+        seen.append(name)
+        name = experiments[name]["reuse"].get(role, name)
+    return seen[-1]
 
 
 def _grid_conflicts(experiment: dict) -> Iterator[str]:

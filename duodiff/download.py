@@ -8,6 +8,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
+from duodiff.files import naming_full_disk, require_space
 from duodiff.files import sha256 as digest
 
 _TIMEOUT_S = 60
@@ -81,7 +82,8 @@ def _download(url: str, partial: Path) -> None:
             unit_scale=True,
             disable=None,
         )
-        with open(partial, "ab" if resumed else "wb") as file, bar:
+        require_space(partial.parent, total - done, "the download")
+        with naming_full_disk(partial), open(partial, "ab" if resumed else "wb") as file, bar:
             while chunk := response.read(_CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))

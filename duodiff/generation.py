@@ -6,6 +6,7 @@ full backbone, t_s = T the shallow one), ``theta=0.12`` is AdaDiff, ``theta=q0.4
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,15 @@ from duodiff import noise, samplers
 from duodiff.autoencoder import Autoencoder
 from duodiff.backbones import EarlyExit, Guided, SwitchSchedule, duodiff, one_call_late, single
 from duodiff.data.store import write_store
-from duodiff.files import atomic, read_json, sha256
+from duodiff.files import (
+    atomic,
+    code_sha256,
+    read_json,
+    remove_leftovers,
+    require_space,
+    sha256,
+)
+from duodiff.parts import Parts
 from duodiff.protocol import PROTOCOLS, Protocol
 from duodiff.records import device_name
 from duodiff.samplers import Step
@@ -29,6 +38,12 @@ from duodiff.training.heads import load_adadiff
 from duodiff.uvit import Denoiser
 
 log = logging.getLogger("duodiff")
+
+_DECIDING = (
+    *("generation", "samplers", "backbones", "early_exit", "uvit", "autoencoder"),
+    *("noise", "schedules", "protocol"),
+)
+"""The modules that decide an image: an edit of one has all of a cell's computed again."""
 
 
 class Models:
@@ -204,44 +219,71 @@ def generate(
     batch: int,
     seed: int,
     autoencoder: Autoencoder | None = None,
+    parts: Parts | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images uint8 [n, C, H, W], labels int64 [n] (-1 without classes), blocks run int8 [steps, n].
 
     n = stop - start global image indices; the blocks an image ran in each step are AdaDiff's exit layer,
     or the depth of the backbone at work. Latents are decoded by `autoencoder`, a whole compute batch at a
-    time, so that what its batches are made of does not depend on the range either. Raises ValueError if an
-    image is not finite.
+    time, so that what its batches are made of does not depend on the range either. Compute batches that are
+    among `parts` are taken from there, others put there. Raises ValueError if an image is not finite.
     """
-    images, labels, blocks = [], [], []
-    began = time.perf_counter()
+    found = []
+    began, computed = time.perf_counter(), 0
     batches = list(compute_batches(start, stop, batch))
     total = len(batches) * batch * len(cell.steps)
     setting = (f"{k} {cell.parameters[k]:.4g}" for k in ("t_s", "theta") if k in cell.parameters)
     name = " ".join([cell.method, *setting])
     with tqdm(total=total, desc=name, unit="img-step", disable=None, mininterval=1) as bar:
         for first, wanted in batches:
-            x, y, ran = sample_batch(
-                models, cell, first, batch, seed, on_step=lambda t: bar.update(batch)
+            kept = parts.load(str(first)) if parts else None
+            if kept is None:
+                kept = _finished_batch(models, cell, first, batch, seed, autoencoder, bar)
+                computed += batch
+                if parts:
+                    parts.save(str(first), kept)
+            else:
+                bar.update(batch * len(cell.steps))
+                if cell.early_exit is not None:
+                    models.adadiff.nan_count += int(kept["nans"])
+            found.append(
+                (kept["images"][wanted], kept["labels"][wanted], kept["blocks"][:, wanted])
             )
-            x = x if autoencoder is None else autoencoder.decode(x)
-            if not torch.isfinite(x).all():
-                raise ValueError(f"images {first} to {first + batch - 1} are not finite")
-            pixels = samplers.to_uint8(x, truncate=not cell.protocol.round_pixels)
-            images.append(pixels[wanted].cpu())
-            labels.append(y[wanted])
-            blocks.append(ran[:, wanted])
-    milliseconds = 1e3 * (time.perf_counter() - began) / (batch * len(batches))
-    log.info(
-        "%d network calls and %.2f ms an image, in batches of %d",
-        len(cell.steps),
-        milliseconds,
-        batch,
-    )
-    return (
-        torch.cat(images).numpy(),
-        torch.cat(labels).numpy(),
-        torch.cat(blocks, dim=1).numpy(),
-    )
+    if computed:
+        milliseconds = 1e3 * (time.perf_counter() - began) / computed
+        log.info(
+            "%d network calls and %.2f ms an image, in batches of %d",
+            len(cell.steps),
+            milliseconds,
+            batch,
+        )
+    images, labels, blocks = zip(*found, strict=True)
+    return np.concatenate(images), np.concatenate(labels), np.concatenate(blocks, axis=1)
+
+
+def _finished_batch(
+    models: Models,
+    cell: Cell,
+    first: int,
+    batch: int,
+    seed: int,
+    autoencoder: Autoencoder | None,
+    bar: tqdm,
+) -> dict[str, np.ndarray]:
+    """What `generate` gives of one compute batch, and the number of uncertainties that were NaN."""
+    nans = 0 if cell.early_exit is None else int(models.adadiff.nan_count)
+    x, y, ran = sample_batch(models, cell, first, batch, seed, on_step=lambda t: bar.update(batch))
+    x = x if autoencoder is None else autoencoder.decode(x)
+    if not torch.isfinite(x).all():
+        raise ValueError(f"images {first} to {first + batch - 1} are not finite")
+    pixels = samplers.to_uint8(x, truncate=not cell.protocol.round_pixels)
+    nans = 0 if cell.early_exit is None else int(models.adadiff.nan_count) - nans
+    return {
+        "images": pixels.cpu().numpy(),
+        "labels": y.numpy(),
+        "blocks": ran.numpy(),
+        "nans": np.array(nans),
+    }
 
 
 def _blocks_run(cell: Cell, batch: int) -> torch.Tensor:
@@ -274,11 +316,11 @@ def write_samples(
     """Manifest of one cell's sample store, written to `out`, with blocks_run.npy beside it.
 
     `paths` and `conventions` are the arguments of `Models`; `context` (experiment, protocol, train_seed)
-    goes into the manifest, which holds everything a record says of its samples.
+    goes into the manifest, which holds everything a record says of its samples. An interrupted run is continued
+    after its last compute batch.
     """
     models = Models(conventions, context["protocol"], **paths, device=device)
     cell = build_cell(models, sampler, setting, context["protocol"])
-    pixels, labels, blocks = generate(models, cell, 0, images, batch, seed, autoencoder)
     description = {
         **context,
         **conventions,
@@ -298,11 +340,20 @@ def write_samples(
     }
     if autoencoder is not None:
         description["autoencoder"] = autoencoder.source | {"batch": autoencoder.batch}
-    with atomic(Path(out).parent / "blocks_run.npy") as file:
+    identity = description | {"torch": torch.__version__, "code": code_sha256(*_DECIDING)}
+    parts = Parts(out, identity)
+    remove_leftovers(out.parent)
+    size = autoencoder.image_shape(models.shape) if autoencoder else models.shape
+    # twice: as parts, and as the whole
+    require_space(out.parent, 2 * images * (math.prod(size) + len(cell.steps)), "sampling")
+    pixels, labels, blocks = generate(models, cell, 0, images, batch, seed, autoencoder, parts)
+    with atomic(out.parent / "blocks_run.npy") as file:
         np.save(file, blocks)
-    description["blocks_run_sha256"] = sha256(Path(out).parent / "blocks_run.npy")
+    description["blocks_run_sha256"] = sha256(out.parent / "blocks_run.npy")
     if cell.early_exit is not None:
         description["nan_uncertainties"] = nans = int(models.adadiff.nan_count)
         if nans:
             log.warning("%s: %d uncertainties were NaN and did not exit", setting, nans)
-    return write_store(out, pixels, labels, description)
+    manifest = write_store(out, pixels, labels, description)
+    parts.clear()
+    return manifest

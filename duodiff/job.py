@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
+from duodiff import signals
+
 log = logging.getLogger("duodiff")
 
 
@@ -20,7 +22,8 @@ def run(function: Callable[..., str]) -> None:
     Every parameter is an option, a positional-only one an argument without a name. `dict` and `bool` ones take
     JSON, `list[Path]` ones several paths, a `bool` that is False by default nothing; `Literal` ones name what is
     accepted. `--log FILE` keeps a copy of the output. A ValueError or OSError is an error of the user's: its
-    message alone is shown, exit 1; for any other the traceback too.
+    message alone is shown, exit 1; for any other the traceback too. Where SIGTERM, SIGUSR1 or SIGINT stop it the
+    exit is 75, and the same command continues as far as the function keeps what it has done.
     """
     parser = argparse.ArgumentParser(**_help(function))
     _add_options(parser, function)
@@ -56,12 +59,16 @@ def _add_options(parser: argparse.ArgumentParser, function: Callable) -> None:
 
 def _call(function: Callable[..., str], options: dict) -> None:
     _configure_logging(options.pop("log"))
+    signals.stop_at_once()
     parameters = inspect.signature(function).parameters.values()
     positional = [options.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_ONLY]
     began = time.perf_counter()
     try:
         done = function(*positional, **options)
         log.info("%s: %s%s", function.__name__, done, _where(options, time.perf_counter() - began))
+    except signals.Stopped as stopped:
+        log.error("%s: %s", function.__name__, stopped)
+        sys.exit(signals.EXIT_CODE)
     except (ValueError, OSError) as error:
         log.error("%s: %s", function.__name__, error)
         sys.exit(1)

@@ -17,7 +17,15 @@ from tqdm import tqdm
 
 from duodiff.autoencoder import Autoencoder, load
 from duodiff.data.store import ImageStore
-from duodiff.files import atomic, read_json, sha256, write_json
+from duodiff.files import (
+    atomic,
+    naming_full_disk,
+    read_json,
+    remove_leftovers,
+    require_space,
+    sha256,
+    write_json,
+)
 
 
 def encode_shard(
@@ -49,7 +57,10 @@ def encode_shard(
     for other in set(out.parent.glob(f".{out.stem}.*")) - {partial}:
         other.unlink()
     shape = (end - first, 1 + flips, 2 * channels, *size)
-    _append_moments(partial, shape, store.images[first:end], codec, first)
+    there = partial.stat().st_size if partial.exists() else 0
+    require_space(out.parent, _size(shape) - there, "encoding")
+    with naming_full_disk(partial):
+        _append_moments(partial, shape, store.images[first:end], codec, first)
     os.replace(partial, out.with_suffix(".npy"))
     write_json(out, description)
     return description
@@ -85,6 +96,8 @@ def gather(images: Path, shards: list[Path], manifest: Path) -> dict:
         raise ValueError(f"shards: they are not of the images of {images}; encode them again")
     channels, *size = encoded["shape"]
     shape = (len(store), 1 + encoded["flips"], 2 * channels, *size)
+    remove_leftovers(folder)
+    require_space(folder, _size(shape), "joining the shards")
     with atomic(folder / "moments.npy") as path:
         _join(path, shape, [shard.with_suffix(".npy") for shard in shards])
     with atomic(folder / "labels.npy") as labels:
@@ -109,7 +122,7 @@ def _append_moments(
     """
     path.touch()
     batch = codec.batch
-    size, record = path.stat().st_size, math.prod(shape[1:]) * np.dtype(np.float16).itemsize
+    size, record = path.stat().st_size, _size(shape[1:])
     with open(path, "r+b") as file:
         _write_header(file, shape)
         done = max(0, size - file.tell()) // (record * batch) * batch
@@ -125,6 +138,13 @@ def _append_moments(
                     )
                 file.write(moments.tobytes())
                 bar.update(len(moments))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    """Bytes of float16 moments."""
+    return math.prod(shape) * np.dtype(np.float16).itemsize
 
 
 def _join(path: Path, shape: tuple[int, ...], parts: list[Path]) -> None:

@@ -5,6 +5,7 @@ not grow with the dataset, and the store does not depend on the workers.
 """
 
 import logging
+import math
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -19,7 +20,7 @@ from duodiff.data.decode import Decoded, decode_all
 from duodiff.data.families import family
 from duodiff.data.source import Source
 from duodiff.data.store import append_images, finish_store
-from duodiff.files import atomic
+from duodiff.files import atomic, remove_leftovers, require_space
 
 log = logging.getLogger("duodiff")
 
@@ -42,6 +43,8 @@ def pack(dataset: dict, data: Path, workers: int, manifest: Path) -> dict:
     source = family(dataset).read(dataset, data)
     train, held_out = _order(source, dataset["held_out"], dataset.get("subset"))
     order, tally = np.concatenate([train, held_out]), _Tally()
+    remove_leftovers(manifest.parent)
+    require_space(manifest.parent, len(order) * math.prod(_shape(source)), "packing")
     with atomic(manifest.parent / "images.npy") as file:
         with tqdm(total=len(order), desc="pack", unit="image", disable=None) as bar:
             pixels = tally.kept(_decoded(source, order, workers), bar)

@@ -7,6 +7,7 @@ same; another resize, or other weights, has its own.
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +17,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from duodiff.data.store import ImageStore
-from duodiff.files import atomic, read_json, sha256, write_json
+from duodiff.files import atomic, read_json, require_space, sha256, write_json
 from duodiff.metrics import classifier, features
 from duodiff.metrics.distances import Gaussian, gaussian
 from duodiff.metrics.features import Extractor
+from duodiff.parts import Parts
 from duodiff.records import library_versions
 
 _PART = 1024  # images whose features are in memory at once
+_SAVED = 16  # parts after which the sums of a Gaussian are kept: 33 MB of Inception's, and seconds of a GPU
 _MOST_FEATURES = 10_000
 """Features kept where the reference is all training images: enough for KID, precision and recall."""
 
@@ -54,8 +57,8 @@ def compute_reference(
     """The receipt of a reference: names of its files in `folder`, each computed unless it is there.
 
     `data` is the manifest of the packed images, `count` the number of random training images to measure
-    against (None: all). Memory does not grow with the number of images. Raises ValueError if there are fewer,
-    or no more than features.
+    against (None: all). Memory does not grow with the number of images. An interrupted run is continued by the
+    next. Raises ValueError if there are fewer, or no more than features.
     """
     store = ImageStore(data)
     (train, _), (held_out, _) = store.split("train"), store.split("held_out")
@@ -66,6 +69,8 @@ def compute_reference(
         )
     keep = min(_MOST_FEATURES, len(train)) if count is None else count
     chosen = _random(len(train), keep)
+    kept_bytes = 8 * extract.features**2 + 4 * extract.features * (keep + len(held_out))
+    require_space(folder, 2 * kept_bytes, "statistics")  # twice: as parts, and as the whole
 
     def identity(what: dict) -> dict:
         return {
@@ -83,17 +88,19 @@ def compute_reference(
         "all_train": _stored(
             folder,
             identity({"gaussian": splits["train"]}),
-            lambda: _gaussian_of(train, extract),
+            lambda parts: _gaussian_of(train, extract, parts),
         ),
         "features": _stored(
             folder,
             identity({"random": keep, "of": splits["train"]}),
-            lambda: _chosen(train, extract, chosen),
+            lambda parts: _chosen(train, extract, chosen, parts),
         ),
         "held_out": _stored(
             folder,
             identity({"features": splits["held_out"]}),
-            lambda: {"features": _features_of(held_out, extract, np.arange(len(held_out)))},
+            lambda parts: {
+                "features": _features_of(held_out, extract, np.arange(len(held_out)), parts)
+            },
         ),
     }
     found = {"count": count, "extractor": extract.name, "folder": str(folder), "files": files}
@@ -128,35 +135,52 @@ def load_reference(receipt: Path, extractor: str) -> Reference:
     return Reference(all_train, features, held_out, chosen, extractor, found["sha256"])
 
 
-def _stored(folder: Path, identity: dict, compute) -> str:
+def _stored(folder: Path, identity: dict, compute: Callable[[Parts], dict[str, np.ndarray]]) -> str:
     """Name of the file in `folder` with the arrays that `identity` describes, computed if absent."""
     text = json.dumps(identity, sort_keys=True)
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
     if not path.exists():
-        arrays = compute()
+        parts = Parts(path, identity)
+        arrays = compute(parts)
         with atomic(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, identity=text, **arrays)
+        parts.clear()
     return path.name
 
 
-def _features_of(images: np.ndarray, extract: Extractor, chosen: np.ndarray) -> np.ndarray:
+def _features_of(
+    images: np.ndarray, extract: Extractor, chosen: np.ndarray, parts: Parts
+) -> np.ndarray:
     """float32 [N, D] of the chosen ones of uint8 images."""
-    parts = [extract(part)[0].float() for part in _parts(images, chosen)]
-    return torch.cat(parts).numpy()
+    found = []
+    for first, indices in _ranges(chosen):
+        part = parts.load(str(first))
+        if part is None:
+            part = {"features": extract(images[indices])[0].float().numpy()}
+            parts.save(str(first), part)
+        found.append(part["features"])
+    return np.concatenate(found)
 
 
-def _chosen(images: np.ndarray, extract: Extractor, chosen: np.ndarray) -> dict[str, np.ndarray]:
+def _chosen(
+    images: np.ndarray, extract: Extractor, chosen: np.ndarray, parts: Parts
+) -> dict[str, np.ndarray]:
     """Features of the chosen images, and their Gaussian for other tools."""
-    features = _features_of(images, extract, chosen)
+    features = _features_of(images, extract, chosen, parts)
     fitted = gaussian(torch.from_numpy(features).double())
     return {"features": features, "n": np.array(fitted.n), "mu": fitted.mu, "sigma": fitted.sigma}
 
 
-def _gaussian_of(images: np.ndarray, extract: Extractor) -> dict[str, np.ndarray]:
+def _gaussian_of(images: np.ndarray, extract: Extractor, parts: Parts) -> dict[str, np.ndarray]:
     """n, mu and sigma of the features of all images, merged part by part (Chan et al. 1979)."""
     n, mu, scatter = 0, 0.0, 0.0
-    for part in _parts(images, np.arange(len(images))):
-        features = extract(part)[0]
+    if (kept := parts.load("sums")) is not None:
+        n, mu, scatter = int(kept["n"]), torch.tensor(kept["mu"]), torch.tensor(kept["scatter"])
+    for first, indices in _ranges(np.arange(len(images)), n):
+        if first and first % (_SAVED * _PART) == 0:
+            sums = {"n": np.array(n), "mu": mu.numpy(), "scatter": scatter.numpy()}
+            parts.save("sums", sums)
+        features = extract(images[indices])[0]
         m, mean = len(features), features.mean(0)
         centred, shift = features - mean, mean - mu
         scatter = scatter + centred.T @ centred + torch.outer(shift, shift) * (n * m / (n + m))
@@ -164,12 +188,12 @@ def _gaussian_of(images: np.ndarray, extract: Extractor) -> dict[str, np.ndarray
     return {"n": np.array(n), "mu": mu.numpy(), "sigma": (scatter / (n - 1)).numpy()}
 
 
-def _parts(images: np.ndarray, chosen: np.ndarray):
-    bar = tqdm(desc="features", total=len(chosen), unit="image", disable=None)
-    with bar:
-        for first in range(0, len(chosen), _PART):
+def _ranges(chosen: np.ndarray, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+    """The chosen indices from number `start` on, `_PART` at a time, each with the number of its first."""
+    with tqdm(desc="features", total=len(chosen), initial=start, unit="image", disable=None) as bar:
+        for first in range(start, len(chosen), _PART):
             indices = chosen[first : first + _PART]
-            yield images[indices]
+            yield first, indices
             bar.update(len(indices))
 
 

@@ -19,6 +19,7 @@ from duodiff.autoencoder import WEIGHTS, network_config
 from duodiff.data.store import ImageStore, to_unit_range
 from duodiff.files import atomic
 from duodiff.training.loop import Watch
+from duodiff.training.state import Saves, State, optimizer_state, restore_optimizer
 
 _SEED = 0
 _EVALUATION_BATCH = 64
@@ -38,8 +39,9 @@ def train_autoencoder(
     It is trained on the training images of the store `data` and written as diffusers saves it: `out`, the
     path of its config.json, has the scale as scaling_factor, and the weights lie beside it. `architecture`
     and `training` (steps, batch, lr of Adam with a cosine decay to 0, kl_weight) are those sections of the
-    configuration. The same arguments on the same machine give the same bytes. `monitor` is the folder to follow
-    the training in (`duodiff.training.monitor`). Raises ValueError if the images do not fit the architecture.
+    configuration. The same arguments on the same machine give the same bytes, also where the training was
+    interrupted and is continued. `monitor` is the folder to follow the training in
+    (`duodiff.training.monitor`). Raises ValueError if the images do not fit the architecture.
     """
     from diffusers import AutoencoderKL  # slow to import
 
@@ -59,11 +61,14 @@ def train_autoencoder(
         from duodiff.training.monitor import Monitor, reconstructions_of
 
         watch = Monitor(monitor, training["steps"], reconstructions_of(shown))
-    _fit(net, train, training, device, shown, watch)
+    described = {"architecture": architecture, "training": training, "seed": _SEED}
+    saves = Saves(out, described | {"dataset": store.manifest})
+    _fit(net, train, training, device, saves, shown, watch)
     net.eval()
     scale = 1 / _latents_std(net, train, device)
     net.register_to_config(scaling_factor=scale)
     _save(net, out.parent)
+    saves.clear()
     return {"rms": reconstruction_rms(net, held_out, device), "scale": scale}
 
 
@@ -98,10 +103,11 @@ def _fit(
     images: np.ndarray,
     training: dict,
     device: str,
+    saves: Saves,
     held_out: Tensor,
     watch: Watch | None,
 ) -> None:
-    """Trains `net` in place on random batches of uint8 images [N, C, H, W].
+    """Trains `net` in place on random batches of uint8 images [N, C, H, W], from its last state on if there is one.
 
     `watch` is called some 20 times with the loss curve so far, which has the loss of `held_out` (float32
     [B, C, H, W] in [-1, 1]) too, and the network.
@@ -109,29 +115,52 @@ def _fit(
     generator = torch.Generator().manual_seed(_SEED)
     optimizer = torch.optim.Adam(net.parameters(), lr=training["lr"])
     schedule = CosineAnnealingLR(optimizer, training["steps"])
-    every = max(1, training["steps"] // _EVALUATIONS)
-    curve, total, since = [], 0.0, 0
+    steps, every = training["steps"], max(1, training["steps"] // _EVALUATIONS)
+    progress = {"curve": [], "total": 0.0, "since": 0}
+
+    def state() -> State:
+        tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
+        tensors |= optimizer_state(optimizer) | {"images": generator.get_state()}
+        return tensors, {"schedule": schedule.state_dict(), "progress": progress}
+
+    size = sum(p.nbytes for p in net.parameters())
+    saves.require_space(3 * size, size)
+    if (found := saves.restore()) is not None:
+        tensors, values = found
+        net.load_state_dict({k: tensors[f"net.{k}"] for k in net.state_dict()})
+        restore_optimizer(optimizer, tensors)
+        generator.set_state(tensors["images"])
+        schedule.load_state_dict(values["schedule"])
+        optimizer.param_groups[0]["lr"] = schedule.get_last_lr()[0]
+        progress = values["progress"]
+    first = schedule.last_epoch
     bar = tqdm(
-        range(training["steps"]), desc="autoencoder", unit="step", disable=None, mininterval=1
+        range(first, steps), "autoencoder", initial=first, total=steps, unit="step", disable=None
     )
-    for step in bar:
-        index = torch.randint(len(images), (training["batch"],), generator=generator).numpy()
-        x = torch.from_numpy(to_unit_range(images[index])).to(device)
-        value = loss(net, x, training["kl_weight"], generator)
-        value.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        lr = optimizer.param_groups[0]["lr"]
-        schedule.step()
-        total, since = total + value.detach(), since + 1
-        if watch is not None and ((step + 1) % every == 0 or step + 1 == training["steps"]):
-            with torch.inference_mode():
-                z = torch.Generator().manual_seed(_SEED)
-                validation = float(loss(net, held_out, training["kl_weight"], z))
-            losses = {"train_loss": float(total) / since, "held_out_loss": validation}
-            curve.append({"step": step + 1, **losses, "lr": lr})
-            total, since = 0.0, 0
-            watch(curve, net)
+    with saves.on_stop():
+        for step in bar:
+            index = torch.randint(len(images), (training["batch"],), generator=generator).numpy()
+            x = torch.from_numpy(to_unit_range(images[index])).to(device)
+            value = loss(net, x, training["kl_weight"], generator)
+            value.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            lr = optimizer.param_groups[0]["lr"]
+            schedule.step()
+            progress["total"] += float(value.detach())
+            progress["since"] += 1
+            if watch is not None and ((step + 1) % every == 0 or step + 1 == steps):
+                entry = {"step": step + 1, "train_loss": progress["total"] / progress["since"]}
+                entry |= {"held_out_loss": _held_out(net, held_out, training), "lr": lr}
+                progress |= {"curve": [*progress["curve"], entry], "total": 0.0, "since": 0}
+                watch(progress["curve"], net)
+            saves.after_step(step + 1, state)
+
+
+@torch.inference_mode()
+def _held_out(net: nn.Module, held_out: Tensor, training: dict) -> float:
+    """The loss of held-out images, always with the same draws from their latents."""
+    return float(loss(net, held_out, training["kl_weight"], torch.Generator().manual_seed(_SEED)))
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from duodiff.schedules import noise_schedule
 from duodiff.training import checkpoints
 from duodiff.training.batches import Batch, Noiser
 from duodiff.training.loop import TrainingConfig, fit
+from duodiff.training.state import Saves
 from duodiff.uvit import Denoiser, UViT
 
 
@@ -83,7 +84,7 @@ def train_backbone(
 
     `conventions` are the schedule, time_input and prediction; `training` is that section of the
     configuration; `null_class` makes the last class the null label. `monitor` is the folder to follow the
-    training in (`duodiff.training.monitor`).
+    training in (`duodiff.training.monitor`). An interrupted training is continued.
     """
     options = dict(training)
     init, flips, label_dropout = (options.pop(k) for k in ("init", "flips", "label_dropout"))
@@ -97,16 +98,25 @@ def train_backbone(
     )
     watch = None
     if monitor is not None:
-        from duodiff.training.monitor import (
-            Monitor,
-            samples_of,
-        )  # a second, which only training is to cost
+        # a second to import, which only training is to cost
+        from duodiff.training.monitor import Monitor, samples_of
 
         classes = net.num_classes - null_class
         # latents have no picture without their autoencoder
         schedule = conventions["schedule"]
         picture = None if train.latent else samples_of(train.shape, classes, schedule, device)
         watch = Monitor(monitor, training["steps"], picture)
+    description = {
+        "kind": "backbone",
+        "architecture": architecture,
+        **conventions,
+        "null_class": null_class,
+        "class_order": dataset.get("class_order"),
+        "training": training,
+        "seed": seed,
+        "dataset_sha256": dataset.get("moments_sha256", dataset["images_sha256"]),
+    }
+    saves = Saves(out, {"checkpoint": description, "dataset": dataset})
     average, curve = fit(
         model,
         list(model.parameters()),
@@ -117,22 +127,12 @@ def train_backbone(
         seed,
         name=f"train depth {net.depth}",
         watch=watch,
+        saves=saves,
     )
     write_csv(Path(out).parent / "curve.csv", curve)
-    checkpoints.save(
-        out,
-        average.net.state_dict(),
-        {
-            "kind": "backbone",
-            "architecture": architecture,
-            **conventions,
-            "null_class": null_class,
-            "class_order": dataset.get("class_order"),
-            "training": training,
-            "seed": seed,
-            "dataset_sha256": dataset.get("moments_sha256", dataset["images_sha256"]),
-        },
-    )
+    description["skipped_steps"] = curve[-1]["skipped_steps"]
+    checkpoints.save(out, average.net.state_dict(), description)
+    saves.clear()
     return curve
 
 

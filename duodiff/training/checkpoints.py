@@ -9,7 +9,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from duodiff.files import atomic, read_json, sha256, write_json
+from duodiff.files import (
+    atomic,
+    read_json,
+    remove_leftovers,
+    require_space,
+    sha256,
+    write_json,
+)
 from duodiff.protocol import Protocol
 from duodiff.uvit import Denoiser, UViT
 
@@ -17,6 +24,8 @@ from duodiff.uvit import Denoiser, UViT
 def save(manifest: str | Path, weights: dict[str, torch.Tensor], description: dict) -> None:
     """Writes `weights`, then the manifest: `description` plus weights_sha256."""
     path = Path(manifest).parent / "model.safetensors"
+    remove_leftovers(path.parent)
+    require_space(path.parent, sum(v.nbytes for v in weights.values()), "a checkpoint")
     with atomic(path) as temporary:
         save_file({k: v.detach().contiguous() for k, v in weights.items()}, temporary)
     write_json(manifest, {**description, "weights_sha256": sha256(path)})

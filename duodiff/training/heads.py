@@ -20,6 +20,7 @@ from duodiff.training import checkpoints
 from duodiff.training.backbone import noisers
 from duodiff.training.batches import Batch
 from duodiff.training.loop import TrainingConfig, fit
+from duodiff.training.state import Saves
 from duodiff.uvit import Denoiser
 
 
@@ -57,24 +58,37 @@ def train_heads(
 
     `conventions` are the configured schedule and time_input, `monitor` the folder to follow the training in
     (`duodiff.training.monitor`). Raises ValueError if the backbone was trained with other conventions and
-    the protocol holds it to them.
+    the protocol holds it to them. An interrupted training is continued.
     """
     rules = PROTOCOLS[protocol]
-    full, description = checkpoints.load_backbone(backbone, **conventions)
-    found = checkpoints.departures({"full": description}, conventions, rules)
+    full, trained = checkpoints.load_backbone(backbone, **conventions)
+    found = checkpoints.departures({"full": trained}, conventions, rules)
     options = dict(training)
     flips = options.pop("flips")
     torch.manual_seed(seed)
     model = AdaDiff(full.net, rules.timestep_aware_uncertainty).to(device)
     model.uvit.requires_grad_(False)
     dataset, train, held_out = noisers(
-        data, full, conventions["schedule"], device, description["null_class"], flips
+        data, full, conventions["schedule"], device, trained["null_class"], flips
     )
     watch = None
     if monitor is not None:
         from duodiff.training.monitor import Monitor  # a second, which only training is to cost
 
         watch = Monitor(monitor, training["steps"])
+    description = {
+        "kind": "heads",
+        "backbone_sha256": trained["weights_sha256"],
+        "timestep_aware": rules.timestep_aware_uncertainty,
+        "protocol": protocol,
+        **conventions,
+        "class_order": dataset.get("class_order"),
+        "training": training,
+        "seed": seed,
+        "dataset_sha256": dataset.get("moments_sha256", dataset["images_sha256"]),
+        "departures": found,
+    }
+    saves = Saves(out, {"checkpoint": description, "dataset": dataset})
     average, curve = fit(
         model,
         model.heads_parameters(),
@@ -85,25 +99,13 @@ def train_heads(
         seed,
         name="train heads",
         watch=watch,
+        saves=saves,
     )
     write_csv(Path(out).parent / "curve.csv", curve)
+    description["skipped_steps"] = curve[-1]["skipped_steps"]
     weights = {k: v for k, v in average.state_dict().items() if not k.startswith("uvit.")}
-    checkpoints.save(
-        out,
-        weights,
-        {
-            "kind": "heads",
-            "backbone_sha256": description["weights_sha256"],
-            "timestep_aware": rules.timestep_aware_uncertainty,
-            "protocol": protocol,
-            **conventions,
-            "class_order": dataset.get("class_order"),
-            "training": training,
-            "seed": seed,
-            "dataset_sha256": dataset.get("moments_sha256", dataset["images_sha256"]),
-            "departures": found,
-        },
-    )
+    checkpoints.save(out, weights, description)
+    saves.clear()
     return curve
 
 

@@ -1,8 +1,11 @@
 """One training loop for backbones and for early-exit heads."""
 
 import copy
+import logging
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +13,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from duodiff.training.batches import Batch, Noiser
+from duodiff.training.state import Saves, State, optimizer_state, restore_optimizer
+
+log = logging.getLogger("duodiff")
+
+MOST_SKIPPED = 10
+"""Steps in a row whose loss or gradient is not finite: a training that has as many is stopped."""
 
 Watch = Callable[[list[dict], nn.Module], None]
 
@@ -28,6 +37,7 @@ class TrainingConfig:
     grad_clip: float
     ema: float
     precision: str
+    deterministic: bool = False
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -51,50 +61,149 @@ def fit(
     evaluations: int = 20,
     name: str = "train",
     watch: Watch | None = None,
+    saves: Saves | None = None,
 ) -> tuple[nn.Module, list[dict]]:
     """The exponential moving average of `model` after training `parameters`, and the loss curve.
 
     `loss(model, batch)` is a scalar. The curve holds, `evaluations` times, the step, the mean
-    training loss since the last entry, the held-out loss of the average and the learning rate. `watch` is
-    called with the curve so far and the average after each entry.
+    training loss since the last entry, the held-out loss of the average, the learning rate and the number of
+    steps skipped so far, because loss or gradient was not finite. `watch` is called with the curve so far and the
+    average after each entry. With `saves` an interrupted training is continued, to the same bits where the device
+    repeats itself (a CPU; a GPU with config.deterministic). Raises ValueError after `MOST_SKIPPED` skipped
+    steps in a row.
     """
-    optimizer = torch.optim.AdamW(
-        parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
-    )
-    average = copy.deepcopy(model)
-    averaged = _counterparts(model, parameters, average)
+    run = _Run(model, parameters, config, saves)
     every = max(1, config.steps // evaluations)
-    curve, total, since = [], 0.0, 0
-    progress = tqdm(range(config.steps), desc=name, unit="step", disable=None, mininterval=1)
-    for step in progress:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
-        batch = train.at_step(seed, step, config.batch)
-        with _autocast(config.precision, batch.x_t.device):
-            value = loss(model, batch)
-        value.backward()
-        nn.utils.clip_grad_norm_(parameters, config.grad_clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        # a short history at first, so that the average does not remember the initial weights
-        decay = min(config.ema, (step + 1) / (step + 10))
-        torch._foreach_lerp_(averaged, [p.detach() for p in parameters], 1 - decay)
-        total, since = total + value.detach(), since + 1
-        if (step + 1) % every == 0 or step + 1 == config.steps:
-            validation = _mean_loss(average, loss, held_out, config.batch)
-            curve.append(
-                {
-                    "step": step + 1,
-                    "train_loss": float(total) / since,
-                    "held_out_loss": validation,
-                    "lr": learning_rate(config, step),
-                }
+    with _deterministic(config.deterministic), saves.on_stop() if saves else nullcontext():
+        progress = tqdm(
+            range(run.step, config.steps),
+            desc=name,
+            initial=run.step,
+            total=config.steps,
+            unit="step",
+            disable=None,
+            mininterval=1,
+        )
+        for step in progress:
+            batch = train.at_step(seed, step, config.batch)
+            with _autocast(config.precision, batch.x_t.device):
+                value = loss(model, batch)
+            value.backward()
+            run.update(value.item())
+            if run.step % every == 0 or run.step == config.steps:
+                validation = _mean_loss(run.average, loss, held_out, config.batch)
+                run.add_to_curve(validation)
+                progress.set_postfix(loss=f"{validation:.4f}")
+                if watch is not None:
+                    watch(run.curve, run.average)
+            if saves:
+                saves.after_step(run.step, run.state)
+    return run.average, run.curve
+
+
+class _Run:
+    """A training's moving parts and where it stands: after `step` steps, as last saved or at the start."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: list[nn.Parameter],
+        config: TrainingConfig,
+        saves: Saves | None,
+    ):
+        self.parameters, self.config, self.saves = parameters, config, saves
+        self.optimizer = torch.optim.AdamW(
+            parameters,
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.average = copy.deepcopy(model)
+        self.averaged = _counterparts(model, parameters, self.average)
+        self.step, self.total, self.since = 0, 0.0, 0
+        self.skipped, self.in_a_row, self.last_good = 0, 0, None
+        self.curve: list[dict] = []
+        if saves:
+            size = sum(p.nbytes for p in parameters)
+            # a state: parameters, their average and two moments; in the end the average of the whole model
+            saves.require_space(4 * size, sum(p.nbytes for p in model.parameters()))
+            self._restore(saves.restore())
+
+    def update(self, loss: float) -> None:
+        """One step of the optimizer and the average with the gradients there are, unless they are not finite."""
+        lr = learning_rate(self.config, self.step)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip).item()
+        if math.isfinite(loss) and math.isfinite(norm):
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+            # a short history at first, so that the average does not remember the initial weights
+            decay = min(self.config.ema, (self.step + 1) / (self.step + 10))
+            torch._foreach_lerp_(self.averaged, [p.detach() for p in self.parameters], 1 - decay)
+            self.total, self.since, self.in_a_row = self.total + loss, self.since + 1, 0
+        else:
+            self._skip(lr, f"loss {loss:.4g}, norm of the gradient {norm:.4g}")
+        self.optimizer.zero_grad()
+        self.step += 1
+
+    def _skip(self, lr: float, found: str) -> None:
+        where = f"step {self.step + 1} of {self.config.steps}, learning rate {lr:.3g}"
+        if self.in_a_row == 0:
+            log.warning("%s: %s: skipped", where, found)
+            self.last_good = self.saves and self.saves.save(self.step, self.state())
+        self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
+        if self.in_a_row == MOST_SKIPPED:
+            kept = f"; the last good state is {self.last_good}" if self.last_good else ""
+            raise ValueError(
+                f"{where}: {found}, not finite for {MOST_SKIPPED} steps in a row; a smaller lr, a smaller"
+                f" grad_clip or a longer warm-up may help{kept}"
             )
-            total, since = 0.0, 0
-            progress.set_postfix(loss=f"{validation:.4f}")
-            if watch is not None:
-                watch(curve, average)
-    return average, curve
+
+    def add_to_curve(self, held_out_loss: float) -> None:
+        """Ends an entry of the curve."""
+        self.curve.append(
+            {
+                "step": self.step,
+                "train_loss": self.total / self.since if self.since else None,
+                "held_out_loss": held_out_loss,
+                "lr": learning_rate(self.config, self.step - 1),
+                "skipped_steps": self.skipped,
+            }
+        )
+        self.total, self.since = 0.0, 0
+
+    def state(self) -> State:
+        """Everything that decides the rest of the training."""
+        tensors = {f"parameter.{i}": p for i, p in enumerate(self.parameters)}
+        tensors |= {f"average.{i}": p for i, p in enumerate(self.averaged)}
+        return tensors | optimizer_state(self.optimizer), {k: getattr(self, k) for k in _VALUES}
+
+    def _restore(self, state: State | None) -> None:
+        if state is None:
+            return
+        tensors, values = state
+        for i, (p, average) in enumerate(zip(self.parameters, self.averaged, strict=True)):
+            p.detach().copy_(tensors[f"parameter.{i}"])
+            average.copy_(tensors[f"average.{i}"])
+        restore_optimizer(self.optimizer, tensors)
+        vars(self).update(values)
+
+
+_VALUES = ("step", "total", "since", "skipped", "in_a_row", "curve")  # of a _Run
+
+
+@contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """Inside the block a GPU repeats itself bit for bit, for some of its speed."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read with the first product
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _autocast(precision: str, device: torch.device) -> torch.autocast:

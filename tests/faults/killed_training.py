@@ -1,0 +1,112 @@
+"""Trains, is killed at random moments and started again: python killed_training.py FOLDER KILLS SEED.
+
+Every second kill waits until a state is being written. Prints as JSON: the hashes of an undisturbed
+training's outputs, those of every training that was killed, the kills, and how many of them left half
+a state. The trainings are forks of this process, which has paid for importing torch once.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from duodiff.data.pack import pack
+from duodiff.files import sha256
+from duodiff.training import state
+from duodiff.training.backbone import train_backbone
+
+NET = {
+    "img_size": 8,
+    "patch_size": 4,
+    "in_chans": 1,
+    "embed_dim": 32,
+    "depth": 3,
+    "num_heads": 2,
+    "num_classes": 10,
+}
+CONVENTIONS = {"schedule": "linear", "time_input": "t", "prediction": "noise"}
+TRAINING = {
+    "steps": 120,
+    "batch": 8,
+    "lr": 1e-3,
+    "lr_schedule": "cosine",
+    "betas": [0.9, 0.99],
+    "weight_decay": 0.01,
+    "warmup_steps": 5,
+    "grad_clip": 1.0,
+    "ema": 0.9,
+    "precision": "float32",
+    "flips": False,
+    "label_dropout": 0,
+    "init": "official",
+}
+LONGEST_S = 0.4  # from the start of a process to its end
+
+
+def train(data: Path, out: Path) -> None:
+    train_backbone(data, NET, CONVENTIONS, False, TRAINING, 0, "cpu", out)
+
+
+def forked(data: Path, out: Path) -> int:
+    """The id of a new process that trains, a state after every step."""
+    if (child := os.fork()) > 0:
+        return child
+    state.EVERY_S, state.SHARE = 0, float("inf")
+    code = 1
+    try:
+        train(data, out)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def writing(folder: Path) -> bool:
+    """Whether there is half a state."""
+    return any(folder.glob(".resume/*/.step-*"))
+
+
+def wait_for_writing(child: int, folder: Path) -> None:
+    """Until the process writes a state, or has ended."""
+    while not writing(folder):
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return
+
+
+def hashes(out: Path) -> list[str]:
+    names = ("model.safetensors", "curve.csv", "manifest.json")
+    return [sha256(out.parent / name) for name in names]
+
+
+def main(folder: Path, wanted: int, seed: int) -> None:
+    torch.set_num_threads(1)
+    data, moments = folder / "data/manifest.json", random.Random(seed)
+    pack({"source": "digits", "held_out": 360}, folder, 1, data)
+    train(data, folder / "undisturbed/full/manifest.json")
+    found = {"undisturbed": hashes(folder / "undisturbed/full/manifest.json"), "killed": []}
+    kills, while_writing = 0, 0
+    while kills < wanted:
+        out = folder / f"killed{len(found['killed'])}/full/manifest.json"
+        while True:
+            child = forked(data, out)
+            if kills < wanted:
+                time.sleep(moments.uniform(0, LONGEST_S))
+                if kills % 2:
+                    wait_for_writing(child, out.parents[1])
+                os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            if os.WIFEXITED(status):
+                assert os.WEXITSTATUS(status) == 0
+                break
+            kills += 1
+            while_writing += writing(out.parents[1])
+        found["killed"].append(hashes(out))
+    print(json.dumps(found | {"kills": kills, "while_writing": while_writing}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,53 @@
+"""Configurations that cannot be run: refused before torch is imported, with key, value and what is accepted."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import ROOT
+
+TEXT = (ROOT / "config/config.yaml").read_text()
+BAD = yaml.safe_load((ROOT / "tests/faults/bad_configurations.yaml").read_text())
+
+CHECK = """
+import json, sys, yaml
+from duodiff.config import ConfigError, complete
+for text in json.load(sys.stdin):
+    try:
+        complete(yaml.safe_load(text))
+        found = "accepted"
+    except ConfigError as error:
+        found = str(error)
+    print(json.dumps([found, "torch" in sys.modules]))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers() -> list:
+    """What one process, in which all of them are checked, says to each; and whether it had torch by then."""
+    texts = []
+    for bad in BAD:
+        assert bad["old"] in TEXT, bad
+        texts.append(TEXT.replace(bad["old"], bad["new"], 1))
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK],
+        cwd=ROOT,
+        input=json.dumps(texts),
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("i", range(len(BAD)), ids=[bad["rule"] for bad in BAD])
+def test_a_bad_configuration_is_refused_without_torch(i, answers):
+    found, with_torch = answers[i]
+    assert BAD[i]["message"] in found
+    assert not with_torch
+
+
+def test_there_are_at_least_25_of_them_each_for_a_rule_of_its_own():
+    assert len({bad["rule"] for bad in BAD}) == len(BAD) >= 25

@@ -1,0 +1,381 @@
+"""Trainings that are killed, asked to stop, or find their states damaged, and those whose numbers go wrong."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, start
+from killed_training import CONVENTIONS, NET, TRAINING, hashes, train
+
+from duodiff import signals
+from duodiff.data.store import ImageStore
+from duodiff.early_exit import AdaDiff
+from duodiff.files import read_json
+from duodiff.protocol import CORRECTED
+from duodiff.schedules import noise_schedule
+from duodiff.training import autoencoder, loop, state
+from duodiff.training.backbone import denoising_loss
+from duodiff.training.batches import Noiser
+from duodiff.training.heads import heads_loss
+from duodiff.training.loop import MOST_SKIPPED, TrainingConfig, fit
+from duodiff.training.state import Saves
+from duodiff.uvit import Denoiser, UViT
+
+KILLS, SEED = 20, 7
+EVERY_STEP = "from duodiff.training import state\nstate.EVERY_S, state.SHARE = 0, float('inf')"
+CONFIG = TrainingConfig(
+    **{k: v for k, v in TRAINING.items() if k not in ("flips", "label_dropout", "init")}
+)
+
+
+@pytest.fixture
+def every_step(monkeypatch):
+    """A state after every step."""
+    monkeypatch.setattr(state, "EVERY_S", 0)
+    monkeypatch.setattr(state, "SHARE", float("inf"))
+
+
+class Broken(Exception):
+    """Ends a training in a test."""
+
+
+# --- killed
+
+
+def test_a_training_killed_at_random_moments_gives_the_weights_of_an_undisturbed_one(tmp_path):
+    script = Path(__file__).with_name("killed_training.py")
+    command = [sys.executable, str(script), str(tmp_path), str(KILLS), str(SEED)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    print(
+        f"seed {SEED}: {found['kills']} kills, {found['while_writing']} while a state was written"
+    )
+    assert found["kills"] == KILLS
+    assert found["while_writing"] > 0
+    assert all(killed == found["undisturbed"] for killed in found["killed"])
+    assert not list(tmp_path.glob("*/.resume/*"))  # finished, nothing is kept
+
+
+def last_step(folder: Path) -> int:
+    """Steps of the last state there; 0 without any."""
+    return max((int(p.stem[5:]) for p in folder.glob(".resume/*/step-*.safetensors")), default=0)
+
+
+def test_a_script_asked_to_stop_saves_and_continues_to_the_same_weights(digits, tmp_path):
+    """SIGKILL, then SIGTERM, then SIGUSR1, then nothing, of the real script in real processes."""
+    train(digits, tmp_path / "undisturbed/full/manifest.json")
+    out = tmp_path / "asked/full/manifest.json"
+    arguments = {
+        "data": digits,
+        "architecture": NET,
+        "conventions": CONVENTIONS,
+        "null_class": False,
+        "training": TRAINING,
+        "seed": "0",
+        "device": "cpu",
+        "out": out,
+        "log": tmp_path / "train.log",
+    }
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1):
+        before = last_step(out.parents[1])
+        process = start("train_backbone", arguments, EVERY_STEP)
+        while last_step(out.parents[1]) == before:
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.02)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)  # the grace period
+        if number == signal.SIGKILL:
+            assert process.returncode == -number
+        else:
+            assert process.returncode == signals.EXIT_CODE
+            assert f"stopped by {number.name}, saved at step" in output
+            assert "Traceback" not in output
+        assert not out.exists()
+    process = start("train_backbone", arguments, EVERY_STEP)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert "continued from" in output
+    assert hashes(out) == hashes(tmp_path / "undisturbed/full/manifest.json")
+
+
+# --- continued, in this process
+
+
+def backbone_run(digits: Path):
+    """(model, parameters, loss) of a small backbone; the loss draws from torch's own generator."""
+    torch.manual_seed(0)
+    model = Denoiser(UViT(**NET))
+
+    def loss(model, batch):
+        return denoising_loss(model, batch) * (1 + 0.1 * torch.rand(()))
+
+    return model, list(model.parameters()), loss
+
+
+def heads_run(digits: Path):
+    torch.manual_seed(0)
+    model = AdaDiff(UViT(**NET), timestep_aware=True)
+    model.uvit.requires_grad_(False)
+    loss = partial(heads_loss, time_convention="t", protocol=CORRECTED)
+    return model, model.heads_parameters(), loss
+
+
+def fitted(digits: Path, run, out: Path | None, breaks_at: int | None = None, config=CONFIG):
+    """Weights, averaged weights and curve of a training; its loss raises at its call number `breaks_at`."""
+    model, parameters, loss = run(digits)
+    store, calls = ImageStore(digits), 0
+    images, labels = store.split("train")
+    noiser = Noiser(images, labels, noise_schedule("linear"))
+    held_out = noiser.noised(
+        np.arange(9), np.arange(9) * 111, noiser.at_step(0, 0, 9).eps.numpy(), None
+    )
+
+    def breaking(model, batch):
+        nonlocal calls
+        calls += 1
+        if calls == breaks_at:
+            raise Broken
+        return loss(model, batch)
+
+    saves = out and Saves(out, {"kind": "test"})
+    average, curve = fit(model, parameters, breaking, noiser, held_out, config, 3, saves=saves)
+    return model.state_dict(), average.state_dict(), curve
+
+
+@pytest.mark.parametrize("run", [backbone_run, heads_run])
+def test_a_training_broken_off_anywhere_continues_bit_for_bit(digits, run, tmp_path, every_step):
+    config = replace(CONFIG, steps=23)
+    whole = fitted(digits, run, None, config=config)
+    for breaks_at in (1, 2, 3, 7, 20, 9):  # some of them in the held-out loss
+        with pytest.raises(Broken):
+            fitted(digits, run, tmp_path / "full/manifest.json", breaks_at, config)
+    found = fitted(digits, run, tmp_path / "full/manifest.json", config=config)
+    for mine, expected in zip(found[:2], whole[:2], strict=True):
+        assert all(torch.equal(mine[key], expected[key]) for key in expected)
+    assert found[2] == whole[2]
+
+
+def test_the_training_of_an_autoencoder_continues_to_the_same_bytes(digits, tmp_path, monkeypatch):
+    architecture = {
+        "latent_channels": 2,
+        "block_out_channels": [8, 8],
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+    }
+    training = {"steps": 9, "batch": 8, "lr": 2e-3, "kl_weight": 1e-3}
+
+    def run(name: str) -> bytes:
+        out = tmp_path / name / "autoencoder/config.json"
+        autoencoder.train_autoencoder(digits, architecture, training, "cpu", out)
+        return (out.parent / autoencoder.WEIGHTS).read_bytes()
+
+    whole, loss, calls = run("whole"), autoencoder.loss, iter(range(10**6))
+
+    def breaking(*arguments):
+        if next(calls) in (0, 3, 8):
+            raise Broken
+        return loss(*arguments)
+
+    monkeypatch.setattr(state, "EVERY_S", 0)
+    monkeypatch.setattr(state, "SHARE", float("inf"))
+    monkeypatch.setattr(autoencoder, "loss", breaking)
+    for _ in range(3):
+        with pytest.raises(Broken):
+            run("broken")
+    assert run("broken") == whole
+    assert next(calls) == 9 + 3  # nothing was computed twice but the three steps broken off
+
+
+def test_a_training_asked_to_stop_ends_after_the_step_with_its_state_saved(digits, tmp_path):
+    """Whatever the interval: here the default one, which no test reaches."""
+    model, parameters, loss = backbone_run(digits)
+    asked = []
+
+    def asking(model, batch):
+        if len(asked) == 4:
+            signal.raise_signal(signal.SIGTERM)
+        asked.append(len(batch))
+        return loss(model, batch)
+
+    images, labels = ImageStore(digits).split("train")
+    noiser = Noiser(images, labels, noise_schedule("linear"))
+    saves = Saves(tmp_path / "full/manifest.json", {})
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(signals.Stopped, match=r"stopped by SIGTERM, saved at step 5; run again"):
+        fit(model, parameters, asking, noiser, noiser.stratified(0), CONFIG, 3, saves=saves)
+    assert [path.name for path in saves.folder.iterdir()] == ["step-000000005.safetensors"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+# --- states that are damaged, or of another training
+
+
+@pytest.fixture
+def broken_off(digits, tmp_path, every_step):
+    """Where a training left two states, of 5 and 6 steps, and how it ends undisturbed."""
+    config = replace(CONFIG, steps=12)
+    out = tmp_path / "full/manifest.json"
+    with pytest.raises(Broken):
+        fitted(digits, backbone_run, out, 6 * 3 + 1, config)  # two parts of held-out images a step
+    states = sorted(tmp_path.glob(".resume/*/*"))
+    assert [path.name for path in states] == [f"step-{n:09d}.safetensors" for n in (5, 6)]
+    return (
+        partial(fitted, digits, backbone_run, out, config=config),
+        states,
+        fitted(digits, backbone_run, None, config=config),
+    )
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path, at: float) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(at * (len(content) - 1))] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "cut": cut,
+    "empty": lambda path: path.write_bytes(b""),
+    "bit of the header": partial(flip, at=0.01),
+    "bit of a tensor": partial(flip, at=0.6),
+    "last bit": partial(flip, at=1),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_state_is_named_and_the_one_before_it_used(broken_off, damage, caplog):
+    run, (before, last), whole = broken_off
+    damage(last)
+    with caplog.at_level("INFO"):
+        weights, _, curve = run()
+    assert f"{last}: " in caplog.text
+    assert "the one before is used" in caplog.text
+    assert f"continued from {before}" in caplog.text
+    assert all(torch.equal(weights[key], whole[0][key]) for key in weights)
+    assert curve == whole[2]
+
+
+def test_a_state_of_another_training_in_its_place_is_not_used(broken_off, digits, tmp_path, caplog):
+    run, (_, last), whole = broken_off
+    other = Saves(tmp_path / "full/manifest.json", {"kind": "another"})
+    model, parameters, _ = backbone_run(digits)
+    swapped = other.save(6, loop._Run(model, parameters, CONFIG, None).state())
+    last.write_bytes(swapped.read_bytes())
+    weights, _, _ = run()
+    assert f"{last}: it belongs to another training; the one before is used" in caplog.text
+    assert f"{other.folder} holds an unfinished training of another configuration" in caplog.text
+    assert swapped.exists()  # set aside, not removed
+    assert all(torch.equal(weights[key], whole[0][key]) for key in weights)
+
+
+def test_states_that_are_all_damaged_are_an_error_that_says_what_to_do(broken_off):
+    run, states, _ = broken_off
+    for path in states:
+        cut(path)
+    with pytest.raises(ValueError, match=r"its states \(2\) are all damaged; remove it to train"):
+        run()
+
+
+def test_what_decides_a_training_decides_its_folder(tmp_path, monkeypatch):
+    def folder(**identity) -> Path:
+        return Saves(tmp_path / "full/manifest.json", identity).folder
+
+    first = folder(seed=0)
+    assert folder(seed=0) == first != folder(seed=1)
+    assert first.parent == tmp_path / ".resume"
+    monkeypatch.setattr(torch, "__version__", "0")
+    assert folder(seed=0) != first
+
+
+# --- numbers
+
+
+def spoiling(steps: set[int], how: str):
+    """A run whose loss or gradient is not finite in these steps (0-based)."""
+
+    def run(digits: Path):
+        model, parameters, _ = backbone_run(digits)
+        calls = iter(range(10**6))
+
+        def loss(model, batch):
+            value = denoising_loss(model, batch)
+            if not torch.is_grad_enabled() or next(calls) not in steps:
+                return value
+            # the root of 0 has a finite value and no finite slope
+            return value * torch.nan if how == "loss" else value + (value * 0).sqrt()
+
+        return model, parameters, loss
+
+    return run
+
+
+@pytest.mark.parametrize("how", ["loss", "gradient"])
+def test_steps_that_are_not_finite_are_skipped_and_counted(digits, how, caplog):
+    config = replace(CONFIG, steps=20)
+    weights, average, curve = fitted(digits, spoiling({3, 4, 11}, how), None, config=config)
+    for tensors in (weights, average):
+        assert all(torch.isfinite(v).all() for v in tensors.values())
+    assert [row["skipped_steps"] for row in curve[2:5]] == [0, 1, 2]
+    assert curve[-1]["skipped_steps"] == 3
+    assert curve[3]["train_loss"] is None  # nothing was learnt in that step
+    assert curve[5]["train_loss"] > 0
+    assert "step 4 of 20" in caplog.text
+
+
+def test_a_training_that_stays_not_finite_is_stopped_at_its_last_good_state(digits, tmp_path):
+    config, steps = replace(CONFIG, steps=40), set(range(9, 40))
+    out = tmp_path / "full/manifest.json"
+    message = (
+        rf"step {9 + MOST_SKIPPED} of 40, learning rate 0.\d+: .* not finite for 10 steps in a row"
+    )
+    with pytest.raises(ValueError, match=message) as stopped:
+        fitted(digits, spoiling(steps, "loss"), out, config=config)
+    (good,) = tmp_path.glob(".resume/*/step-000000009.safetensors")
+    assert str(good) in str(stopped.value)
+    tensors, values = state._read(good, Saves(out, {"kind": "test"}).training)
+    assert values["step"] == 9
+    assert all(torch.isfinite(v).all() for v in tensors.values() if v.is_floating_point())
+
+
+def test_one_step_less_than_that_is_not_the_end(digits):
+    config = replace(CONFIG, steps=30)
+    steps = set(range(5, 5 + MOST_SKIPPED - 1)) | set(range(20, 20 + MOST_SKIPPED - 1))
+    _, _, curve = fitted(digits, spoiling(steps, "loss"), None, config=config)
+    assert curve[-1]["skipped_steps"] == 2 * (MOST_SKIPPED - 1)
+
+
+def test_a_checkpoint_says_how_many_steps_were_skipped(digits, tmp_path):
+    train(digits, tmp_path / "full/manifest.json")
+    assert read_json(tmp_path / "full/manifest.json")["skipped_steps"] == 0
+
+
+def test_deterministic_training_asks_torch_for_it_and_puts_it_back(digits, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    seen = []
+
+    def run(digits: Path):
+        model, parameters, loss = backbone_run(digits)
+
+        def looking(model, batch):
+            seen.append(torch.are_deterministic_algorithms_enabled())
+            return loss(model, batch)
+
+        return model, parameters, looking
+
+    for wanted in (True, False):
+        seen.clear()
+        fitted(digits, run, None, config=replace(CONFIG, steps=2, deterministic=wanted))
+        assert set(seen) == {wanted}
+        assert not torch.are_deterministic_algorithms_enabled()
