@@ -232,7 +232,7 @@ def generate(
             blocks.append(ran[:, wanted])
     milliseconds = 1e3 * (time.perf_counter() - began) / (batch * len(batches))
     log.info(
-        "%d network calls and %.2f ms an image, in batches of %d",
+        "%d network calls, %.2f ms an image in batches of %d",
         len(cell.steps),
         milliseconds,
         batch,

@@ -125,13 +125,17 @@ def _fit(
         schedule.step()
         total, since = total + value.detach(), since + 1
         if watch is not None and ((step + 1) % every == 0 or step + 1 == training["steps"]):
-            with torch.inference_mode():
-                z = torch.Generator().manual_seed(_SEED)
-                validation = float(loss(net, held_out, training["kl_weight"], z))
+            validation = _held_out_loss(net, held_out, training["kl_weight"])
             losses = {"train_loss": float(total) / since, "held_out_loss": validation}
             curve.append({"step": step + 1, **losses, "lr": lr})
             total, since = 0.0, 0
             watch(curve, net)
+
+
+@torch.inference_mode()
+def _held_out_loss(net: nn.Module, images: Tensor, kl_weight: float) -> float:
+    """The loss of images (float32 [B, C, H, W] in [-1, 1]), always with the same draw of their latents."""
+    return float(loss(net, images, kl_weight, torch.Generator().manual_seed(_SEED)))
 
 
 @torch.inference_mode()
