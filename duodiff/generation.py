@@ -252,7 +252,7 @@ def generate(
     if computed:
         milliseconds = 1e3 * (time.perf_counter() - began) / computed
         log.info(
-            "%d network calls and %.2f ms an image, in batches of %d",
+            "%d network calls, %.2f ms an image in batches of %d",
             len(cell.steps),
             milliseconds,
             batch,

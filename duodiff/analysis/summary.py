@@ -93,8 +93,7 @@ def _kept(duodiff: pd.DataFrame) -> str:
 
 def _row(row, duodiff_there: float) -> str:
     """A setting: distance, its difference to the full backbone's, time, speed-up."""
-    setting = f"t_s = {row.t_s:.0f}" if pd.notna(row.t_s) else f"theta = {row.theta:.3f}"
-    line = f"  {row.method:8s} {setting:13s} {row.distance:7.2f}  {_change(row):15s}"
+    line = f"  {row.method:8s} {_setting(row):13s} {row.distance:7.2f}  {_change(row):15s}"
     line += f" {1e3 * row.seconds:8.2f} ms  {row.speedup:.2f}x"
     if pd.notna(row.t_s):
         return line + f"  (by FLOPs {row.ideal_speedup:.2f}x)"
@@ -102,15 +101,15 @@ def _row(row, duodiff_there: float) -> str:
     return line + f"  exits {row.mean_exit_layer:.2f}/{row.depth:.0f}, DuoDiff there {there}"
 
 
+def _setting(row) -> str:
+    return f"t_s = {row.t_s:.0f}" if pd.notna(row.t_s) else f"theta = {row.theta:.3f}"
+
+
 def _spreads(settings: pd.DataFrame) -> list[str]:
     repeated = settings[settings["spread"].notna()]
     if repeated.empty:
         return []
-    found = [
-        f"{row.spread:.2f} at "
-        + (f"t_s = {row.t_s:.0f}" if pd.notna(row.t_s) else f"theta = {row.theta:.3f}")
-        for row in repeated.itertuples()
-    ]
+    found = [f"{row.spread:.2f} at {_setting(row)}" for row in repeated.itertuples()]
     return [f"sd over {repeated['spread_seeds'].iloc[0]:.0f} sampling seeds: {', '.join(found)}"]
 
 

@@ -151,16 +151,19 @@ def _fit(
             progress["since"] += 1
             if watch is not None and ((step + 1) % every == 0 or step + 1 == steps):
                 entry = {"step": step + 1, "train_loss": progress["total"] / progress["since"]}
-                entry |= {"held_out_loss": _held_out(net, held_out, training), "lr": lr}
+                entry |= {
+                    "held_out_loss": _held_out_loss(net, held_out, training["kl_weight"]),
+                    "lr": lr,
+                }
                 progress |= {"curve": [*progress["curve"], entry], "total": 0.0, "since": 0}
                 watch(progress["curve"], net)
             saves.after_step(step + 1, state)
 
 
 @torch.inference_mode()
-def _held_out(net: nn.Module, held_out: Tensor, training: dict) -> float:
-    """The loss of held-out images, always with the same draws from their latents."""
-    return float(loss(net, held_out, training["kl_weight"], torch.Generator().manual_seed(_SEED)))
+def _held_out_loss(net: nn.Module, images: Tensor, kl_weight: float) -> float:
+    """The loss of images (float32 [B, C, H, W] in [-1, 1]), always with the same draw of their latents."""
+    return float(loss(net, images, kl_weight, torch.Generator().manual_seed(_SEED)))
 
 
 @torch.inference_mode()

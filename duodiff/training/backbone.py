@@ -11,7 +11,7 @@ from duodiff.files import read_json, write_csv
 from duodiff.schedules import noise_schedule
 from duodiff.training import checkpoints
 from duodiff.training.batches import Batch, Noiser
-from duodiff.training.loop import TrainingConfig, fit
+from duodiff.training.loop import TrainingConfig, Watch, fit
 from duodiff.training.state import Saves
 from duodiff.uvit import Denoiser, UViT
 
@@ -98,14 +98,8 @@ def train_backbone(
     )
     watch = None
     if monitor is not None:
-        # a second to import, which only training is to cost
-        from duodiff.training.monitor import Monitor, samples_of
-
         classes = net.num_classes - null_class
-        # latents have no picture without their autoencoder
-        schedule = conventions["schedule"]
-        picture = None if train.latent else samples_of(train.shape, classes, schedule, device)
-        watch = Monitor(monitor, training["steps"], picture)
+        watch = _monitor(monitor, training["steps"], train, classes, conventions["schedule"])
     description = {
         "kind": "backbone",
         "architecture": architecture,
@@ -134,6 +128,14 @@ def train_backbone(
     checkpoints.save(out, average.net.state_dict(), description)
     saves.clear()
     return curve
+
+
+def _monitor(folder: Path, steps: int, train: Noiser, classes: int, schedule: str) -> Watch:
+    """Shows a training in `folder`, with samples where the network makes images: latents would have to be decoded."""
+    from duodiff.training.monitor import Monitor, samples_of  # takes a second, for trainings alone
+
+    picture = None if train.latent else samples_of(train.shape, classes, schedule, train.device)
+    return Monitor(folder, steps, picture)
 
 
 def _init_residual_zero(net: UViT) -> None:

@@ -73,7 +73,7 @@ def train_heads(
     )
     watch = None
     if monitor is not None:
-        from duodiff.training.monitor import Monitor  # a second, which only training is to cost
+        from duodiff.training.monitor import Monitor  # takes a second, for trainings alone
 
         watch = Monitor(monitor, training["steps"])
     description = {

@@ -161,10 +161,8 @@ def python(workflow, *arguments: str) -> None:
 )
 def test_the_command_line_makes_the_images_of_the_grid(finished, tmp_path, study, cell, setting):
     folder = f"results/{study}/train0"
-    python(
-        finished, "-m", "duodiff", "sample", folder, *setting, "--images", "70", "--pngs",
-        "--out", str(tmp_path),
-    )  # fmt: skip
+    command = ["-m", "duodiff", "sample", folder, *setting, "--images", "70", "--pngs"]
+    python(finished, *command, "--out", str(tmp_path))
     stored = finished.folder / folder / "samples" / cell / "seed0"
     assert np.array_equal(np.load(tmp_path / "images.npy"), np.load(stored / "images.npy")[:70])
     of_the_grid, manifest = (
