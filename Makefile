@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 CORES ?= all
 
-.PHONY: help setup reproduce test lint format unit workflow bench lock clean
+.PHONY: help setup reproduce test lint format unit workflow test-faults bench lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ unit: setup  ## Unit tests
 
 workflow: setup  ## Workflow tests: the chain on config/test.yaml
 	pytest tests/workflow
+
+test-faults: setup  ## Kills, signals, full disks, damaged files, random configurations
+	pytest tests/faults
 
 bench: setup  ## Speed and memory, as a table in results/bench (IMAGES=a zip of 50,000 images, or made ones)
 	python tests/bench/bench.py $(if $(IMAGES),--images $(IMAGES))
