@@ -6,9 +6,7 @@ export PATH := $(BIN):$(PATH)
 CORES ?= all
 REPORT ?= results/report.html
 
-
-
-.PHONY: help setup reproduce report test-browser test lint format unit workflow bench lock clean
+.PHONY: help setup reproduce report test lint format unit workflow test-browser test-faults bench lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -51,6 +49,9 @@ workflow: setup  ## Workflow tests: the chain on config/test.yaml
 
 test-browser: setup  ## The report in a real browser, needs Debian's chromium (REPORT_OF=. looks at your own run's)
 	pytest tests/browser
+
+test-faults: setup  ## Kills, signals, full disks, damaged files, random configurations
+	pytest tests/faults
 
 bench: setup  ## Speed and memory, as a table in results/bench (IMAGES=a zip of 50,000 images, or made ones)
 	python tests/bench/bench.py $(if $(IMAGES),--images $(IMAGES))

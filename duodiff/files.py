@@ -96,8 +96,11 @@ def write_csv(path: str | Path, rows) -> None:
 
 
 def read_json(path: str | Path):
-    """The JSON value in `path`."""
-    return json.loads(Path(path).read_text())
+    """The JSON value in `path`. Raises ValueError naming the file if it holds none."""
+    try:
+        return json.loads(Path(path).read_text())
+    except ValueError as error:  # of JSON, or of a text that is none
+        raise ValueError(f"{path}: damaged, it is not JSON ({error})") from error
 
 
 def code_sha256(*modules: str) -> list[str]:

@@ -17,6 +17,15 @@ try:
 except study.ConfigError as error:
     raise WorkflowError(error)
 
+# Snakemake says that a folder is locked, and not what to type. The report is made inside a run.
+if any(Path(".snakemake/locks").glob("*.lock")) and workflow.is_main_process:
+    if not any(a.startswith(("--unlock", "--report")) for a in sys.argv):
+        print(
+            "This folder is locked, by a run at work or by one that was killed. If none is at work:"
+            " snakemake --unlock",
+            file=sys.stderr,
+        )
+
 EXPERIMENTS, DATASETS = config["experiments"], config["datasets"]
 SELECTED = {name: EXPERIMENTS[name] for name in selected(config)}
 DATA = Path(config["data"])

@@ -1,0 +1,188 @@
+"""Whatever configuration is accepted also runs: random small ones, through every step that networks take part in."""
+
+import copy
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import yaml
+from conftest import ROOT
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from duodiff import config as study
+from duodiff.conflicts import has_heads
+from duodiff.data.pack import pack
+from duodiff.generation import Models, build_cell, generate
+from duodiff.metrics.denoising import write_profile
+from duodiff.training.backbone import train_backbone
+from duodiff.training.heads import train_heads
+
+TEST = yaml.safe_load((ROOT / "config/test.yaml").read_text())
+EXAMPLES = 60
+IMAGES, BATCH = 3, 2  # of a cell: one batch, and half of another
+
+flags = st.booleans()
+unit = st.floats(0, 1)
+t_s = st.sampled_from([1, 20, 500, 999, 1000] * 4 + [1001])
+theta = st.one_of(st.sampled_from([0, 1, "q0", "q0.5", "q1"] * 4 + ["q1.5"]), st.floats(0, 1))
+seeds = st.sampled_from([1, 2, 2**32 - 1])
+
+
+def mostly(usual, *others):
+    """`usual`, and now and then another."""
+    return st.sampled_from([usual] * 20 + list(others))
+
+
+trainings = {
+    "steps": st.integers(1, 3),
+    "batch": st.integers(1, 5),
+    "lr": st.floats(1e-6, 1e-2),
+    "lr_schedule": st.sampled_from(["cosine", "constant"]),
+    "betas": st.lists(st.one_of(mostly(0.9, 1.0), st.floats(0, 0.999)), min_size=2, max_size=2),
+    "weight_decay": st.floats(0, 0.1),
+    "warmup_steps": st.integers(0, 4),
+    "grad_clip": st.floats(1e-3, 10),
+    "ema": unit,
+    "precision": st.sampled_from(["float32", "bfloat16"]),
+    "flips": flags,
+    "deterministic": flags,
+}
+
+
+def lists(values):
+    return st.lists(values, max_size=3, unique=True)
+
+
+@st.composite
+def grids(draw, exits: bool) -> dict:
+    """A sampler's steps and settings; the spread takes some of them."""
+    found = {"steps": draw(mostly(draw(st.integers(2, 12)), 1, 1001))}
+    found["t_s"] = [0, *draw(lists(t_s))]
+    found["theta"] = draw(lists(theta)) if exits else []
+    found["spread"] = {
+        "seeds": [0] if draw(flags) else [],
+        "t_s": found["t_s"][: draw(st.integers(0, 2))],
+        "theta": found["theta"][: draw(st.integers(0, 1))],
+    }
+    return found
+
+
+@st.composite
+def configurations(draw) -> dict:
+    """The test's configuration with one experiment on the digits, everything in it drawn."""
+    size = draw(st.sampled_from([None, 6, 12]))
+    dataset = {"source": "digits", "held_out": draw(mostly(360, 1700, 1796, 20))}
+    dataset |= {"size": size, "filter": "box"} if size else {}
+    null_class, exits = draw(flags), draw(flags)
+    classes = 11 if null_class else draw(st.sampled_from([10, -1]))
+    classes = draw(mostly(classes, 0, 1, 9))
+    heads = draw(st.integers(1, 4))
+    backbone = {
+        "img_size": draw(mostly(size or 8, 5)),
+        "patch_size": draw(mostly(draw(st.sampled_from([1, 2])), 3, 4)),
+        "in_chans": draw(mostly(1, 3)),
+        "embed_dim": heads * draw(st.integers(1, 6)) + draw(mostly(0, 1)),
+        "depth": draw(mostly(draw(st.sampled_from([5, 7])), 3, 4)),
+        "num_heads": heads,
+        "mlp_ratio": draw(st.floats(0.2, 3)),
+        "qkv_bias": draw(flags),
+        "mlp_time_embed": draw(flags),
+        "num_classes": classes,
+        "conv": draw(flags),
+    }
+    chosen = copy.deepcopy(TEST["experiments"]["digits"]) | {
+        "protocol": draw(st.sampled_from(["corrected", "paper"])),
+        "schedule": draw(st.sampled_from(["linear", "sd", "vpsde"])),
+        "time_input": draw(st.sampled_from(["t", "t/1000", "t+1", "999(t+1)/1000"])),
+        "prediction": draw(st.sampled_from(["noise", "x_0", "v"])),
+        "backbone": backbone,
+        "null_class": null_class,
+        "shallow_depth": draw(mostly(3, 5)),
+        "train_seeds": [draw(seeds)],
+        "heads_training": draw(st.fixed_dictionaries(trainings)),
+        "sampling": {"images": 96, "batch": BATCH, "seed": draw(seeds)},
+        "grid": {"ddpm": draw(grids(exits))},
+    }
+    more = {
+        "label_dropout": draw(st.one_of(st.just(0), unit)) if null_class else 0,
+        "init": draw(st.sampled_from(["official", "residual_zero"])),
+    }
+    chosen["backbone_training"] = draw(st.fixed_dictionaries(trainings)) | more
+    if draw(mostly(null_class and not exits, True)):
+        chosen["sampling"]["guidance"] = draw(st.floats(0, 3))
+    if draw(flags):
+        chosen["grid"]["ddim"] = draw(grids(exits)) | {"eta": draw(mostly(0, 0.1, 1))}
+    return TEST | {"datasets": {"digits": dataset}, "experiments": {"digits": chosen}}
+
+
+def packed(dataset: dict, folder: Path) -> Path:
+    """Manifest of a packed dataset, below `folder`, packed once."""
+    data = folder / "-".join(map(str, dataset.values())) / "manifest.json"
+    if not data.exists():
+        pack(dataset, folder, 1, data)
+    return data
+
+
+def run(config: dict, data: Path, folder: Path) -> None:
+    """What the rules do for a study, with fewer images, the same functions and arguments."""
+    chosen = config["experiments"]["digits"]
+    used = {key: chosen[key] for key in ("schedule", "time_input")}
+    paths, seed = {}, chosen["train_seeds"][0]
+    for role in ("full", "shallow"):
+        paths[role] = folder / role / "manifest.json"
+        train_backbone(
+            data,
+            study.backbone_architecture(chosen, role),
+            used | {"prediction": chosen["prediction"]},
+            chosen["null_class"],
+            chosen["backbone_training"],
+            seed,
+            "cpu",
+            paths[role],
+        )
+    protocol, paths["heads"] = chosen["protocol"], None
+    if has_heads(chosen):
+        paths["heads"] = folder / "heads/manifest.json"
+        training = (chosen["heads_training"], protocol, seed, "cpu", paths["heads"])
+        train_heads(data, paths["full"], used, *training)
+    quantiles = folder / "quantiles.json"
+    profile = (2, BATCH * 64, seed, "cpu", folder / "losses.csv", quantiles)
+    write_profile(data, used, protocol, *paths.values(), *profile)
+    conventions = used | {"class_order": None}
+    models = Models(conventions, protocol, **paths, quantiles=quantiles)
+    for point in study.grid_points(chosen):
+        sampler = study.sampler_options(chosen, point.sampler)
+        cell = build_cell(models, sampler, point.setting, protocol)
+        images, labels, blocks = generate(models, cell, 0, IMAGES, BATCH, point.seed)
+        assert images.shape == (IMAGES, *models.shape)
+        assert images.dtype == np.uint8
+        assert (labels < max(1, chosen["backbone"]["num_classes"])).all()
+        assert blocks.shape == (len(cell.steps), IMAGES)
+        assert 0 <= blocks.min() <= blocks.max() <= chosen["backbone"]["depth"]
+
+
+def test_whatever_configuration_is_accepted_also_runs(tmp_path):
+    accepted = []
+
+    @settings(
+        max_examples=EXAMPLES,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(configurations())
+    def check(config):
+        try:
+            config = study.complete(config)
+        except study.ConfigError as error:
+            event(str(error).splitlines()[1].split(":")[0])
+            return
+        accepted.append(config)
+        with tempfile.TemporaryDirectory() as folder:
+            run(config, packed(config["datasets"]["digits"], tmp_path), Path(folder))
+
+    check()
+    print(f"{len(accepted)} of {EXAMPLES} random configurations were accepted, and ran")
+    assert len(accepted) > EXAMPLES / 6
