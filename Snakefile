@@ -35,6 +35,8 @@ rule all:
         rules.summarise.output,
         rules.make_table1.output,
         rules.make_table2.output,
+        rules.make_table3.output,
+        rules.make_table4.output,
         rules.make_metrics.output,
         rules.plot_figure1.output if any(map(has_heads, SELECTED.values())) else [],
         rules.plot_figure4.output,

@@ -1,4 +1,5 @@
-# The paper's items, from records and small tables alone: no model, no GPU. All are made as the first is: an
+# The paper's items, from records and small tables alone: no model (but in describe_architectures, where none has
+# weights), no GPU. All are made as the first is: an
 # item's script comes first in its code, its named inputs are the script's options, and the script writes each output by
 # its suffix (.csv: the values shown). One label an item: the report takes a second label with two values for a toggle
 # and breaks where not every combination exists.
@@ -11,6 +12,12 @@ STUDIES = json.dumps(
 )
 RECORDS = studies(rules.evaluate_samples.output.records) + studies(
     rules.measure_latency.output.records
+)
+TRAININGS = json.dumps(
+    {
+        name: json.loads(STUDIES)[name] | {"training": study.training(chosen)}
+        for name, chosen in SELECTED.items()
+    }
 )
 CURVES = [
     curve
@@ -65,6 +72,71 @@ use rule make_table1 as make_table2 with:
         "logs/make_table2.log",
     benchmark:
         "benchmarks/make_table2.tsv"
+
+
+rule describe_architectures:
+    input:
+        configuration="config/paper.yaml",
+        code=code("describe_architectures"),
+    output:
+        "results/architectures.json",
+    log:
+        "logs/describe_architectures.log",
+    benchmark:
+        "benchmarks/describe_architectures.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        networks=json.dumps(
+            {name: study.networks(chosen) for name, chosen in SELECTED.items()}
+        ),
+    shell:
+        "python workflow_scripts/describe_architectures.py --networks {params.networks:q}"
+        " --configuration {input.configuration} --out {output} --log {log}"
+
+
+use rule make_table1 as make_table3 with:
+    input:
+        architectures=rules.describe_architectures.output,
+        paper="report/paper/table3.csv",
+        code=code("make_table3"),
+    output:
+        multiext("results/tables/table3", ".csv", ".md", ".tex"),
+        html=report(
+            "results/tables/table3.html",
+            caption="../report/table3.rst",
+            category="Tables",
+            labels={"item": "Table 3: architectures"},
+        ),
+    log:
+        "logs/make_table3.log",
+    benchmark:
+        "benchmarks/make_table3.tsv"
+
+
+use rule make_table1 as make_table4 with:
+    input:
+        configuration="config/paper.yaml",
+        paper="report/paper/table4.csv",
+        code=code("make_table4"),
+    output:
+        multiext("results/tables/table4", ".csv", ".md", ".tex"),
+        html=report(
+            "results/tables/table4.html",
+            caption="../report/table4.rst",
+            category="Tables",
+            labels={"item": "Table 4: training"},
+        ),
+    log:
+        "logs/make_table4.log",
+    benchmark:
+        "benchmarks/make_table4.tsv"
+    params:
+        inputs=lambda wc, input: named_inputs(input),
+        studies=TRAININGS,
 
 
 use rule make_table1 as make_metrics with:

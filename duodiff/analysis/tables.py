@@ -33,14 +33,14 @@ def ideal_speedup(t_s: float, cost_ratio: float) -> float:
 
 
 def paper_table(paper: pd.DataFrame) -> pd.DataFrame:
-    """A published table in common columns: dataset, method, t_s, theta, mean_exit_layer, fid, seconds."""
+    """A published table in common columns: dataset, method, t_s, theta, mean_exit_layer, fid, seconds, certainty."""
     if "t_s" not in paper:  # Table 2 names the parameter in a column
         paper = paper.assign(
             t_s=paper["value"].where(paper["parameter"] == "t_s"),
             theta=paper["value"].where(paper["parameter"] == "theta"),
         )
     columns = ["dataset", "method", "t_s", "theta", "mean_exit_layer", "fid", "seconds_per_image"]
-    return paper.reindex(columns=columns)
+    return paper.reindex(columns=[*columns, "certainty"])
 
 
 def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
@@ -136,9 +136,10 @@ def comparison(
     """Paper and ours side by side: our studies, real images and noise on the same scale, and then the
     published datasets we did not run.
 
-    `studies` maps an experiment to its title and paper_dataset. Distances are compared only where the
-    dataset and the metric are the paper's; speed-ups and relative distances are against the full
-    backbone of the same source, so they compare across datasets.
+    `studies` maps an experiment to its title and paper_dataset. Distances are compared only where the dataset,
+    the metric and the numbers of images are the paper's. Speed-ups and relative distances are against the full
+    backbone of the same source, so they compare across datasets: a study on none of the paper's has the
+    median over them beside it (`compared_with` says so).
     """
     ours = cells(records, sampler)
     paper = paper_table(paper)
@@ -151,8 +152,7 @@ def comparison(
         for column in ("seconds", "seconds_interpolated"):
             if column in study:
                 study[f"duodiff_at_{column}"] = at_equal_time(study, column)
-        published = paper[paper["dataset"] == studies[name]["paper_dataset"]]
-        merged = _side_by_side(study, published)
+        merged = _side_by_side(study, paper, studies[name]["paper_dataset"])
         title = studies[name]["title"]
         tables.append(merged.assign(dataset=title, train_seed=train_seed))
     for name, study in studies.items():
@@ -187,6 +187,7 @@ COLUMNS = {
     "theta": ("", "theta"),
     "mean_exit_paper": ("Mean exit layer", "paper"),
     "mean_exit_layer": ("Mean exit layer", "ours"),
+    "mean_exit_difference": ("Mean exit layer", "difference"),
     "fid_paper": ("Distance", "paper (FID)"),
     "distance": ("Distance", "ours"),
     "distance_standard": ("Distance", "to all training images"),
@@ -195,9 +196,10 @@ COLUMNS = {
     "minus_full_95": ("Distance", "± (95%)"),
     "distance_matched": ("Distance", "at the floor's n"),
     "metric": ("Distance", "our metric"),
-    "difference": ("Distance", "ours - paper"),
+    "difference": ("Distance", "difference"),
     "relative_paper": ("Distance / full's", "paper"),
     "relative_distance": ("Distance / full's", "ours"),
+    "relative_difference": ("Distance / full's", "difference"),
     "label_agreement": ("", "Classified as labelled"),
     "nearest_train_distance": ("", "Nearest training image, rms"),
     "seconds_paper": ("Seconds per image", "paper"),
@@ -206,6 +208,7 @@ COLUMNS = {
     "seconds_all_heads": ("Seconds per image", "all heads"),
     "speedup_paper": ("Speed-up over full", "paper"),
     "speedup": ("Speed-up over full", "ours"),
+    "speedup_difference": ("Speed-up over full", "difference"),
     "ideal_speedup": ("Speed-up over full", "ideal (FLOPs)"),
     "duodiff_at_seconds_interpolated": ("DuoDiff's distance at AdaDiff's time", "interpolated"),
     "duodiff_at_seconds": ("DuoDiff's distance at AdaDiff's time", "measured"),
@@ -213,8 +216,21 @@ COLUMNS = {
     "reference_n": ("", "Reference n"),
     "nfe": ("", "NFE"),
     "train_seed": ("", "Training seed"),
+    "compared_with": ("", "Compared with the paper's"),
+    "certainty": ("", "Certainty of the paper's"),
 }
 """The tables' columns: their group and heading."""
+
+ASIDE = (
+    "distance_standard",
+    "label_agreement",
+    "nearest_train_distance",
+    "seconds_all_heads",
+    "reference_n",
+    "nfe",
+    "certainty",
+)
+"""Columns that are in the CSV file alone."""
 
 
 def _over_full(table: pd.DataFrame, column: str) -> pd.Series:
@@ -224,13 +240,33 @@ def _over_full(table: pd.DataFrame, column: str) -> pd.Series:
     return table[column] / keys.map(base[column].set_axis(keys[base.index]))
 
 
-def _side_by_side(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    if published.empty:
-        return ours
+def _side_by_side(ours: pd.DataFrame, paper: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
     keys = ["method", "t_s", "theta"]
-    published = published.drop(columns="dataset").rename(columns=_PAPER)
-    merged = ours.astype({"t_s": float, "theta": float}).merge(published, on=keys, how="outer")
-    sizes = (merged["n"] == _PAPER_N) & (merged["reference_n"] == _PAPER_N)
-    comparable = (merged["metric"] == "fid") & sizes
-    merged["difference"] = (merged["distance"] - merged["fid_paper"]).where(comparable)
+    ours = ours.astype({"t_s": float, "theta": float})
+    if dataset is None:
+        merged = ours.merge(_typical(paper).rename(columns=_PAPER), on=keys, how="left")
+    else:
+        published = paper[paper["dataset"] == dataset].drop(columns="dataset")
+        published = published.assign(compared_with=PAPER_TITLES[dataset])
+        merged = ours.merge(published.rename(columns=_PAPER), on=keys, how="outer")
+        sizes = (merged["n"] == _PAPER_N) & (merged["reference_n"] == _PAPER_N)
+        comparable = (merged["metric"] == "fid") & sizes
+        merged["difference"] = (merged["distance"] - merged["fid_paper"]).where(comparable)
+        if "mean_exit_layer" in merged:
+            exits = merged["mean_exit_layer"] - merged["mean_exit_paper"]
+            merged["mean_exit_difference"] = exits
+    merged["relative_difference"] = merged["relative_distance"] - merged["relative_paper"]
+    merged["speedup_difference"] = merged["speedup"] - merged["speedup_paper"]
     return merged
+
+
+def _typical(paper: pd.DataFrame) -> pd.DataFrame:
+    """Median over the published datasets of what compares across them, a row a t_s."""
+    switched = paper[paper["t_s"].notna()].groupby(["method", "t_s"], as_index=False)
+    typical = switched[["relative_distance", "speedup"]].median()
+    number = switched["dataset"].nunique()["dataset"]
+    sources = [PAPER_TITLES[name] for name in switched["dataset"].first()["dataset"]]
+    named = [
+        f"median of {n} datasets" if n > 1 else s for n, s in zip(number, sources, strict=True)
+    ]
+    return typical.assign(theta=np.nan, compared_with=named)

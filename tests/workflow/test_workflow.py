@@ -58,7 +58,7 @@ def test_a_configuration_file_replaces_the_default_instead_of_merging(fresh):
 def test_report_items_have_one_label_each():
     """With two labels Snakemake's report page may infer a toggle and break (seen in a browser)."""
     labels = re.findall(r"labels=(\{.*?\})", (ROOT / "rules/paper.smk").read_text(), re.S)
-    assert len(labels) == 9
+    assert len(labels) == 11
     assert all(len(ast.literal_eval(label)) == 1 for label in labels)
 
 
@@ -66,7 +66,7 @@ def test_report_items_have_one_label_each():
 
 
 def test_every_item_exists_and_is_not_empty(finished):
-    for name in ("table1", "table2", "metrics"):
+    for name in ("table1", "table2", "table3", "table4", "metrics"):
         for suffix in (".csv", ".md", ".tex", ".html"):
             assert (finished.folder / f"results/tables/{name}{suffix}").stat().st_size > 100
     for name in ("figure1", "figure4", "figure5", "training", "denoising"):
@@ -84,7 +84,7 @@ def test_the_run_ends_with_the_headline_and_where_the_report_is(finished):
 def test_the_report_holds_every_item(finished):
     report = (finished.folder / "results/report.html").read_text()
     labels = re.findall(r'labels=\{"item": "(.*?)"\}', (ROOT / "rules/paper.smk").read_text())
-    assert len(labels) == 9
+    assert len(labels) == 11
     labels.remove("Distance against n, extrapolated")  # too few images here
     for label in labels:
         assert f'"item": "{label}"' in report
