@@ -6,7 +6,10 @@
 
 STUDIES = json.dumps(
     {
-        name: {"title": chosen["title"], "paper_dataset": chosen["paper_dataset"]}
+        name: {
+            key: chosen[key]
+            for key in ("title", "paper_dataset", "dataset", "schedule")
+        }
         for name, chosen in SELECTED.items()
     }
 )
@@ -177,6 +180,45 @@ use rule make_table1 as plot_figure1 with:
         "benchmarks/plot_figure1.tsv"
 
 
+use rule make_table1 as plot_figure2 with:
+    input:
+        data=expand(
+            rules.pack_dataset.output.manifest,
+            dataset=dict.fromkeys(chosen["dataset"] for chosen in SELECTED.values()),
+        ),
+        code=code("plot_figure2"),
+    output:
+        multiext("results/figures/figure2", ".csv", ".png", ".pdf"),
+        svg=report(
+            "results/figures/figure2.svg",
+            caption="../report/figure2.rst",
+            category="Figures",
+            labels={"item": "Figure 2: input and target over t"},
+        ),
+    log:
+        "logs/plot_figure2.log",
+    benchmark:
+        "benchmarks/plot_figure2.tsv"
+
+
+use rule make_table1 as plot_figure3 with:
+    input:
+        architectures=rules.describe_architectures.output,
+        code=code("plot_figure3"),
+    output:
+        multiext("results/figures/figure3", ".csv", ".png", ".pdf"),
+        svg=report(
+            "results/figures/figure3.svg",
+            caption="../report/figure3.rst",
+            category="Figures",
+            labels={"item": "Figure 3: DuoDiff, as built"},
+        ),
+    log:
+        "logs/plot_figure3.log",
+    benchmark:
+        "benchmarks/plot_figure3.tsv"
+
+
 use rule make_table1 as plot_figure4 with:
     input:
         records=RECORDS,
@@ -212,6 +254,62 @@ use rule make_table1 as plot_figure5 with:
         "logs/plot_figure5.log",
     benchmark:
         "benchmarks/plot_figure5.tsv"
+
+
+use rule make_table1 as plot_figure6 with:
+    input:
+        architectures=rules.describe_architectures.output,
+        code=code("plot_figure6"),
+    output:
+        multiext("results/figures/figure6", ".csv", ".png", ".pdf"),
+        svg=report(
+            "results/figures/figure6.svg",
+            caption="../report/figure6.rst",
+            category="Figures",
+            labels={"item": "Figure 6: AdaDiff, as built"},
+        ),
+    log:
+        "logs/plot_figure6.log",
+    benchmark:
+        "benchmarks/plot_figure6.tsv"
+
+
+use rule make_table1 as plot_figure7 with:
+    input:
+        architectures=rules.describe_architectures.output,
+        code=code("plot_figure7"),
+    output:
+        multiext("results/figures/figure7", ".csv", ".png", ".pdf"),
+        svg=report(
+            "results/figures/figure7.svg",
+            caption="../report/figure7.rst",
+            category="Figures",
+            labels={"item": "Figure 7: uncertainty, as built"},
+        ),
+    log:
+        "logs/plot_figure7.log",
+    benchmark:
+        "benchmarks/plot_figure7.tsv"
+
+
+use rule make_table1 as plot_relative with:
+    input:
+        records=RECORDS,
+        paper="report/paper/table2.csv",
+        architectures=rules.describe_architectures.output,
+        code=code("plot_relative"),
+    output:
+        multiext("results/figures/relative", ".csv", ".png", ".pdf"),
+        svg=report(
+            "results/figures/relative.svg",
+            caption="../report/relative.rst",
+            category="Figures",
+            labels={"item": "Relative distance against time saved"},
+        ),
+    log:
+        "logs/plot_relative.log",
+    benchmark:
+        "benchmarks/plot_relative.tsv"
 
 
 use rule make_table1 as plot_training with:
@@ -279,3 +377,65 @@ use rule make_table1 as summarise with:
         "logs/summarise.log",
     benchmark:
         "benchmarks/summarise.tsv"
+
+
+# The paper's published numbers alone: the same scripts without records, for the target paper_figures.
+
+ARCHITECTURES = rules.describe_architectures.output
+PUBLISHED = {
+    "table1": ("make_table1", {"records": [], "paper": "report/paper/table1.csv"}),
+    "table2": ("make_table2", {"records": [], "paper": "report/paper/table2.csv"}),
+    "table3": (
+        "make_table3",
+        {"architectures": ARCHITECTURES, "paper": "report/paper/table3.csv"},
+    ),
+    "table4": (
+        "make_table4",
+        {
+            "configuration": "config/paper.yaml",
+            "paper": "report/paper/table4.csv",
+        },
+    ),
+    "figure3": ("plot_figure3", {"architectures": ARCHITECTURES}),
+    "figure4": ("plot_figure4", {"records": [], "paper": "report/paper/table2.csv"}),
+    "figure6": ("plot_figure6", {"architectures": ARCHITECTURES}),
+    "figure7": ("plot_figure7", {"architectures": ARCHITECTURES}),
+    "ddim": ("plot_figure4", {"records": [], "paper": "report/paper/table1.csv"}),
+    "relative": (
+        "plot_relative",
+        {
+            "records": [],
+            "paper": "report/paper/table2.csv",
+            "architectures": ARCHITECTURES,
+        },
+    ),
+}
+
+for item, (script, inputs) in PUBLISHED.items():
+    suffixes = (
+        (".csv", ".md", ".tex", ".html")
+        if script.startswith("make")
+        else (".csv", ".svg", ".png", ".pdf")
+    )
+
+    rule:
+        name:
+            f"make_published_{item}"
+        input:
+            **inputs,
+            code=code(script),
+        output:
+            multiext(f"results/paper/{item}", *suffixes),
+        log:
+            f"logs/make_published_{item}.log",
+        benchmark:
+            f"benchmarks/make_published_{item}.tsv"
+        conda:
+            "../envs/environment.yaml"
+        resources:
+            mem_mb=1000,
+            runtime=10,
+        params:
+            inputs=lambda wc, input: named_inputs(input),
+        shell:
+            "python {input.code[0]} {params.inputs} --studies '{{}}' --out {output} --log {log}"

@@ -84,6 +84,32 @@ def training_table(published: dict, paper: pd.DataFrame, studies: dict) -> pd.Da
     return _tabulate(ours, theirs, paper, studies)
 
 
+def drawn(described: dict, studies: dict) -> tuple[str, dict]:
+    """Title and networks that the diagrams show: of the first study that has AdaDiff, else of the paper's first."""
+    for name, study in studies.items():
+        if "adadiff" in described["studies"][name]:
+            return study["title"], described["studies"][name]
+    name, networks = next(iter(described["paper"].items()))
+    return PAPER_TITLES[name], networks
+
+
+def parts(networks: dict, roles: list[str]) -> pd.DataFrame:
+    """The parts of the drawn networks in the order they run: role, part, kind, sizes in and out, parameters."""
+    rows = []
+    for role in roles:
+        found = networks[role]
+        stages = found.get("stages", found.get("output_head"))
+        rows += [{"role": role, "part": stage["name"]} | stage for stage in stages]
+        for i, head in enumerate(found.get("heads", [])):
+            for kind, one in head.items():
+                about = {"part": f"{kind} head {i}", "kind": f"before block {one['layer']}"}
+                rows.append({"role": role, "parameters": one["parameters"]} | about)
+        for name, shape in found.get("uncertainty_head", {}).get("operations", []):
+            rows.append({"role": role, "part": "uncertainty", "kind": name, "out": shape})
+    columns = ["role", "part", "kind", "in", "out", "parameters"]
+    return pd.DataFrame(rows).reindex(columns=columns).astype({"parameters": "Int64"})
+
+
 def _networks(described: dict) -> dict[tuple[str, str], object]:
     """The values of one experiment's networks by model and quantity."""
     full, found = described["full"], {}

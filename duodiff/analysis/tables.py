@@ -16,15 +16,15 @@ PAPER_TITLES = {
     "imagenet256": "ImageNet 256x256",
 }
 
-
-_PAPER_N = 5120
+PAPER_N = 5120
 """Generated images, and training images they are measured against, of the published distances."""
 
 
 def load_records(paths: Iterable[str | Path]) -> pd.DataFrame:
     """All records of `paths` as a table, one row a record; `parameters` and `seeds` also as columns."""
     rows = [row for path in paths for row in read_json(path)]
-    return pd.DataFrame([row | row["parameters"] | row["seeds"] for row in rows])
+    found = pd.DataFrame([row | row["parameters"] | row["seeds"] for row in rows])
+    return found if rows else pd.DataFrame(columns=["experiment", "train_seed"])
 
 
 def ideal_speedup(t_s: float, cost_ratio: float) -> float:
@@ -33,14 +33,20 @@ def ideal_speedup(t_s: float, cost_ratio: float) -> float:
 
 
 def paper_table(paper: pd.DataFrame) -> pd.DataFrame:
-    """A published table in common columns: dataset, method, t_s, theta, mean_exit_layer, fid, seconds, certainty."""
+    """A published table in common columns: dataset, method, t_s, theta, mean_exit_layer, fid, seconds_per_image,
+    certainty, and over the full backbone's relative_distance and speedup.
+    """
     if "t_s" not in paper:  # Table 2 names the parameter in a column
         paper = paper.assign(
             t_s=paper["value"].where(paper["parameter"] == "t_s"),
             theta=paper["value"].where(paper["parameter"] == "theta"),
         )
     columns = ["dataset", "method", "t_s", "theta", "mean_exit_layer", "fid", "seconds_per_image"]
-    return paper.reindex(columns=[*columns, "certainty"])
+    paper = paper.reindex(columns=[*columns, "certainty"])
+    return paper.assign(
+        relative_distance=over_full(paper, "fid"),
+        speedup=1 / over_full(paper, "seconds_per_image"),
+    )
 
 
 def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
@@ -143,12 +149,10 @@ def comparison(
     """
     ours = cells(records, sampler)
     paper = paper_table(paper)
-    paper["relative_distance"] = _over_full(paper, "fid")
-    paper["speedup"] = 1 / _over_full(paper, "seconds_per_image")
     tables = []
     for (name, train_seed), group in ours.groupby(["experiment", "train_seed"]):
         study = group.copy()
-        study["relative_distance"] = _over_full(study, "distance")
+        study["relative_distance"] = over_full(study, "distance")
         for column in ("seconds", "seconds_interpolated"):
             if column in study:
                 study[f"duodiff_at_{column}"] = at_equal_time(study, column)
@@ -233,7 +237,7 @@ ASIDE = (
 """Columns that are in the CSV file alone."""
 
 
-def _over_full(table: pd.DataFrame, column: str) -> pd.Series:
+def over_full(table: pd.DataFrame, column: str) -> pd.Series:
     """`column` over its value in the row of the same dataset whose t_s is 0."""
     keys = table["dataset"] if "dataset" in table else pd.Series(0, index=table.index)
     base = table[table["t_s"] == 0]
@@ -249,7 +253,7 @@ def _side_by_side(ours: pd.DataFrame, paper: pd.DataFrame, dataset: str | None) 
         published = paper[paper["dataset"] == dataset].drop(columns="dataset")
         published = published.assign(compared_with=PAPER_TITLES[dataset])
         merged = ours.merge(published.rename(columns=_PAPER), on=keys, how="outer")
-        sizes = (merged["n"] == _PAPER_N) & (merged["reference_n"] == _PAPER_N)
+        sizes = (merged["n"] == PAPER_N) & (merged["reference_n"] == PAPER_N)
         comparable = (merged["metric"] == "fid") & sizes
         merged["difference"] = (merged["distance"] - merged["fid_paper"]).where(comparable)
         if "mean_exit_layer" in merged:

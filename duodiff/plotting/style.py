@@ -24,10 +24,26 @@ METHODS = {
     },
 }
 
+LINES = [
+    {"color": "#440154", "linestyle": "-", "marker": "o"},
+    {"color": "#3b528b", "linestyle": "--", "marker": "s"},
+    {"color": "#21918c", "linestyle": "-.", "marker": "^"},
+    {"color": "#5aa02c", "linestyle": ":", "marker": "D"},
+    {"color": "#d08a00", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
+    {"color": "#b03a7a", "linestyle": (0, (8, 2)), "marker": "P"},
+    {"color": "#666666", "linestyle": (0, (1, 3)), "marker": "X"},
+]
+"""Looks of lines that are not methods, told apart without colour too."""
+
+
+def line(i: int) -> dict:
+    """The look of the i-th line; after the last they repeat."""
+    return LINES[i % len(LINES)]
+
 
 def apply() -> None:
     """Sets matplotlib's defaults: white grid, readable sizes, files that do not change between runs."""
-    sns.set_theme(context="paper", style="whitegrid", font_scale=1.15)
+    sns.set_theme(context="paper", style="whitegrid", font_scale=1.3)
     plt.rcParams.update(
         {
             "figure.dpi": 100,
