@@ -151,7 +151,18 @@ def relative_points(
     (percent of the full backbone's; AdaDiff's interpolated, as the paper's), blocks_run (percent; AdaDiff alone), n
     and inferred. `architectures` is describe_architectures' JSON, which has the number of blocks.
     """
-    parts = []
+    published = paper_table(pd.read_csv(paper))
+    networks = read_json(architectures)["paper"]
+    depth = {name: found["full"]["architecture"]["depth"] for name, found in networks.items()}
+    parts = [
+        published.assign(
+            source=published["dataset"].map(PAPER_TITLES) + " (paper, FID)",
+            time_saved=100 * (1 - 1 / published["speedup"]),
+            blocks_run=100 * published["mean_exit_layer"] / published["dataset"].map(depth),
+            n=PAPER_N,
+            inferred=_inferred(published),
+        )
+    ]
     ours = cells(load_records(records), "ddpm")
     for (name, seed), study in ours.groupby(["experiment", "train_seed"]):
         full = study[study["t_s"] == 0]["seconds"].iloc[0]
@@ -167,18 +178,6 @@ def relative_points(
         metric = study["metric"].iloc[0]
         title = f"{_title(studies, name, seed)} (ours, {metric})"
         parts.append(part.assign(source=title, inferred=False))
-    published = paper_table(pd.read_csv(paper))
-    networks = read_json(architectures)["paper"]
-    depth = {name: found["full"]["architecture"]["depth"] for name, found in networks.items()}
-    parts.append(
-        published.assign(
-            source=published["dataset"].map(PAPER_TITLES) + " (paper, FID)",
-            time_saved=100 * (1 - 1 / published["speedup"]),
-            blocks_run=100 * published["mean_exit_layer"] / published["dataset"].map(depth),
-            n=PAPER_N,
-            inferred=_inferred(published),
-        )
-    )
     points = pd.concat(parts, ignore_index=True)
     points["label"] = points["t_s"].map("{:.0f}".format).where(points["t_s"].notna(), "")
     theta = points["theta"].notna()

@@ -90,11 +90,11 @@ def uncertainty(title: str, networks: dict) -> Figure:
     given, returned = head["linear"]
     after = [(n, shape[1:]) for n, shape in head["operations"] if n not in _LINEAR]
     figure, axis = _canvas(
-        width=4.6, rows=2 * (4 + len(after)) - 2 * (not head["timestep_aware"]) - 1.5
+        width=6.2, rows=2 * (4 + len(after)) - 2 * (not head["timestep_aware"]) - 1.5
     )
     axis.set_title(f"{title}: uncertainty")
     y = -0.6
-    _box(axis, 3.0, y, 4.6, f"tokens $L_i$: {_shape(tokens)}", _FILL["embedding"])
+    _box(axis, 3.0, y, 4.6, f"tokens: {_shape(tokens)}", _FILL["embedding"])
     if head["timestep_aware"]:
         _box(axis, 7.8, y, 4.2, f"time: {_shape(time)}", _FILL["embedding"])
         _arrow(axis, (7.8, y - 0.45), (6.2, y - 1.5))
@@ -117,6 +117,7 @@ def uncertainty(title: str, networks: dict) -> Figure:
 def _canvas(width: float, rows: float) -> tuple[Figure, Axes]:
     """A figure whose axis is 10 wide and `rows` high, the first row at 0, going down."""
     style.apply()
+    plt.rcParams["font.size"] = 11.5
     figure, axis = plt.subplots(figsize=(width, 0.34 * rows + 0.4))
     axis.set(xlim=(-0.1, 10.1), ylim=(-rows, 0.3))
     axis.axis("off")

@@ -147,7 +147,7 @@ def _labelled(axis, line: pd.DataFrame, x: str, y: str, look: dict, above: bool)
             textcoords="offset points",
             ha="center",
             va="bottom" if above else "top",
-            fontsize=9,
+            fontsize=10,
             color=look["color"],
         )
 

@@ -1,23 +1,33 @@
-"""The paper's items as files: LaTeX, and the same bytes from the same input."""
+"""The paper's items as files: LaTeX, the same bytes from the same input, diagrams that follow the code."""
 
+import ast
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from duodiff import config
+from duodiff.analysis.figures import noised_images, relative_points, trade_off_points
 from duodiff.analysis.report import latex, readable
 from duodiff.analysis.specifications import (
     architecture_table,
+    drawn,
+    parts,
     published_values,
     readable_specifications,
     training_table,
 )
+from duodiff.data.store import write_store
+from duodiff.files import write_json
 from duodiff.metrics.architecture import describe
-from duodiff.plotting import style
+from duodiff.plotting import diagrams, figures, style
 from duodiff.plotting.figures import trade_off
+from duodiff.schedules import noise_schedule
 
 ROOT = Path(__file__).parents[2]
 NETWORKS = {
@@ -50,7 +60,9 @@ def test_latex_escapes_and_spans_the_groups():
 def points() -> pd.DataFrame:
     rows = [("full", "", 2.0, 10.0), ("duodiff", "300", 1.5, 11.0), ("adadiff", "0.1", 1.6, 12.0)]
     table = pd.DataFrame(rows, columns=["method", "label", "seconds", "distance"])
-    return table.assign(panel="Digits", metric="fd_digits", spread=[0.5, None, None])
+    inferred = [False, False, True]
+    table = table.assign(panel="Digits", metric="fd_digits", inferred=inferred)
+    return table.assign(spread=[0.5, None, None])
 
 
 @pytest.mark.parametrize("kind", ["svg", "pdf", "png", "csv"])
@@ -154,3 +166,130 @@ def test_a_study_without_a_published_dataset_is_compared_with_what_all_share(pap
     assert len(shown) == len(table[["model", "quantity"]].drop_duplicates())
     assert shown.columns[2] == ("Digits", "paper")
     assert "0*" in shown[("CIFAR-10", "paper")].tolist()
+
+
+@pytest.fixture(scope="module")
+def described() -> dict:
+    return describe(NETWORKS)
+
+
+@pytest.mark.parametrize("draw", [diagrams.duodiff, diagrams.adadiff, diagrams.uncertainty])
+def test_a_diagram_says_what_the_description_says(draw, described):
+    def texts(networks):
+        return [text.get_text() for text in draw("Digits", networks).axes[0].texts]
+
+    deeper = describe(NETWORKS | {"full": NETWORKS["full"] | {"depth": 7, "embed_dim": 36}})
+    assert texts(described) == texts(described)
+    assert texts(described) != texts(deeper)
+    blocks = [text for text in texts(deeper) if text.startswith("block ")]
+    expected = {diagrams.duodiff: 7 + 3, diagrams.adadiff: 7, diagrams.uncertainty: 0}[draw]
+    assert len(blocks) == expected
+
+
+def test_an_uncertainty_without_time_is_drawn_without_it(described):
+    blind = describe(NETWORKS | {"adadiff": {"timestep_aware": False}})
+    for networks, joined in ((described, 1), (blind, 0)):
+        texts = [t.get_text() for t in diagrams.uncertainty("Digits", networks).axes[0].texts]
+        assert sum(text.startswith("concatenate") for text in texts) == joined
+    assert any(text.startswith("linear, 24 → 1") for text in texts)
+
+
+def test_the_diagrams_show_the_first_study_that_has_adadiff_else_the_paper(described):
+    plain = {role: described[role] for role in ("full", "shallow")}
+    found = {"studies": {"a": plain, "b": described}, "paper": {"cifar10": described}}
+    studies = {"a": {"title": "A"}, "b": {"title": "B"}}
+    assert drawn(found, studies)[0] == "B"
+    assert drawn(found, {"a": {"title": "A"}})[0] == "CIFAR-10"
+    table = parts(described, ["full", "adadiff"])
+    assert (table["kind"] == "Block").sum() == 5
+    assert table["part"].str.startswith("uncertainty head").sum() == 5
+    assert table[table["part"] == "in_blocks.0"]["parameters"].item() > 0
+
+
+# --- figures of the data and of the published numbers
+
+
+@pytest.fixture
+def architectures(tmp_path, described) -> Path:
+    blocks = {"cifar10": 13, "celeba64": 13, "imagenet64": 17, "imagenet256": 21}
+    paper = {name: {"full": {"architecture": {"depth": n}}} for name, n in blocks.items()}
+    write_json(tmp_path / "architectures.json", {"studies": {}, "paper": paper})
+    return tmp_path / "architectures.json"
+
+
+def test_published_points_are_relative_to_their_full_backbone(architectures):
+    points = relative_points([], ROOT / "report/paper/table2.csv", architectures, {})
+    assert len(points) == 27
+    mine = points[points["source"] == "ImageNet 64x64 (paper, FID)"].set_index("label")
+    assert mine.loc["300", "relative_distance"] == pytest.approx(21.49 / 19.19)
+    assert mine.loc["300", "time_saved"] == pytest.approx(100 * (1 - 3.80 / 5.12))
+    assert mine.loc["0.07", "blocks_run"] == pytest.approx(100 * 12.61 / 17)
+    inferred = points[points["inferred"]]
+    assert set(inferred["source"]) == {"CIFAR-10 (paper, FID)"}
+    assert set(inferred["method"]) == {"adadiff"}
+
+
+def test_the_published_ddim_table_is_a_panel_of_its_own():
+    points = trade_off_points([], ROOT / "report/paper/table1.csv", {})
+    assert points["panel"].unique().tolist() == ["ImageNet 256x256, DDIM (paper, n = 5120)"]
+    assert points[points["method"] == "duodiff"]["distance"].tolist() == [
+        27.82,
+        29.17,
+        30.06,
+        34.36,
+    ]
+
+
+def test_input_and_target_of_figure_2_follow_the_forward_process(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 3, 8, 8), dtype=np.uint8)
+    path = tmp_path / "shapes/manifest.json"
+    splits = {"train": [0, 20], "held_out": [20, 60]}
+    write_store(path, images, np.zeros(60), {"splits": splits, "num_classes": -1})
+    study = {"title": "Shapes", "dataset": "shapes", "schedule": "sd"}
+    (panel,), table = noised_images([path], {"a": study})
+    title, shown = panel
+    clean, *pairs = shown[1]
+    np.testing.assert_allclose(clean, images[21] / 127.5 - 1, atol=1e-6)
+    alphas = noise_schedule("sd").alphas_cumprod
+    for t, x_t, eps in zip(table["t"], pairs[::2], pairs[1::2], strict=True):
+        expected = alphas[t] ** 0.5 * clean + (1 - alphas[t]) ** 0.5 * eps
+        np.testing.assert_allclose(x_t, expected, atol=1e-5)
+    # noise and image are independent, so the correlation is the noise's share of the deviation
+    variance = (images[20:] / 127.5 - 1).var()
+    signal, noise = alphas[table["t"]] * variance, 1 - alphas[table["t"]]
+    np.testing.assert_allclose(table["correlation"], (noise / (signal + noise)) ** 0.5, atol=0.02)
+    assert (title, set(table["n"])) == ("Shapes", {40})
+    style.save(figures.noised([panel], table), table, [tmp_path / "2.svg"])
+    again = noised_images([path], {"a": study})
+    style.save(figures.noised(*again), again[1], [tmp_path / "again.svg"])
+    assert (tmp_path / "2.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
+
+
+# --- what the scripts of the items may import
+
+
+def item_scripts() -> list[str]:
+    return sorted(
+        p.stem
+        for kind in ("make", "plot")
+        for p in (ROOT / "workflow_scripts").glob(f"{kind}_*.py")
+    )
+
+
+def test_drawing_imports_neither_torch_nor_snakemake():
+    modules = set()
+    for script in item_scripts():
+        tree = ast.parse((ROOT / f"workflow_scripts/{script}.py").read_text())
+        modules |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert "duodiff.plotting" in modules
+    lines = [f"import {module}" for module in sorted(modules)]
+    lines += ["import sys", "print(sorted({'torch', 'snakemake', 'seaborn'} & set(sys.modules)))"]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        text=True,
+        capture_output=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert done.stdout.strip() == "[]"

@@ -42,9 +42,8 @@ JOBS = {
     [
         "plot_training",
         "plot_denoising",
-        "plot_figure1",
-        "plot_figure4",
-        "plot_figure5",
+        *(f"plot_figure{i}" for i in range(1, 8)),
+        "plot_relative",
         "make_table1",
         "make_table2",
         "describe_architectures",
