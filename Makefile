@@ -6,7 +6,8 @@ export PATH := $(BIN):$(PATH)
 CORES ?= all
 REPORT ?= results/report.html
 
-.PHONY: help setup reproduce report test lint format unit workflow test-browser test-faults bench lock clean
+.PHONY: help setup reproduce report paper-figures test lint format unit workflow test-browser test-faults bench \
+  lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -27,6 +28,9 @@ reproduce: setup  ## The whole study on the embedded dataset: tables, figures, r
 
 report: setup  ## The HTML report of what was run (CONFIG=config/paper.yaml; REPORT=results/report.zip for large ones)
 	snakemake $(if $(CONFIG),--configfile $(CONFIG)) --report $(REPORT) --report-stylesheet report/report.css
+
+paper-figures: setup  ## The paper's published numbers as tables and figures, in results/paper; trains nothing
+	snakemake --cores $(CORES) paper_figures
 
 test: setup lint unit workflow  ## Lint, unit tests, and the workflow end to end at test size
 

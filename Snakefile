@@ -27,6 +27,7 @@ report: "report/workflow.rst"
 
 localrules:
     all,
+    paper_figures,
 
 
 rule all:
@@ -35,15 +36,30 @@ rule all:
         rules.summarise.output,
         rules.make_table1.output,
         rules.make_table2.output,
+        rules.make_table3.output,
+        rules.make_table4.output,
         rules.make_metrics.output,
         rules.plot_figure1.output if any(map(has_heads, SELECTED.values())) else [],
+        rules.plot_figure2.output,
+        rules.plot_figure3.output,
         rules.plot_figure4.output,
         rules.plot_figure5.output,
+        rules.plot_figure6.output,
+        rules.plot_figure7.output,
+        rules.plot_relative.output,
         rules.plot_training.output,
         rules.plot_denoising.output,
         studies(rules.plot_gallery.output.png),
         rules.describe_run.output,
         rules.plot_extrapolation.output if studies("", extrapolates) else [],
+
+
+rule paper_figures:
+    input:
+        expand(
+            "results/paper/{item}.csv",
+            item=PUBLISHED,
+        ),
 
 
 onsuccess:

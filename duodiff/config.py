@@ -9,7 +9,8 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from duodiff.conflicts import conflicts
+from duodiff.conflicts import conflicts, has_heads
+from duodiff.protocol import PROTOCOLS
 from duodiff.schedules import T
 
 ROLES = ("full", "shallow", "heads")
@@ -149,6 +150,36 @@ def backbone_architecture(experiment: dict, role: str) -> dict:
     """The UViT constructor's keywords for the "full" or the "shallow" backbone."""
     depth = {"full": experiment["backbone"]["depth"], "shallow": experiment["shallow_depth"]}
     return experiment["backbone"] | {"depth": depth[role]}
+
+
+def networks(experiment: dict) -> dict[str, dict]:
+    """Constructors' keywords of an experiment's networks, by role: "full", "shallow", "adadiff" if it has a theta."""
+    found = {role: backbone_architecture(experiment, role) for role in ("full", "shallow")}
+    if has_heads(experiment):
+        aware = PROTOCOLS[experiment["protocol"]].timestep_aware_uncertainty
+        found["adadiff"] = {"timestep_aware": aware}
+    return found
+
+
+def training(experiment: dict) -> dict[str, dict]:
+    """An experiment's training hyperparameters as the paper's Table 4 has them, by what they are of."""
+    everything = ("schedule", "time_input", "prediction", "train_seeds")
+    found = {"all": {"timesteps": T} | {key: experiment[key] for key in everything}}
+    found["full"] = {"weights": "published" if "pretrained" in experiment else "trained"}
+    found["backbones"] = experiment["backbone_training"]
+    return found | ({"heads": experiment["heads_training"]} if has_heads(experiment) else {})
+
+
+def published_experiments(path: Path) -> dict[str, dict]:
+    """The paper's experiments in the configuration file `path`, by the paper's name of their dataset.
+
+    The first under the corrected protocol that stands beside a published dataset.
+    """
+    found = {}
+    for experiment in complete(yaml.safe_load(path.read_text()))["experiments"].values():
+        if experiment["paper_dataset"] and experiment["protocol"] == "corrected":
+            found.setdefault(experiment["paper_dataset"], experiment)
+    return found
 
 
 assert T == 1000  # the schema's bounds on t_s and steps say so too

@@ -1,16 +1,26 @@
-# The paper's items, from records and small tables alone: no model, no GPU. All are made as the first is: an
+# The paper's items, from records and small tables alone: no model (but in describe_architectures, where none has
+# weights), no GPU. All are made as the first is: an
 # item's script comes first in its code, its named inputs are the script's options, and the script writes each output by
 # its suffix (.csv: the values shown). One label an item: the report takes a second label with two values for a toggle
 # and breaks where not every combination exists.
 
 STUDIES = json.dumps(
     {
-        name: {"title": chosen["title"], "paper_dataset": chosen["paper_dataset"]}
+        name: {
+            key: chosen[key]
+            for key in ("title", "paper_dataset", "dataset", "schedule")
+        }
         for name, chosen in SELECTED.items()
     }
 )
 RECORDS = studies(rules.evaluate_samples.output.records) + studies(
     rules.measure_latency.output.records
+)
+TRAININGS = json.dumps(
+    {
+        name: json.loads(STUDIES)[name] | {"training": study.training(chosen)}
+        for name, chosen in SELECTED.items()
+    }
 )
 CURVES = [
     curve
@@ -72,6 +82,71 @@ use rule make_table1 as make_table2 with:
         "benchmarks/make_table2.tsv"
 
 
+rule describe_architectures:
+    input:
+        configuration="config/paper.yaml",
+        code=code("describe_architectures"),
+    output:
+        "results/architectures.json",
+    log:
+        "logs/describe_architectures.log",
+    benchmark:
+        "benchmarks/describe_architectures.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        networks=json.dumps(
+            {name: study.networks(chosen) for name, chosen in SELECTED.items()}
+        ),
+    shell:
+        "python workflow_scripts/describe_architectures.py --networks {params.networks:q}"
+        " --configuration {input.configuration} --out {output} --log {log}"
+
+
+use rule make_table1 as make_table3 with:
+    input:
+        architectures=rules.describe_architectures.output,
+        paper="report/paper/table3.csv",
+        code=code("make_table3"),
+    output:
+        multiext("results/tables/table3", ".csv", ".md", ".tex"),
+        html=report(
+            "results/tables/table3.html",
+            caption="../report/table3.rst",
+            category="Tables",
+            labels={"item": "Table 3: architectures"},
+        ),
+    log:
+        "logs/make_table3.log",
+    benchmark:
+        "benchmarks/make_table3.tsv"
+
+
+use rule make_table1 as make_table4 with:
+    input:
+        configuration="config/paper.yaml",
+        paper="report/paper/table4.csv",
+        code=code("make_table4"),
+    output:
+        multiext("results/tables/table4", ".csv", ".md", ".tex"),
+        html=report(
+            "results/tables/table4.html",
+            caption="../report/table4.rst",
+            category="Tables",
+            labels={"item": "Table 4: training"},
+        ),
+    log:
+        "logs/make_table4.log",
+    benchmark:
+        "benchmarks/make_table4.tsv"
+    params:
+        inputs=lambda wc, input: named_inputs(input),
+        studies=TRAININGS,
+
+
 use rule make_table1 as make_metrics with:
     input:
         records=studies(rules.evaluate_samples.output.records),
@@ -106,6 +181,45 @@ use rule make_table1 as plot_figure1 with:
         "logs/plot_figure1.log",
     benchmark:
         "benchmarks/plot_figure1.tsv"
+
+
+use rule make_table1 as plot_figure2 with:
+    input:
+        data=expand(
+            rules.pack_dataset.output.manifest,
+            dataset=dict.fromkeys(chosen["dataset"] for chosen in SELECTED.values()),
+        ),
+        code=code("plot_figure2"),
+    output:
+        multiext("results/figures/figure2", ".csv", ".png", ".pdf"),
+        svg=report(
+            "results/figures/figure2.svg",
+            caption="../report/figure2.rst",
+            category="Figures",
+            labels={"item": "Figure 2: input and target over t"},
+        ),
+    log:
+        "logs/plot_figure2.log",
+    benchmark:
+        "benchmarks/plot_figure2.tsv"
+
+
+use rule make_table1 as plot_figure3 with:
+    input:
+        architectures=rules.describe_architectures.output,
+        code=code("plot_figure3"),
+    output:
+        multiext("results/figures/figure3", ".csv", ".png", ".pdf"),
+        svg=report(
+            "results/figures/figure3.svg",
+            caption="../report/figure3.rst",
+            category="Figures",
+            labels={"item": "Figure 3: DuoDiff, as built"},
+        ),
+    log:
+        "logs/plot_figure3.log",
+    benchmark:
+        "benchmarks/plot_figure3.tsv"
 
 
 use rule make_table1 as plot_figure4 with:
@@ -143,6 +257,62 @@ use rule make_table1 as plot_figure5 with:
         "logs/plot_figure5.log",
     benchmark:
         "benchmarks/plot_figure5.tsv"
+
+
+use rule make_table1 as plot_figure6 with:
+    input:
+        architectures=rules.describe_architectures.output,
+        code=code("plot_figure6"),
+    output:
+        multiext("results/figures/figure6", ".csv", ".png", ".pdf"),
+        svg=report(
+            "results/figures/figure6.svg",
+            caption="../report/figure6.rst",
+            category="Figures",
+            labels={"item": "Figure 6: AdaDiff, as built"},
+        ),
+    log:
+        "logs/plot_figure6.log",
+    benchmark:
+        "benchmarks/plot_figure6.tsv"
+
+
+use rule make_table1 as plot_figure7 with:
+    input:
+        architectures=rules.describe_architectures.output,
+        code=code("plot_figure7"),
+    output:
+        multiext("results/figures/figure7", ".csv", ".png", ".pdf"),
+        svg=report(
+            "results/figures/figure7.svg",
+            caption="../report/figure7.rst",
+            category="Figures",
+            labels={"item": "Figure 7: uncertainty, as built"},
+        ),
+    log:
+        "logs/plot_figure7.log",
+    benchmark:
+        "benchmarks/plot_figure7.tsv"
+
+
+use rule make_table1 as plot_relative with:
+    input:
+        records=RECORDS,
+        paper="report/paper/table2.csv",
+        architectures=rules.describe_architectures.output,
+        code=code("plot_relative"),
+    output:
+        multiext("results/figures/relative", ".csv", ".png", ".pdf"),
+        svg=report(
+            "results/figures/relative.svg",
+            caption="../report/relative.rst",
+            category="Figures",
+            labels={"item": "Relative distance against time saved"},
+        ),
+    log:
+        "logs/plot_relative.log",
+    benchmark:
+        "benchmarks/plot_relative.tsv"
 
 
 use rule make_table1 as plot_training with:
@@ -278,3 +448,65 @@ rule describe_run:
         "python workflow_scripts/describe_run.py --records {input.records} --benchmarks benchmarks"
         " --folders {params.folders} --rules {params.rules} --configuration {params.configuration:q}"
         " --page {output.page} --times {output.times} --settings {output.settings} --log {log}"
+
+
+# The paper's published numbers alone: the same scripts without records, for the target paper_figures.
+
+ARCHITECTURES = rules.describe_architectures.output
+PUBLISHED = {
+    "table1": ("make_table1", {"records": [], "paper": "report/paper/table1.csv"}),
+    "table2": ("make_table2", {"records": [], "paper": "report/paper/table2.csv"}),
+    "table3": (
+        "make_table3",
+        {"architectures": ARCHITECTURES, "paper": "report/paper/table3.csv"},
+    ),
+    "table4": (
+        "make_table4",
+        {
+            "configuration": "config/paper.yaml",
+            "paper": "report/paper/table4.csv",
+        },
+    ),
+    "figure3": ("plot_figure3", {"architectures": ARCHITECTURES}),
+    "figure4": ("plot_figure4", {"records": [], "paper": "report/paper/table2.csv"}),
+    "figure6": ("plot_figure6", {"architectures": ARCHITECTURES}),
+    "figure7": ("plot_figure7", {"architectures": ARCHITECTURES}),
+    "ddim": ("plot_figure4", {"records": [], "paper": "report/paper/table1.csv"}),
+    "relative": (
+        "plot_relative",
+        {
+            "records": [],
+            "paper": "report/paper/table2.csv",
+            "architectures": ARCHITECTURES,
+        },
+    ),
+}
+
+for item, (script, inputs) in PUBLISHED.items():
+    suffixes = (
+        (".csv", ".md", ".tex", ".html")
+        if script.startswith("make")
+        else (".csv", ".svg", ".png", ".pdf")
+    )
+
+    rule:
+        name:
+            f"make_published_{item}"
+        input:
+            **inputs,
+            code=code(script),
+        output:
+            multiext(f"results/paper/{item}", *suffixes),
+        log:
+            f"logs/make_published_{item}.log",
+        benchmark:
+            f"benchmarks/make_published_{item}.tsv"
+        conda:
+            "../envs/environment.yaml"
+        resources:
+            mem_mb=1000,
+            runtime=10,
+        params:
+            inputs=lambda wc, input: named_inputs(input),
+        shell:
+            "python {input.code[0]} {params.inputs} --studies '{{}}' --out {output} --log {log}"

@@ -10,11 +10,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from duodiff.analysis.tables import PAPER_TITLES, cells, load_records, paper_table
-from duodiff.data.store import ImageStore
+from duodiff.analysis.tables import (
+    PAPER_N,
+    PAPER_TITLES,
+    cells,
+    load_records,
+    over_full,
+    paper_table,
+)
+from duodiff.data.store import ImageStore, to_unit_range
+from duodiff.files import read_json
+from duodiff.schedules import noise_schedule
 
-_PAPER_FIGURE_4 = ("imagenet64", "imagenet256")
-_FIGURE_5_IMAGES = 10
+FIGURE_2_TIMESTEPS = (50, 250, 500, 750, 999)
+_FIGURE_2_IMAGES = 3
+_FIGURE_2_SEED = 0
+_CORRELATED = 256  # images the correlation of Figure 2 is over, at most
 _GALLERY_IMAGES = 36
 
 
@@ -63,8 +74,51 @@ def extrapolation_points(curves: list[Path], studies: dict) -> pd.DataFrame:
     return found[found["sample_seed"] == first]
 
 
+def noised_images(
+    data: list[Path], studies: dict
+) -> tuple[list[tuple[str, list[np.ndarray]]], pd.DataFrame]:
+    """Figure 2: a panel (title, images) for each dataset, and how alike input and target are at each timestep.
+
+    Images are float32 [1 + 2 x timesteps, C, H, W] in [-1, 1]: the clean held-out image x_0, then x_t and the
+    noise in it, its target, at FIGURE_2_TIMESTEPS (Eq. 1). The correlation of x_t and the noise is over all pixels
+    of the first n held-out images. `data` are packed datasets; where a network works on latents,
+    this shows its images. Noise is numpy's Philox, seed 0.
+    """
+    panels, rows = [], []
+    for path in data:
+        store = ImageStore(path)
+        study = next(s for s in studies.values() if s["dataset"] == store.folder.name)
+        alphas_cumprod = noise_schedule(study["schedule"]).alphas_cumprod
+        x_0 = to_unit_range(store.split("held_out")[0][:_CORRELATED])
+        noise = np.random.Generator(np.random.Philox(_FIGURE_2_SEED))
+        shown = [[image] for image in x_0[:_FIGURE_2_IMAGES]]
+        for t in FIGURE_2_TIMESTEPS:
+            eps = noise.standard_normal(x_0.shape, dtype=np.float32)
+            x_t = alphas_cumprod[t] ** 0.5 * x_0 + (1 - alphas_cumprod[t]) ** 0.5 * eps
+            for image, *pair in zip(shown, x_t, eps, strict=False):
+                image += pair
+            rows.append(
+                {
+                    "dataset": store.folder.name,
+                    "title": study["title"],
+                    "schedule": study["schedule"],
+                    "t": t,
+                    "alpha_bar": alphas_cumprod[t],
+                    "correlation": np.corrcoef(x_t.ravel(), eps.ravel())[0, 1],
+                    "n": len(x_0),
+                    "seed": _FIGURE_2_SEED,
+                    "images_shown": len(shown),
+                }
+            )
+        panels.append((study["title"], [np.stack(image) for image in shown]))
+    return panels, pd.DataFrame(rows)
+
+
 def trade_off_points(records: list[Path], paper: Path, studies: dict) -> pd.DataFrame:
-    """Points of Figure 4: our studies under DDPM, then the two panels the paper published."""
+    """Points of Figure 4: our studies under DDPM, then the paper's published datasets.
+
+    `inferred` marks a published point whose setting or exit layer is not in the paper (its certainty says so).
+    """
     panels = []
     ours = cells(load_records(records), "ddpm")
     for (name, seed), study in ours.groupby(["experiment", "train_seed"]):
@@ -76,15 +130,66 @@ def trade_off_points(records: list[Path], paper: Path, studies: dict) -> pd.Data
                 _curve(study, "seconds_interpolated", "adadiff_interpolated").assign(label="")
             )
         table = pd.concat(points).drop_duplicates(["method", "t_s", "theta"])
-        panels.append(table.assign(panel=title, metric=study["metric"].iloc[0]))
-    published = paper_table(pd.read_csv(paper)).rename(columns={"fid": "distance"})
-    for dataset in _PAPER_FIGURE_4:
-        points = published[published["dataset"] == dataset]
+        panels.append(table.assign(panel=title, metric=study["metric"].iloc[0], inferred=False))
+    published = pd.read_csv(paper)
+    sampler = "" if "sampler" not in published else f", {published['sampler'].iloc[0].upper()}"
+    published = paper_table(published).rename(columns={"fid": "distance"})
+    for dataset, points in published.groupby("dataset", sort=False):
         points = _curve(points, "seconds_per_image", "adadiff_interpolated")
-        title = f"{PAPER_TITLES[dataset]} (published, n = 5120)"
-        panels.append(points.assign(panel=title, metric="FID"))
-    columns = ["panel", "metric", "method", "label", "seconds", "distance", "spread"]
+        title = f"{PAPER_TITLES[dataset]}{sampler} (paper, n = {PAPER_N})"
+        panels.append(points.assign(panel=title, metric="FID", inferred=_inferred(points)))
+    columns = ["panel", "metric", "method", "label", "seconds", "distance", "spread", "inferred"]
     return pd.concat(panels, ignore_index=True).reindex(columns=columns)
+
+
+def relative_points(
+    records: list[Path], paper: Path, architectures: Path, studies: dict
+) -> pd.DataFrame:
+    """What compares across datasets: the distance over the full backbone's against the time saved and the share
+    of blocks run, under DDPM.
+
+    Columns: source, method (full, duodiff, shallow, adadiff), label (t_s or theta), relative_distance, time_saved
+    (percent of the full backbone's; AdaDiff's interpolated, as the paper's), blocks_run (percent; AdaDiff alone), n
+    and inferred. `architectures` is describe_architectures' JSON, which has the number of blocks.
+    """
+    published = paper_table(pd.read_csv(paper))
+    networks = read_json(architectures)["paper"]
+    depth = {name: found["full"]["architecture"]["depth"] for name, found in networks.items()}
+    parts = [
+        published.assign(
+            source=published["dataset"].map(PAPER_TITLES) + " (paper, FID)",
+            time_saved=100 * (1 - 1 / published["speedup"]),
+            blocks_run=100 * published["mean_exit_layer"] / published["dataset"].map(depth),
+            n=PAPER_N,
+            inferred=_inferred(published),
+        )
+    ]
+    ours = cells(load_records(records), "ddpm")
+    for (name, seed), study in ours.groupby(["experiment", "train_seed"]):
+        full = study[study["t_s"] == 0]["seconds"].iloc[0]
+        seconds = study["seconds"]
+        if "seconds_interpolated" in study:
+            seconds = study["seconds_interpolated"].fillna(seconds)
+        part = study.assign(
+            relative_distance=over_full(study, "distance"), time_saved=100 * (1 - seconds / full)
+        )
+        if "mean_exit_layer" in study:
+            share = study["mean_exit_layer"] / study["depth"].astype(float)
+            part = part.assign(blocks_run=100 * share)
+        metric = study["metric"].iloc[0]
+        title = f"{_title(studies, name, seed)} (ours, {metric})"
+        parts.append(part.assign(source=title, inferred=False))
+    points = pd.concat(parts, ignore_index=True)
+    points["label"] = points["t_s"].map("{:.0f}".format).where(points["t_s"].notna(), "")
+    theta = points["theta"].notna()
+    points.loc[theta, "label"] = points.loc[theta, "theta"].map("{:.3g}".format)
+    columns = ["source", "method", "label", "relative_distance", "time_saved", "blocks_run"]
+    return points.reindex(columns=[*columns, "n", "inferred"])
+
+
+def _inferred(published: pd.DataFrame) -> pd.Series:
+    """Whether a published row rests on an inferred, derived or unknown setting, by its certainty."""
+    return published["certainty"].str.contains("inferred|derived|unknown", na=False)
 
 
 def _curve(table: pd.DataFrame, seconds: str, adadiff: str) -> pd.DataFrame:
@@ -99,35 +204,35 @@ def _curve(table: pd.DataFrame, seconds: str, adadiff: str) -> pd.DataFrame:
     return points[points["seconds"].notna()].replace({"label": {"nan": ""}})
 
 
-def qualitative_rows(
-    samples: list[Path], studies: dict
-) -> tuple[list[tuple[str, np.ndarray]], list[str], pd.DataFrame]:
-    """Figure 5: rows (name, images), column names, and the table of what is shown.
+def qualitative_panels(samples: list[Path], studies: dict) -> tuple[list[dict], pd.DataFrame]:
+    """Figure 5: a panel for each study, and the table of what is shown.
 
-    Rows go by study: rising theta, then rising t_s; the columns are the first global image indices,
-    whose noise and label every row shares.
+    A panel has a `title`, the `labels` of its images (their class, or #index), and for "adadiff" (rising theta) and
+    "duodiff" (rising t_s) a list of columns (name, uint8 images [n, C, H, W]). The images are the first global
+    indices, whose noise and label all columns share.
     """
-    stores = [ImageStore(path) for path in samples]
-    stores.sort(key=lambda s: (s.manifest["experiment"], _setting(s)))
-    rows = [
-        (_row_name(s, studies, len({t.manifest["experiment"] for t in stores}) > 1), s.images)
-        for s in stores
-    ]
-    rows = [(name, np.array(images[:_FIGURE_5_IMAGES])) for name, images in rows]
-    labels = stores[0].labels[:_FIGURE_5_IMAGES]
-    columns = [str(label) if label >= 0 else f"#{i}" for i, label in enumerate(labels)]
-    table = pd.DataFrame(
-        {
-            "experiment": s.manifest["experiment"],
-            "method": s.manifest["method"],
-            **s.manifest["parameters"],
-            "index": i,
-            "label": int(s.labels[i]),
+    stores = {}
+    for store in sorted(map(ImageStore, samples), key=_setting):
+        stores.setdefault(store.manifest["experiment"], []).append(store)
+    count = 10 if len(stores) == 1 else 4
+    panels, rows = [], []
+    for experiment, mine in stores.items():
+        labels = mine[0].labels[:count]
+        panel = {
+            "title": studies[experiment]["title"],
+            "labels": [str(y) if y >= 0 else f"#{i}" for i, y in enumerate(labels)],
+            "adadiff": [],
+            "duodiff": [],
         }
-        for s in stores
-        for i in range(_FIGURE_5_IMAGES)
-    )
-    return rows, columns, table
+        for store in mine:
+            kind, value = _setting(store)
+            name = f"{value:.3f}" if kind == "adadiff" else str(value)
+            panel[kind].append((name, np.array(store.images[:count])))
+            about = {"experiment": experiment, "method": store.manifest["method"]}
+            about |= store.manifest["parameters"] | {"seed": store.manifest["seed"]}
+            rows += [about | {"index": i, "label": int(y)} for i, y in enumerate(labels)]
+        panels.append(panel)
+    return panels, pd.DataFrame(rows)
 
 
 def gallery_panels(
@@ -164,18 +269,15 @@ def _panel_name(store: ImageStore) -> str:
         "duodiff": "DuoDiff",
         "adadiff": "AdaDiff",
     }
-    setting = f"$t_s$ = {value}" if kind == "b" else f"θ = {value:.3f}"
+    setting = f"$t_s$ = {value}" if kind == "duodiff" else f"θ = {value:.3f}"
     sampler = store.manifest["sampler"]
     method = names[store.manifest["method"]]
     return f"{sampler['name'].upper()}-{sampler['steps']}, {method}, {setting}"
 
 
 def _setting(store: ImageStore) -> tuple[str, float]:
+    """ "adadiff" and theta, or "duodiff" and t_s."""
     parameters = store.manifest["parameters"]
-    return ("b", parameters["t_s"]) if "t_s" in parameters else ("a", parameters["theta"])
-
-
-def _row_name(store: ImageStore, studies: dict, several: bool) -> str:
-    kind, value = _setting(store)
-    name = f"$t_s$ = {value}" if kind == "b" else f"θ = {value:.3f}"
-    return f"{studies[store.manifest['experiment']]['title']}, {name}" if several else name
+    if "t_s" in parameters:
+        return ("duodiff", parameters["t_s"])
+    return ("adadiff", parameters["theta"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from duodiff.analysis import metrics, tables
+from duodiff.analysis.specifications import readable_specifications
 from duodiff.analysis.tables import comparison, load_records
 from duodiff.files import write_csv, write_text
 
@@ -42,16 +43,22 @@ def write_comparison(
 ) -> str:
     """Writes the comparison table of one sampler to each path of `out` by suffix; a one-line summary."""
     table = comparison(load_records(records), pd.read_csv(paper), sampler, studies)
-    return _write(table, tables.COLUMNS, out)
+    shown = table.drop(columns=list(tables.ASIDE))
+    return _write(table, readable(shown, tables.COLUMNS), out)
 
 
 def write_metrics(records: list[Path], studies: dict, out: list[Path]) -> str:
     """Writes the table of all metrics to each path of `out` by suffix; a one-line summary."""
-    return _write(metrics.all_metrics(load_records(records), studies), metrics.COLUMNS, out)
+    table = metrics.all_metrics(load_records(records), studies)
+    return _write(table, readable(table, metrics.COLUMNS), out)
 
 
-def _write(table: pd.DataFrame, columns: dict, out: list[Path]) -> str:
-    shown = readable(table, columns)
+def write_specifications(table: pd.DataFrame, out: list[Path]) -> str:
+    """Writes Table 3 or 4 (of `specifications`) to each path of `out` by suffix; a one-line summary."""
+    return _write(table, readable_specifications(table), out)
+
+
+def _write(table: pd.DataFrame, shown: pd.DataFrame, out: list[Path]) -> str:
     for path in out:
         match Path(path).suffix:
             case ".csv":
@@ -91,7 +98,8 @@ def _cell(name: str, value) -> str:
         return f"{value:#.3g}"
     if name.startswith("kernel"):
         return f"{value:.3g}"
-    return f"{value:.{_DIGITS.get(name, 2)}f}"
+    text = f"{value:.{_DIGITS.get(name, 2)}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -108,7 +116,9 @@ def latex(table: pd.DataFrame) -> str:
     if any(name for name, _ in groups):
         lines += _latex_groups(groups)
     lines += [_latex_row(column[1] for column in table.columns), r"\midrule"]
-    lines += [_latex_row(row) for row in table.to_numpy()]
+    for first, rows in groupby(table.to_numpy().tolist(), lambda row: row[0]):
+        lines += [_latex_row(row) for row in rows]
+        lines += [r"\midrule"] if first != table.iloc[-1, 0] else []
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 

@@ -16,15 +16,15 @@ PAPER_TITLES = {
     "imagenet256": "ImageNet 256x256",
 }
 
-
-_PAPER_N = 5120
+PAPER_N = 5120
 """Generated images, and training images they are measured against, of the published distances."""
 
 
 def load_records(paths: Iterable[str | Path]) -> pd.DataFrame:
     """All records of `paths` as a table, one row a record; `parameters` and `seeds` also as columns."""
     rows = [row for path in paths for row in read_json(path)]
-    return pd.DataFrame([row | row["parameters"] | row["seeds"] for row in rows])
+    found = pd.DataFrame([row | row["parameters"] | row["seeds"] for row in rows])
+    return found if rows else pd.DataFrame(columns=["experiment", "train_seed"])
 
 
 def ideal_speedup(t_s: float, cost_ratio: float) -> float:
@@ -33,14 +33,20 @@ def ideal_speedup(t_s: float, cost_ratio: float) -> float:
 
 
 def paper_table(paper: pd.DataFrame) -> pd.DataFrame:
-    """A published table in common columns: dataset, method, t_s, theta, mean_exit_layer, fid, seconds."""
+    """A published table in common columns: dataset, method, t_s, theta, mean_exit_layer, fid, seconds_per_image,
+    certainty, and over the full backbone's relative_distance and speedup.
+    """
     if "t_s" not in paper:  # Table 2 names the parameter in a column
         paper = paper.assign(
             t_s=paper["value"].where(paper["parameter"] == "t_s"),
             theta=paper["value"].where(paper["parameter"] == "theta"),
         )
     columns = ["dataset", "method", "t_s", "theta", "mean_exit_layer", "fid", "seconds_per_image"]
-    return paper.reindex(columns=columns)
+    paper = paper.reindex(columns=[*columns, "certainty"])
+    return paper.assign(
+        relative_distance=over_full(paper, "fid"),
+        speedup=1 / over_full(paper, "seconds_per_image"),
+    )
 
 
 def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
@@ -136,23 +142,21 @@ def comparison(
     """Paper and ours side by side: our studies, real images and noise on the same scale, and then the
     published datasets we did not run.
 
-    `studies` maps an experiment to its title and paper_dataset. Distances are compared only where the
-    dataset and the metric are the paper's; speed-ups and relative distances are against the full
-    backbone of the same source, so they compare across datasets.
+    `studies` maps an experiment to its title and paper_dataset. Distances are compared only where the dataset,
+    the metric and the numbers of images are the paper's. Speed-ups and relative distances are against the full
+    backbone of the same source, so they compare across datasets: a study on none of the paper's has the
+    median over them beside it (`compared_with` says so).
     """
     ours = cells(records, sampler)
     paper = paper_table(paper)
-    paper["relative_distance"] = _over_full(paper, "fid")
-    paper["speedup"] = 1 / _over_full(paper, "seconds_per_image")
     tables = []
     for (name, train_seed), group in ours.groupby(["experiment", "train_seed"]):
         study = group.copy()
-        study["relative_distance"] = _over_full(study, "distance")
+        study["relative_distance"] = over_full(study, "distance")
         for column in ("seconds", "seconds_interpolated"):
             if column in study:
                 study[f"duodiff_at_{column}"] = at_equal_time(study, column)
-        published = paper[paper["dataset"] == studies[name]["paper_dataset"]]
-        merged = _side_by_side(study, published)
+        merged = _side_by_side(study, paper, studies[name]["paper_dataset"])
         title = studies[name]["title"]
         tables.append(merged.assign(dataset=title, train_seed=train_seed))
     for name, study in studies.items():
@@ -187,6 +191,7 @@ COLUMNS = {
     "theta": ("", "theta"),
     "mean_exit_paper": ("Mean exit layer", "paper"),
     "mean_exit_layer": ("Mean exit layer", "ours"),
+    "mean_exit_difference": ("Mean exit layer", "difference"),
     "fid_paper": ("Distance", "paper (FID)"),
     "distance": ("Distance", "ours"),
     "distance_standard": ("Distance", "to all training images"),
@@ -195,9 +200,10 @@ COLUMNS = {
     "minus_full_95": ("Distance", "± (95%)"),
     "distance_matched": ("Distance", "at the floor's n"),
     "metric": ("Distance", "our metric"),
-    "difference": ("Distance", "ours - paper"),
+    "difference": ("Distance", "difference"),
     "relative_paper": ("Distance / full's", "paper"),
     "relative_distance": ("Distance / full's", "ours"),
+    "relative_difference": ("Distance / full's", "difference"),
     "label_agreement": ("", "Classified as labelled"),
     "nearest_train_distance": ("", "Nearest training image, rms"),
     "seconds_paper": ("Seconds per image", "paper"),
@@ -206,6 +212,7 @@ COLUMNS = {
     "seconds_all_heads": ("Seconds per image", "all heads"),
     "speedup_paper": ("Speed-up over full", "paper"),
     "speedup": ("Speed-up over full", "ours"),
+    "speedup_difference": ("Speed-up over full", "difference"),
     "ideal_speedup": ("Speed-up over full", "ideal (FLOPs)"),
     "duodiff_at_seconds_interpolated": ("DuoDiff's distance at AdaDiff's time", "interpolated"),
     "duodiff_at_seconds": ("DuoDiff's distance at AdaDiff's time", "measured"),
@@ -213,24 +220,57 @@ COLUMNS = {
     "reference_n": ("", "Reference n"),
     "nfe": ("", "NFE"),
     "train_seed": ("", "Training seed"),
+    "compared_with": ("", "Compared with the paper's"),
+    "certainty": ("", "Certainty of the paper's"),
 }
 """The tables' columns: their group and heading."""
 
+ASIDE = (
+    "distance_standard",
+    "label_agreement",
+    "nearest_train_distance",
+    "seconds_all_heads",
+    "reference_n",
+    "nfe",
+    "certainty",
+)
+"""Columns that are in the CSV file alone."""
 
-def _over_full(table: pd.DataFrame, column: str) -> pd.Series:
+
+def over_full(table: pd.DataFrame, column: str) -> pd.Series:
     """`column` over its value in the row of the same dataset whose t_s is 0."""
     keys = table["dataset"] if "dataset" in table else pd.Series(0, index=table.index)
     base = table[table["t_s"] == 0]
     return table[column] / keys.map(base[column].set_axis(keys[base.index]))
 
 
-def _side_by_side(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    if published.empty:
-        return ours
+def _side_by_side(ours: pd.DataFrame, paper: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
     keys = ["method", "t_s", "theta"]
-    published = published.drop(columns="dataset").rename(columns=_PAPER)
-    merged = ours.astype({"t_s": float, "theta": float}).merge(published, on=keys, how="outer")
-    sizes = (merged["n"] == _PAPER_N) & (merged["reference_n"] == _PAPER_N)
-    comparable = (merged["metric"] == "fid") & sizes
-    merged["difference"] = (merged["distance"] - merged["fid_paper"]).where(comparable)
+    ours = ours.astype({"t_s": float, "theta": float})
+    if dataset is None:
+        merged = ours.merge(_typical(paper).rename(columns=_PAPER), on=keys, how="left")
+    else:
+        published = paper[paper["dataset"] == dataset].drop(columns="dataset")
+        published = published.assign(compared_with=PAPER_TITLES[dataset])
+        merged = ours.merge(published.rename(columns=_PAPER), on=keys, how="outer")
+        sizes = (merged["n"] == PAPER_N) & (merged["reference_n"] == PAPER_N)
+        comparable = (merged["metric"] == "fid") & sizes
+        merged["difference"] = (merged["distance"] - merged["fid_paper"]).where(comparable)
+        if "mean_exit_layer" in merged:
+            exits = merged["mean_exit_layer"] - merged["mean_exit_paper"]
+            merged["mean_exit_difference"] = exits
+    merged["relative_difference"] = merged["relative_distance"] - merged["relative_paper"]
+    merged["speedup_difference"] = merged["speedup"] - merged["speedup_paper"]
     return merged
+
+
+def _typical(paper: pd.DataFrame) -> pd.DataFrame:
+    """Median over the published datasets of what compares across them, a row a t_s."""
+    switched = paper[paper["t_s"].notna()].groupby(["method", "t_s"], as_index=False)
+    typical = switched[["relative_distance", "speedup"]].median()
+    number = switched["dataset"].nunique()["dataset"]
+    sources = [PAPER_TITLES[name] for name in switched["dataset"].first()["dataset"]]
+    named = [
+        f"median of {n} datasets" if n > 1 else s for n, s in zip(number, sources, strict=True)
+    ]
+    return typical.assign(theta=np.nan, compared_with=named)

@@ -5,7 +5,6 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from duodiff.files import atomic, write_csv
@@ -24,13 +23,37 @@ METHODS = {
     },
 }
 
+LINES = [
+    {"color": "#440154", "linestyle": "-", "marker": "o"},
+    {"color": "#3b528b", "linestyle": "--", "marker": "s"},
+    {"color": "#21918c", "linestyle": "-.", "marker": "^"},
+    {"color": "#5aa02c", "linestyle": ":", "marker": "D"},
+    {"color": "#d08a00", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
+    {"color": "#b03a7a", "linestyle": (0, (8, 2)), "marker": "P"},
+    {"color": "#666666", "linestyle": (0, (1, 3)), "marker": "X"},
+]
+"""Looks of lines that are not methods, told apart without colour too."""
+
+
+def line(i: int) -> dict:
+    """The look of the i-th line; after the last they repeat."""
+    return LINES[i % len(LINES)]
+
 
 def apply() -> None:
-    """Sets matplotlib's defaults: white grid, readable sizes, files that do not change between runs."""
-    sns.set_theme(context="paper", style="whitegrid", font_scale=1.15)
+    """Sets matplotlib's defaults: white grid, sizes to be read on a phone, files that do not change between runs."""
+    plt.style.use(
+        ["default", "seaborn-v0_8-whitegrid"]
+    )  # matplotlib's own; seaborn is slow to import
     plt.rcParams.update(
         {
-            "figure.dpi": 100,
+            "font.size": 12.5,
+            "axes.titlesize": 12.5,
+            "axes.labelsize": 12.5,
+            "xtick.labelsize": 11.5,
+            "ytick.labelsize": 11.5,
+            "legend.fontsize": 11.5,
+            "lines.linewidth": 1.3,
             "savefig.dpi": 200,
             "savefig.bbox": "tight",
             "svg.hashsalt": "duodiff",

@@ -144,6 +144,14 @@ def test_comparison_keeps_paper_and_ours_apart(tmp_path):
     assert ours["distance"].tolist()[4:] == pytest.approx([99, np.nan, 4], nan_ok=True)
     assert len(theirs) == 27
     assert ours[["fid_paper", "seconds_paper", "difference"]].isna().all(axis=None)
+    # what compares across datasets has the median over the paper's beside it
+    half = ours[ours["t_s"] == 500].iloc[0]
+    speedups = [1.88 / 1.16, 1.88 / 1.16, 5.12 / 3.02, 10.94 / 6.27]
+    assert half["speedup_paper"] == pytest.approx(np.median(speedups))
+    assert half["speedup_difference"] == pytest.approx(2.0 / 1.5 - np.median(speedups))
+    assert half["relative_difference"] == pytest.approx(1.2 - half["relative_paper"])
+    assert half["compared_with"] == "median of 4 datasets"
+    assert ours[ours["t_s"] == 1000]["compared_with"].isna().all()
     assert theirs[["distance", "seconds"]].isna().all(axis=None)
     cifar = theirs[(theirs["dataset"] == "CIFAR-10") & (theirs["t_s"] == 500)].iloc[0]
     assert cifar["speedup_paper"] == pytest.approx(1.88 / 1.16)
@@ -163,6 +171,8 @@ def test_a_paper_dataset_gets_its_published_numbers_beside_it(tmp_path, sizes):
     # distances of other numbers of images are not subtracted from the published ones
     expected = -0.18 if sizes == (5120, 5120) else np.nan
     assert at_500["difference"] == pytest.approx(expected, nan_ok=True)
+    assert at_500["relative_difference"] == pytest.approx(12 / 10 - 12.18 / 9.98)
+    assert at_500["speedup_difference"] == pytest.approx(2.0 / 1.5 - 1.88 / 1.16)
     assert "CelebA 64x64" not in set(table["dataset"])
     # a published row we did not run stays, without a number of ours
     assert table[(table["dataset"] == "CelebA") & (table["t_s"] == 300)]["distance"].isna().item()

@@ -62,18 +62,35 @@ def test_a_configuration_file_replaces_the_default_instead_of_merging(fresh):
 def test_report_items_have_one_label_each():
     """With two labels Snakemake's report page may infer a toggle and break (seen in a browser)."""
     labels = re.findall(r"labels=(\{.*?\})", (ROOT / "rules/paper.smk").read_text(), re.S)
-    assert len(labels) == 9
+    assert len(labels) == 16
     assert all(len(ast.literal_eval(label)) == 1 for label in labels)
+
+
+def test_the_papers_numbers_make_items_of_their_own_without_any_run(fresh):
+    jobs = fresh.pending("paper_figures", config="config/config.yaml")
+    assert set(jobs.values()) == {1}
+    assert {name.partition("_")[0] for name in jobs} == {"describe", "make", "paper"}
+    fresh.snakemake("--cores", "all", "paper_figures", config="config/config.yaml")
+    folder = fresh.folder / "results/paper"
+    for name in ("table1", "table2", "table3", "table4"):
+        for suffix in (".csv", ".md", ".tex", ".html"):
+            assert (folder / f"{name}{suffix}").stat().st_size > 100
+    for name in ("figure3", "figure4", "figure6", "figure7", "ddim", "relative"):
+        for suffix in (".csv", ".svg", ".png", ".pdf"):
+            assert (folder / f"{name}{suffix}").stat().st_size > 400
+    assert fresh.pending("paper_figures", config="config/config.yaml") == {}
+    assert not (fresh.folder / "results/data").exists()
 
 
 # --- the finished run
 
 
 def test_every_item_exists_and_is_not_empty(finished):
-    for name in ("table1", "table2", "metrics"):
+    for name in ("table1", "table2", "table3", "table4", "metrics"):
         for suffix in (".csv", ".md", ".tex", ".html"):
             assert (finished.folder / f"results/tables/{name}{suffix}").stat().st_size > 100
-    for name in ("figure1", "figure4", "figure5", "training", "denoising"):
+    figures = [f"figure{i}" for i in range(1, 8)] + ["relative", "training", "denoising"]
+    for name in figures:
         for suffix in (".csv", ".svg", ".png", ".pdf"):
             assert (finished.folder / f"results/figures/{name}{suffix}").stat().st_size > 500
 
@@ -88,7 +105,7 @@ def test_the_run_ends_with_the_headline_and_where_the_report_is(finished):
 def test_the_report_holds_every_item(finished):
     report = (finished.folder / "results/report.html").read_text()
     labels = re.findall(r'labels=\{"item": "(.*?)"\}', (ROOT / "rules/paper.smk").read_text())
-    assert len(labels) == 9
+    assert len(labels) == 16
     labels.remove("Distance against n, extrapolated")  # too few images here
     for label in labels:
         assert f'"item": "{label}"' in report
@@ -114,6 +131,7 @@ def test_one_changed_theta_reruns_only_what_depends_on_it(finished):
         "plot_figure1",
         "plot_figure4",
         "plot_figure5",
+        "plot_relative",
         "summarise",
     }
 

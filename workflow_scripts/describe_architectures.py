@@ -1,0 +1,25 @@
+from pathlib import Path
+
+from duodiff import config, job
+from duodiff.files import write_json
+from duodiff.metrics.architecture import describe
+
+
+def describe_architectures(networks: dict, configuration: Path, out: Path) -> str:
+    """Describe the networks of experiments and of the paper: structure, parameters and GFLOPs, to --out (.json).
+
+    --networks is JSON: experiment -> role -> the constructor's keywords; --configuration is the file of the
+    paper's experiments. Needs no weights and no GPU.
+    """
+    published = config.published_experiments(configuration)
+    paper = {name: config.networks(experiment) for name, experiment in published.items()}
+    described = {
+        kind: {name: describe(found) for name, found in group.items()}
+        for kind, group in (("studies", networks), ("paper", paper))
+    }
+    write_json(out, described)
+    return f"{len(networks)} experiments, {len(paper)} of the paper"
+
+
+if __name__ == "__main__":
+    job.run(describe_architectures)

@@ -1,0 +1,20 @@
+from pathlib import Path
+
+from duodiff import config, job
+from duodiff.analysis.report import write_specifications
+from duodiff.analysis.specifications import published_values, training_table
+
+
+def make_table4(configuration: Path, paper: Path, studies: dict, out: list[Path]) -> str:
+    """Write Table 4 (training), the paper's numbers beside ours, to every path of --out (.csv, .md, .tex, .html).
+
+    --configuration is the file of the paper's experiments; the studies have their "training" with them.
+    """
+    published = config.published_experiments(configuration)
+    trainings = {name: config.training(experiment) for name, experiment in published.items()}
+    table = training_table(trainings, published_values(paper), studies)
+    return write_specifications(table, out)
+
+
+if __name__ == "__main__":
+    job.run(make_table4)

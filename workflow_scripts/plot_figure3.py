@@ -1,0 +1,20 @@
+from pathlib import Path
+
+from duodiff import job
+from duodiff.analysis.specifications import drawn, parts
+from duodiff.files import read_json
+from duodiff.plotting import diagrams, style
+
+
+def plot_figure3(architectures: Path, studies: dict, out: list[Path]) -> str:
+    """Draw Figure 3, DuoDiff and its two backbones, from describe_architectures' JSON.
+
+    Drawn is the first of the studies that has AdaDiff; where none has, the paper's first.
+    """
+    title, networks = drawn(read_json(architectures), studies)
+    style.save(diagrams.duodiff(title, networks), parts(networks, ["full", "shallow"]), out)
+    return title
+
+
+if __name__ == "__main__":
+    job.run(plot_figure3)

@@ -1,0 +1,20 @@
+from pathlib import Path
+
+from duodiff import job
+from duodiff.analysis.specifications import drawn, parts
+from duodiff.files import read_json
+from duodiff.plotting import diagrams, style
+
+
+def plot_figure6(architectures: Path, studies: dict, out: list[Path]) -> str:
+    """Draw Figure 6, AdaDiff on the full backbone, from describe_architectures' JSON.
+
+    Drawn is the first of the studies that has AdaDiff; where none has, the paper's first.
+    """
+    title, networks = drawn(read_json(architectures), studies)
+    style.save(diagrams.adadiff(title, networks), parts(networks, ["full", "adadiff"]), out)
+    return title
+
+
+if __name__ == "__main__":
+    job.run(plot_figure6)
