@@ -4,11 +4,14 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 CORES ?= all
+REPORT ?= results/report.html
 
-.PHONY: help setup reproduce test lint format unit workflow bench lock clean
+
+
+.PHONY: help setup reproduce report test-browser test lint format unit workflow bench lock clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed  ## Install everything into .venv from the hash-locked requirements
 
@@ -22,7 +25,10 @@ $(VENV)/.installed: envs/requirements.txt pyproject.toml
 
 reproduce: setup  ## The whole study on the embedded dataset: tables, figures, report
 	snakemake --cores $(CORES)
-	@test -e results/report.html || snakemake --report results/report.html
+	@test -e results/report.html || $(MAKE) --no-print-directory report
+
+report: setup  ## The HTML report of what was run (CONFIG=config/paper.yaml; REPORT=results/report.zip for large ones)
+	snakemake $(if $(CONFIG),--configfile $(CONFIG)) --report $(REPORT) --report-stylesheet report/report.css
 
 test: setup lint unit workflow  ## Lint, unit tests, and the workflow end to end at test size
 
@@ -42,6 +48,9 @@ unit: setup  ## Unit tests
 
 workflow: setup  ## Workflow tests: the chain on config/test.yaml
 	pytest tests/workflow
+
+test-browser: setup  ## The report in a real browser, needs Debian's chromium (REPORT_OF=. looks at your own run's)
+	pytest tests/browser
 
 bench: setup  ## Speed and memory, as a table in results/bench (IMAGES=a zip of 50,000 images, or made ones)
 	python tests/bench/bench.py $(if $(IMAGES),--images $(IMAGES))

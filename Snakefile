@@ -41,6 +41,8 @@ rule all:
         rules.plot_figure5.output,
         rules.plot_training.output,
         rules.plot_denoising.output,
+        studies(rules.plot_gallery.output.png),
+        rules.describe_run.output,
         rules.plot_extrapolation.output if studies("", extrapolates) else [],
 
 
@@ -53,5 +55,6 @@ onsuccess:
         configuration += ["--config", *overrides] if overrides else []
         command = [sys.executable, "-m", "snakemake", *configuration]
         report = ["--report=results/report.html", "--quiet=all"]
-        subprocess.run(command + report, check=True)
+        style = f"--report-stylesheet={workflow.basedir}/report/report.css"
+        subprocess.run([*command, *report, style], check=True)
         print(Path("results/summary.txt").read_text())

@@ -92,7 +92,7 @@ def conventions(*keys):
 
 
 def code(script):
-    """The script of a rule and every module of the package it imports, directly or not.
+    """The script of a rule, first, and every module of the package it imports, directly or not.
 
     As an input, it makes an edit of any of them rerun the rule, and nothing else's edit.
     """
@@ -113,7 +113,8 @@ def code(script):
                     imported = ROOT.joinpath(*name.split(".")).with_suffix(".py")
                     if imported.exists():
                         pending.append(imported)
-    return sorted(str(path.relative_to(ROOT)) for path in found)
+    script, *modules = (str(path.relative_to(ROOT)) for path in found)
+    return [script, *sorted(modules)]
 
 
 def published_conventions(wc):
@@ -219,6 +220,12 @@ def model_arguments(input):
     """Command-line arguments for the checkpoints among a job's named inputs."""
     roles = (*study.ROLES, "quantiles")
     return " ".join(f"--{role} {input[role]}" for role in roles if role in input.keys())
+
+
+def named_inputs(input):
+    """Command-line arguments for all named inputs of a job but its code, each by its name."""
+    names = [name for name in input.keys() if name != "code"]
+    return " ".join(f"--{name} {input[name]}" for name in names)
 
 
 def classifier(wc):

@@ -1,5 +1,7 @@
-# The paper's items, from records and small tables alone: no model, no GPU. One label an item: the report
-# takes a second label with two values for a toggle and breaks where not every combination exists.
+# The paper's items, from records and small tables alone: no model, no GPU. All are made as the first is: an
+# item's script comes first in its code, its named inputs are the script's options, and the script writes each output by
+# its suffix (.csv: the values shown). One label an item: the report takes a second label with two values for a toggle
+# and breaks where not every combination exists.
 
 STUDIES = json.dumps(
     {
@@ -16,6 +18,11 @@ CURVES = [
     for curve in studies(f"{STUDY}/{role}/curve.csv", trains(role))
 ]
 
+EXITS = studies(
+    rules.profile_exits.output.exits, lambda name, chosen: has_heads(chosen)
+)
+LOSSES = studies(rules.profile_denoising.output.losses)
+
 
 rule make_table1:
     input:
@@ -23,7 +30,7 @@ rule make_table1:
         paper="report/paper/table1.csv",
         code=code("make_table1"),
     output:
-        multiext("results/tables/table1", ".csv", ".md"),
+        multiext("results/tables/table1", ".csv", ".md", ".tex"),
         html=report(
             "results/tables/table1.html",
             caption="../report/table1.rst",
@@ -40,19 +47,19 @@ rule make_table1:
         mem_mb=1000,
         runtime=10,
     params:
+        inputs=lambda wc, input: named_inputs(input),
         studies=STUDIES,
     shell:
-        "python workflow_scripts/make_table1.py --records {input.records} --paper {input.paper}"
-        " --studies {params.studies:q} --out {output} --log {log}"
+        "python {input.code[0]} {params.inputs} --studies {params.studies:q} --out {output} --log {log}"
 
 
-rule make_table2:
+use rule make_table1 as make_table2 with:
     input:
         records=RECORDS,
         paper="report/paper/table2.csv",
         code=code("make_table2"),
     output:
-        multiext("results/tables/table2", ".csv", ".md"),
+        multiext("results/tables/table2", ".csv", ".md", ".tex"),
         html=report(
             "results/tables/table2.html",
             caption="../report/table2.rst",
@@ -63,24 +70,14 @@ rule make_table2:
         "logs/make_table2.log",
     benchmark:
         "benchmarks/make_table2.tsv"
-    conda:
-        "../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        studies=STUDIES,
-    shell:
-        "python workflow_scripts/make_table2.py --records {input.records} --paper {input.paper}"
-        " --studies {params.studies:q} --out {output} --log {log}"
 
 
-rule make_metrics:
+use rule make_table1 as make_metrics with:
     input:
         records=studies(rules.evaluate_samples.output.records),
         code=code("make_metrics"),
     output:
-        multiext("results/tables/metrics", ".csv", ".md"),
+        multiext("results/tables/metrics", ".csv", ".md", ".tex"),
         html=report(
             "results/tables/metrics.html",
             caption="../report/metrics.rst",
@@ -91,219 +88,193 @@ rule make_metrics:
         "logs/make_metrics.log",
     benchmark:
         "benchmarks/make_metrics.tsv"
-    conda:
-        "../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        studies=STUDIES,
-    shell:
-        "python workflow_scripts/make_metrics.py --records {input.records}"
-        " --studies {params.studies:q} --out {output} --log {log}"
 
 
-rule plot_figure1:
+use rule make_table1 as plot_figure1 with:
     input:
-        profiles=studies(
-            rules.profile_exits.output.exits, lambda name, chosen: has_heads(chosen)
-        ),
+        profiles=EXITS,
         code=code("plot_figure1"),
     output:
-        png="results/figures/figure1.png",
+        multiext("results/figures/figure1", ".csv", ".png", ".pdf"),
         svg=report(
             "results/figures/figure1.svg",
             caption="../report/figure1.rst",
             category="Figures",
             labels={"item": "Figure 1: exit layers over t"},
         ),
-        data="results/figures/figure1.csv",
     log:
         "logs/plot_figure1.log",
     benchmark:
         "benchmarks/plot_figure1.tsv"
-    conda:
-        "../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        studies=STUDIES,
-    shell:
-        "python workflow_scripts/plot_figure1.py --profiles {input.profiles}"
-        " --studies {params.studies:q} --data {output.data}"
-        " --out {output.png} {output.svg} --log {log}"
 
 
-rule plot_figure4:
+use rule make_table1 as plot_figure4 with:
     input:
         records=RECORDS,
         paper="report/paper/table2.csv",
         code=code("plot_figure4"),
     output:
-        png="results/figures/figure4.png",
+        multiext("results/figures/figure4", ".csv", ".png", ".pdf"),
         svg=report(
             "results/figures/figure4.svg",
             caption="../report/figure4.rst",
             category="Figures",
             labels={"item": "Figure 4: distance against time"},
         ),
-        data="results/figures/figure4.csv",
     log:
         "logs/plot_figure4.log",
     benchmark:
         "benchmarks/plot_figure4.tsv"
-    conda:
-        "../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        studies=STUDIES,
-    shell:
-        "python workflow_scripts/plot_figure4.py --records {input.records} --paper {input.paper}"
-        " --studies {params.studies:q} --data {output.data}"
-        " --out {output.png} {output.svg} --log {log}"
 
 
-rule plot_figure5:
+use rule make_table1 as plot_figure5 with:
     input:
         samples=figure5_samples(),
         code=code("plot_figure5"),
     output:
-        png="results/figures/figure5.png",
+        multiext("results/figures/figure5", ".csv", ".png", ".pdf"),
         svg=report(
             "results/figures/figure5.svg",
             caption="../report/figure5.rst",
             category="Figures",
             labels={"item": "Figure 5: the same noise, rising theta and t_s"},
         ),
-        data="results/figures/figure5.csv",
     log:
         "logs/plot_figure5.log",
     benchmark:
         "benchmarks/plot_figure5.tsv"
-    conda:
-        "../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        studies=STUDIES,
-    shell:
-        "python workflow_scripts/plot_figure5.py --samples {input.samples}"
-        " --studies {params.studies:q} --data {output.data}"
-        " --out {output.png} {output.svg} --log {log}"
 
 
-rule plot_training:
+use rule make_table1 as plot_training with:
     input:
         curves=CURVES,
         code=code("plot_training"),
     output:
-        png="results/figures/training.png",
+        multiext("results/figures/training", ".csv", ".png", ".pdf"),
         svg=report(
             "results/figures/training.svg",
             caption="../report/training.rst",
             category="Checks",
             labels={"item": "Training: loss curves"},
         ),
-        data="results/figures/training.csv",
     log:
         "logs/plot_training.log",
     benchmark:
         "benchmarks/plot_training.tsv"
-    conda:
-        "../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        studies=STUDIES,
-    shell:
-        "python workflow_scripts/plot_training.py --curves {input.curves}"
-        " --studies {params.studies:q} --data {output.data}"
-        " --out {output.png} {output.svg} --log {log}"
 
 
-rule plot_denoising:
+use rule make_table1 as plot_denoising with:
     input:
-        losses=studies(rules.profile_denoising.output.losses),
+        losses=LOSSES,
         code=code("plot_denoising"),
     output:
-        png="results/figures/denoising.png",
+        multiext("results/figures/denoising", ".csv", ".png", ".pdf"),
         svg=report(
             "results/figures/denoising.svg",
             caption="../report/denoising.rst",
             category="Checks",
             labels={"item": "Denoising: held-out loss over t"},
         ),
-        data="results/figures/denoising.csv",
     log:
         "logs/plot_denoising.log",
     benchmark:
         "benchmarks/plot_denoising.tsv"
-    conda:
-        "../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        studies=STUDIES,
-    shell:
-        "python workflow_scripts/plot_denoising.py --losses {input.losses}"
-        " --studies {params.studies:q} --data {output.data}"
-        " --out {output.png} {output.svg} --log {log}"
 
 
-rule plot_extrapolation:
+use rule make_table1 as plot_extrapolation with:
     input:
         curves=studies(rules.evaluate_samples.output.curves, extrapolates),
         code=code("plot_extrapolation"),
     output:
-        png="results/figures/extrapolation.png",
+        multiext("results/figures/extrapolation", ".csv", ".png", ".pdf"),
         svg=report(
             "results/figures/extrapolation.svg",
             caption="../report/extrapolation.rst",
             category="Checks",
             labels={"item": "Distance against n, extrapolated"},
         ),
-        data="results/figures/extrapolation.csv",
     log:
         "logs/plot_extrapolation.log",
     benchmark:
         "benchmarks/plot_extrapolation.tsv"
-    conda:
-        "../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        studies=STUDIES,
-    shell:
-        "python workflow_scripts/plot_extrapolation.py --curves {input.curves}"
-        " --studies {params.studies:q} --data {output.data}"
-        " --out {output.png} {output.svg} --log {log}"
 
 
-rule summarise:
+use rule make_table1 as summarise with:
     input:
         records=RECORDS,
         curves=CURVES,
         code=code("summarise"),
     output:
-        text="results/summary.txt",
+        "results/summary.txt",
     log:
         "logs/summarise.log",
     benchmark:
         "benchmarks/summarise.tsv"
+
+
+# The rules whose run times are listed, in the order of the data.
+RULES_OF_A_STUDY = """fetch_dataset fetch_autoencoder fetch_extractor import_weights pack_dataset
+    train_autoencoder encode_latents gather_latents train_classifier compute_reference train_backbone
+    train_heads profile_denoising sample_images profile_exits evaluate_samples measure_latency""".split()
+SELECTED_DATASETS = {
+    chosen["dataset"]: DATASETS[chosen["dataset"]] for chosen in SELECTED.values()
+}
+
+
+use rule make_table1 as plot_gallery with:
+    input:
+        samples=samples,
+        images=packed,
+        code=code("plot_gallery"),
+    output:
+        png=report(
+            f"{STUDY}/gallery.png",
+            caption="../report/gallery.rst",
+            category="Galleries",
+            labels={"item": "{experiment}, training seed {train_seed}"},
+        ),
+        data=f"{STUDY}/gallery.csv",
+    log:
+        f"{LOG}/plot_gallery.log",
+    benchmark:
+        f"{BENCHMARK}/plot_gallery.tsv"
+
+
+rule describe_run:
+    input:
+        records=RECORDS,
+        # not read, but it comes after them, to list their run times
+        others=CURVES + EXITS + LOSSES,
+        code=code("describe_run"),
+    output:
+        page=report(
+            "results/run/run.html",
+            caption="../report/run.rst",
+            category="Run",
+            labels={"item": "Machines, run times, configuration"},
+        ),
+        times="results/run/times.csv",
+        settings="results/run/configuration.yaml",
+    log:
+        "logs/describe_run.log",
+    benchmark:
+        "benchmarks/describe_run.tsv"
     conda:
         "../envs/environment.yaml"
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        studies=STUDIES,
+        folders=[
+            *SELECTED,
+            *(f"data/{name}" for name in SELECTED_DATASETS),
+            "data/fetch_extractor",
+        ],
+        rules=RULES_OF_A_STUDY,
+        configuration=json.dumps(
+            config | {"experiments": SELECTED} | {"datasets": SELECTED_DATASETS}
+        ),
     shell:
-        "python workflow_scripts/summarise.py --records {input.records} --curves {input.curves}"
-        " --studies {params.studies:q} --out {output.text} --log {log}"
+        "python workflow_scripts/describe_run.py --records {input.records} --benchmarks benchmarks"
+        " --folders {params.folders} --rules {params.rules} --configuration {params.configuration:q}"
+        " --page {output.page} --times {output.times} --settings {output.settings} --log {log}"

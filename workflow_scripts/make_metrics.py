@@ -5,7 +5,7 @@ from duodiff.analysis.report import write_metrics
 
 
 def make_metrics(records: list[Path], studies: dict, out: list[Path]) -> str:
-    """Write every metric of every cell, with its intervals, to every path of --out (.csv, .md, .html)."""
+    """Write every metric of every cell, with its intervals, to every path of --out (.csv, .md, .tex, .html)."""
     return write_metrics(records, studies, out)
 
 

@@ -5,7 +5,7 @@ from duodiff.analysis.report import write_comparison
 
 
 def make_table1(records: list[Path], paper: Path, studies: dict, out: list[Path]) -> str:
-    """Write Table 1 (DDIM), the paper's numbers beside ours, to every path of --out (.csv, .md, .html)."""
+    """Write Table 1 (DDIM), the paper's numbers beside ours, to every path of --out (.csv, .md, .tex, .html)."""
     return write_comparison(records, paper, "ddim", studies, out)
 
 

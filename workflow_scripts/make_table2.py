@@ -5,7 +5,7 @@ from duodiff.analysis.report import write_comparison
 
 
 def make_table2(records: list[Path], paper: Path, studies: dict, out: list[Path]) -> str:
-    """Write Table 2 (DDPM), the paper's numbers beside ours, to every path of --out (.csv, .md, .html)."""
+    """Write Table 2 (DDPM), the paper's numbers beside ours, to every path of --out (.csv, .md, .tex, .html)."""
     return write_comparison(records, paper, "ddpm", studies, out)
 
 

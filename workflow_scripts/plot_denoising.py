@@ -2,15 +2,13 @@ from pathlib import Path
 
 from duodiff import job
 from duodiff.analysis.figures import denoising_lines
-from duodiff.files import write_csv
 from duodiff.plotting import figures, style
 
 
-def plot_denoising(losses: list[Path], studies: dict, data: Path, out: list[Path]) -> str:
+def plot_denoising(losses: list[Path], studies: dict, out: list[Path]) -> str:
     """Draw the held-out loss of full, shallow and every head over t, from profile_denoising's tables."""
     lines = denoising_lines(losses, studies)
-    write_csv(data, lines)
-    style.save(figures.denoising_losses(lines), out)
+    style.save(figures.denoising_losses(lines), lines, out)
     return f"{len(lines)} points"
 
 

@@ -2,15 +2,13 @@ from pathlib import Path
 
 from duodiff import job
 from duodiff.analysis.figures import extrapolation_points
-from duodiff.files import write_csv
 from duodiff.plotting import figures, style
 
 
-def plot_extrapolation(curves: list[Path], studies: dict, data: Path, out: list[Path]) -> str:
+def plot_extrapolation(curves: list[Path], studies: dict, out: list[Path]) -> str:
     """Draw the distance against the number of images and its limit, from evaluate_samples' tables."""
     points = extrapolation_points(curves, studies)
-    write_csv(data, points)
-    style.save(figures.extrapolations(points), out)
+    style.save(figures.extrapolations(points), points, out)
     return f"{len(points)} points"
 
 

@@ -2,15 +2,13 @@ from pathlib import Path
 
 from duodiff import job
 from duodiff.analysis.figures import exit_layer_lines
-from duodiff.files import write_csv
 from duodiff.plotting import figures, style
 
 
-def plot_figure1(profiles: list[Path], studies: dict, data: Path, out: list[Path]) -> str:
+def plot_figure1(profiles: list[Path], studies: dict, out: list[Path]) -> str:
     """Draw Figure 1, the exit layers over t, from the tables of profile_exits."""
     lines = exit_layer_lines(profiles, studies)
-    write_csv(data, lines)
-    style.save(figures.exit_layers(lines), out)
+    style.save(figures.exit_layers(lines), lines, out)
     return f"{lines['theta'].nunique()} thresholds"
 
 

@@ -2,17 +2,13 @@ from pathlib import Path
 
 from duodiff import job
 from duodiff.analysis.figures import trade_off_points
-from duodiff.files import write_csv
 from duodiff.plotting import figures, style
 
 
-def plot_figure4(
-    records: list[Path], paper: Path, studies: dict, data: Path, out: list[Path]
-) -> str:
+def plot_figure4(records: list[Path], paper: Path, studies: dict, out: list[Path]) -> str:
     """Draw Figure 4, distance against time per image: ours, and the paper's published points."""
     points = trade_off_points(records, paper, studies)
-    write_csv(data, points)
-    style.save(figures.trade_off(points), out)
+    style.save(figures.trade_off(points), points, out)
     return f"{len(points)} points"
 
 

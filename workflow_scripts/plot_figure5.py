@@ -2,15 +2,13 @@ from pathlib import Path
 
 from duodiff import job
 from duodiff.analysis.figures import qualitative_rows
-from duodiff.files import write_csv
 from duodiff.plotting import figures, style
 
 
-def plot_figure5(samples: list[Path], studies: dict, data: Path, out: list[Path]) -> str:
+def plot_figure5(samples: list[Path], studies: dict, out: list[Path]) -> str:
     """Draw Figure 5, the same noise and labels under rising theta and rising t_s, from sample stores."""
     rows, columns, table = qualitative_rows(samples, studies)
-    write_csv(data, table)
-    style.save(figures.qualitative(rows, columns), out)
+    style.save(figures.qualitative(rows, columns), table, out)
     return f"{len(rows)} settings of {len(columns)} images"
 
 

@@ -2,15 +2,13 @@ from pathlib import Path
 
 from duodiff import job
 from duodiff.analysis.figures import training_lines
-from duodiff.files import write_csv
 from duodiff.plotting import figures, style
 
 
-def plot_training(curves: list[Path], studies: dict, data: Path, out: list[Path]) -> str:
+def plot_training(curves: list[Path], studies: dict, out: list[Path]) -> str:
     """Draw the loss curves of every training (curve.csv beside each checkpoint)."""
     lines = training_lines(curves, studies)
-    write_csv(data, lines)
-    style.save(figures.training_curves(lines), out)
+    style.save(figures.training_curves(lines), lines, out)
     return f"{len(curves)} trainings"
 
 

@@ -15,6 +15,7 @@ from duodiff.data.store import ImageStore
 
 _PAPER_FIGURE_4 = ("imagenet64", "imagenet256")
 _FIGURE_5_IMAGES = 10
+_GALLERY_IMAGES = 36
 
 
 def _read(paths: list[Path], studies: dict) -> pd.DataFrame:
@@ -127,6 +128,46 @@ def qualitative_rows(
         for i in range(_FIGURE_5_IMAGES)
     )
     return rows, columns, table
+
+
+def gallery_panels(
+    samples: list[Path], data: Path, studies: dict
+) -> tuple[str, list[tuple[str, np.ndarray]], pd.DataFrame]:
+    """A gallery: its title, panels (name, uint8 images [36, C, H, W] or fewer), the table of what they show.
+
+    Training images of the packed store `data` first, then every cell of one study at its first sampling seed:
+    AdaDiff by theta and DuoDiff by t_s, the same global indices at the same place of every panel.
+    """
+    real = ImageStore(data)
+    stores = [ImageStore(path) for path in samples]
+    first = min(store.manifest["seed"] for store in stores)
+    stores = [store for store in stores if store.manifest["seed"] == first]
+    stores.sort(key=_setting)  # theta, t_s; sorting is stable
+    stores.sort(key=lambda store: store.manifest["sampler"]["name"], reverse=True)  # DDPM, DDIM
+    panels = [("Training images", real.split("train")[0][:_GALLERY_IMAGES])]
+    panels += [(_panel_name(store), store.images[:_GALLERY_IMAGES]) for store in stores]
+    table = pd.DataFrame(
+        {"panel": title, "images": len(images), "seed": first, "images_sha256": digest}
+        for (title, images), digest in zip(
+            panels, [s.manifest["images_sha256"] for s in (real, *stores)], strict=True
+        )
+    )
+    about = stores[0].manifest
+    return _title(studies, about["experiment"], about["train_seed"]), panels, table
+
+
+def _panel_name(store: ImageStore) -> str:
+    kind, value = _setting(store)
+    names = {
+        "full": "full backbone",
+        "shallow": "shallow backbone",
+        "duodiff": "DuoDiff",
+        "adadiff": "AdaDiff",
+    }
+    setting = f"$t_s$ = {value}" if kind == "b" else f"θ = {value:.3f}"
+    sampler = store.manifest["sampler"]
+    method = names[store.manifest["method"]]
+    return f"{sampler['name'].upper()}-{sampler['steps']}, {method}, {setting}"
 
 
 def _setting(store: ImageStore) -> tuple[str, float]:

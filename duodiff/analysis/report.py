@@ -1,5 +1,7 @@
-"""Tables as files: CSV with every digit, Markdown and HTML to read."""
+"""Tables as files: CSV with every digit, Markdown and HTML to read, LaTeX to print."""
 
+import re
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
@@ -10,12 +12,26 @@ from duodiff.files import write_csv, write_text
 
 _WHOLE = ("t_s", "n", "nfe", "train_seed", "reference_n")
 _DIGITS = dict.fromkeys(_WHOLE, 0) | {"theta": 3, "nearest_train_distance": 3}
-_STYLE = """<!doctype html><meta charset="utf-8"><style>
+_SYMBOLS = {"t_s": "$t_s$", "theta": r"$\theta$"}
+_SPECIAL = {character: "\\" + character for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "±": r"$\pm$",
+    "—": "---",
+}
+_STYLE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>
 body{font:14px/1.4 system-ui,sans-serif;margin:1em}
+.wide{overflow-x:auto}
 table{border-collapse:collapse}
 th,td{padding:.25em .6em;border-bottom:1px solid #ddd;text-align:right}
 th{vertical-align:bottom;border-bottom:2px solid #888}
-thead tr:first-child th{text-align:center;border-bottom:1px solid #ddd;border-left:1em solid white}
+thead tr:first-child:not(:last-child) th{text-align:center;border-bottom:1px solid #ddd;border-left:1em solid white}
+td:first-child,th:first-child{position:sticky;left:0;background:white}
+.text td,.text th{text-align:left;vertical-align:top;min-width:7em}
 td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left;white-space:nowrap}
 </style>
 """
@@ -43,8 +59,15 @@ def _write(table: pd.DataFrame, columns: dict, out: list[Path]) -> str:
             case ".md":
                 write_text(path, markdown(shown))
             case ".html":
-                write_text(path, _STYLE + shown.to_html(index=False, border=0))
+                write_text(path, page(shown.to_html(index=False, border=0)))
+            case ".tex":
+                write_text(path, latex(shown))
     return f"{len(table)} rows"
+
+
+def page(body: str) -> str:
+    """An HTML page of `body`, whose tables scroll sideways where the screen is narrow."""
+    return f'{_STYLE}<div class="wide">{body}</div>\n'
 
 
 def readable(table: pd.DataFrame, columns: dict) -> pd.DataFrame:
@@ -76,3 +99,40 @@ def markdown(table: pd.DataFrame) -> str:
     headings = [", ".join(filter(None, column)) for column in table.columns]
     lines = [headings, ["---"] * len(table.columns), *table.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def latex(table: pd.DataFrame) -> str:
+    """A table of text as a LaTeX tabular to be put into a document that uses booktabs."""
+    lines = [r"\begin{tabular}{ll" + "r" * (len(table.columns) - 2) + "}", r"\toprule"]
+    groups = [(name, len(list(columns))) for name, columns in groupby(c[0] for c in table.columns)]
+    if any(name for name, _ in groups):
+        lines += _latex_groups(groups)
+    lines += [_latex_row(column[1] for column in table.columns), r"\midrule"]
+    lines += [_latex_row(row) for row in table.to_numpy()]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _latex_groups(groups: list[tuple[str, int]]) -> list[str]:
+    """The heading row that spans each group's columns, and the rules below it; a group is (name, width)."""
+    heads, rules, first = [], [], 1
+    for name, width in groups:
+        if name:
+            heads.append(rf"\multicolumn{{{width}}}{{c}}{{{_escape(name)}}}")
+            rules.append(rf"\cmidrule(lr){{{first}-{first + width - 1}}}")
+        else:
+            heads += [""] * width
+        first += width
+    return [" & ".join(heads) + r" \\", " ".join(rules)]
+
+
+def _latex_row(cells) -> str:
+    return " & ".join(map(_escape, cells)) + r" \\"
+
+
+def _escape(text: str) -> str:
+    """`text` for LaTeX: special characters escaped, the symbols of headings and a number's minus in math."""
+    if text in _SYMBOLS:
+        return _SYMBOLS[text]
+    if re.fullmatch(r"-[\d.]+", text):
+        return f"${text}$"
+    return "".join(_SPECIAL.get(character, character) for character in text)

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from duodiff.files import atomic
+from duodiff.files import atomic, write_csv
 
 matplotlib.use("Agg")
 
@@ -25,7 +26,7 @@ METHODS = {
 
 
 def apply() -> None:
-    """Sets matplotlib's defaults: white grid, readable sizes, SVGs that do not change between runs."""
+    """Sets matplotlib's defaults: white grid, readable sizes, files that do not change between runs."""
     sns.set_theme(context="paper", style="whitegrid", font_scale=1.15)
     plt.rcParams.update(
         {
@@ -34,16 +35,20 @@ def apply() -> None:
             "savefig.bbox": "tight",
             "svg.hashsalt": "duodiff",
             "svg.fonttype": "path",
+            "pdf.fonttype": 42,
             "legend.frameon": True,
         }
     )
 
 
-def save(figure: Figure, paths: list[Path]) -> None:
-    """Writes the figure to each path, the format by its suffix, without dates, and closes it."""
+def save(figure: Figure, data: pd.DataFrame, paths: list[Path]) -> None:
+    """Writes the figure to each path by its suffix, without dates, and the values it shows to a .csv; closes it."""
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
     for path in paths:
         kind = Path(path).suffix[1:]
+        if kind == "csv":
+            write_csv(path, data)
+            continue
         with atomic(path) as temporary:
             figure.savefig(temporary, format=kind, metadata=undated[kind])
     plt.close(figure)

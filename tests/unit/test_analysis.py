@@ -236,8 +236,9 @@ def test_the_extrapolation_is_drawn_at_the_first_sampling_seed(tmp_path):
     points = extrapolation_points([path], STUDIES)
     assert set(points["sample_seed"]) == {5}
     assert set(points["t_s"]) == {0, 500}
-    style.save(extrapolations(points), [tmp_path / "e.svg"])
+    style.save(extrapolations(points), points, [tmp_path / "e.svg", tmp_path / "e.csv"])
     assert (tmp_path / "e.svg").stat().st_size > 5000
+    assert len(pd.read_csv(tmp_path / "e.csv")) == len(points)
 
 
 def test_all_metrics_have_their_intervals_and_spread_over_trainings(tmp_path):

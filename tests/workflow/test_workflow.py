@@ -67,10 +67,10 @@ def test_report_items_have_one_label_each():
 
 def test_every_item_exists_and_is_not_empty(finished):
     for name in ("table1", "table2", "metrics"):
-        for suffix in (".csv", ".md", ".html"):
+        for suffix in (".csv", ".md", ".tex", ".html"):
             assert (finished.folder / f"results/tables/{name}{suffix}").stat().st_size > 100
     for name in ("figure1", "figure4", "figure5", "training", "denoising"):
-        for suffix in (".csv", ".svg", ".png"):
+        for suffix in (".csv", ".svg", ".png", ".pdf"):
             assert (finished.folder / f"results/figures/{name}{suffix}").stat().st_size > 500
 
 

@@ -1,4 +1,4 @@
-"""One run of the whole chain on config/test.yaml, in a copy of the tree, shared by the workflow tests."""
+"""One run of the whole chain on config/test.yaml, in a copy of the tree, shared by the tests that look at it."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 TREE = ["Snakefile", "rules", "workflow_scripts", "config", "envs", "profiles", "report", "duodiff"]
 
 

@@ -1,0 +1,25 @@
+from pathlib import Path
+
+from duodiff import job
+from duodiff.analysis.runs import write_run
+
+
+def describe_run(
+    records: list[Path],
+    benchmarks: Path,
+    folders: list[str],
+    rules: list[str],
+    configuration: dict,
+    page: Path,
+    times: Path,
+    settings: Path,
+) -> str:
+    """Write the machines, run times and configuration of a run: --page (HTML), --times (CSV), --settings (YAML).
+
+    --folders below --benchmarks are those of the run, --rules the rules to list, in order.
+    """
+    return write_run(records, benchmarks, folders, rules, configuration, page, times, settings)
+
+
+if __name__ == "__main__":
+    job.run(describe_run)
