@@ -36,6 +36,7 @@ rule all:
         rules.make_table1.output,
         rules.make_table2.output,
         rules.make_metrics.output,
+        rules.make_claims.output,
         rules.plot_figure1.output if any(map(has_heads, SELECTED.values())) else [],
         rules.plot_figure4.output,
         rules.plot_figure5.output,

@@ -82,7 +82,7 @@ def exits(metric: str, share_of_depth: bool = False) -> Cases:
         found = found[found["sample_seed"] == found["sample_seed"].iloc[0]]
         return [
             _exit_case(profile.set_index("metric"), metric, share_of_depth, limits)
-            for _, profile in found.groupby("theta")
+            for _, profile in found.groupby(["theta", "setting"])
         ]
 
     return cases
@@ -183,7 +183,8 @@ def faster_than_adadiff(source: Source, limits: dict) -> list[Case]:
                 ),
                 _median_rounds(exited),
                 int(exited["n"]),
-                f"{note} in {_time(exited[column])}; {case_name(best)}: {best['distance']:.2f} in {_time(best['seconds'])}",
+                f"{note} in {_time(exited[column])};"
+                f" {case_name(best)}: {best['distance']:.2f} in {_time(best['seconds'])}",
             )
         )
     return found

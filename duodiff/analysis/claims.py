@@ -20,7 +20,7 @@ HOLDS, FAILS, UNTESTED = "holds", "does not hold", "not tested"
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the paper, where it stands there, and its test: `cases` measures what `holds` above or below a limit.
+    """A sentence of the paper, where it stands there, and its test: `cases` measures what `holds` beyond a limit.
 
     The limit is a number where the sentence itself sets it, else a key of the configuration's `claims`.
     """
@@ -39,10 +39,16 @@ class Claim:
         return float(limits.get(name, name))
 
     def margin(self, case: Case, limits: dict) -> float:
-        """How far the case's value, or the end of its interval on that side, lies beyond the limit; above 0 it holds."""
+        """How far the whole of the case's interval (its value without one) lies beyond the limit; above 0 it holds."""
         low, high = case.interval or (case.value, case.value)
         above = self.holds.startswith(">")
         return low - self.limit(limits) if above else self.limit(limits) - high
+
+    def contradicts(self, case: Case, limits: dict) -> bool:
+        """Whether no part of the case's interval lies beyond the limit."""
+        low, high = case.interval or (case.value, case.value)
+        limit = self.limit(limits)
+        return high <= limit if self.holds.startswith(">") else low >= limit
 
 
 # --- the claims, in the order of the paper
@@ -294,11 +300,21 @@ CLAIMS = [
 def claims_table(sources: list[Source], limits: dict) -> pd.DataFrame:
     """One row a claim and source, in the order of CLAIMS: the deciding case and the verdict.
 
-    Columns: claim, where, sentence, statistic, source, case, value, unit, low, high, covers, threshold, verdict,
-    held (how many tested cases hold), cases (all of them, as text), note, n, rests_on. `limits` is the
-    configuration's `claims`.
+    A claim that does not hold is `contradicted` by a case that lies wholly on the other side of the limit; without
+    one it is undecided. `held`: how many of the tested cases hold; `cases`: all of them, as text. `limits` is
+    the configuration's `claims`.
     """
-    return pd.DataFrame([_row(claim, source, limits) for claim in CLAIMS for source in sources])
+    rows = [_row(claim, source, limits) for claim in CLAIMS for source in sources]
+    return pd.DataFrame(rows)
+
+
+def verdict_counts(table: pd.DataFrame) -> pd.DataFrame:
+    """How many claims hold, do not (of these: undecided), and are not tested, one row a source of `claims_table`."""
+    undecided = (table["verdict"] == FAILS) & (table["contradicted"] == "no")
+    marks = pd.DataFrame({name: table["verdict"] == name for name in (HOLDS, FAILS)})
+    marks = marks.assign(undecided=undecided, untested=table["verdict"] == UNTESTED)
+    counts = marks.groupby(table["source"], sort=False).sum()
+    return counts.rename(columns={"undecided": "of these undecided", "untested": UNTESTED})
 
 
 def _row(claim: Claim, source: Source, limits: dict) -> dict:
@@ -311,14 +327,17 @@ def _row(claim: Claim, source: Source, limits: dict) -> dict:
         "threshold": f"{claim.holds[0]} {claim.limit(limits):g}",
         "source": source.title,
         "rests_on": source.rests_on,
+        "verdict": UNTESTED,
+        **dict.fromkeys(("contradicted", "case", "held", "cases", "note", "covers"), ""),
+        **dict.fromkeys(("value", "low", "high", "n"), np.nan),
     }
     try:
         cases = claim.cases(source, limits)
     except test.NotTested as reason:
-        return row | {"verdict": UNTESTED, "note": str(reason)}
+        return row | {"note": str(reason)}
     tested = [case for case in cases if case.value is not None]
     if not tested:
-        return row | {"verdict": UNTESTED, "note": "; ".join(dict.fromkeys(c.note for c in cases))}
+        return row | {"note": "; ".join(dict.fromkeys(case.note for case in cases))}
     margins = [claim.margin(case, limits) for case in tested]
     deciding = tested[int(np.argmin(margins))]
     low, high = deciding.interval or (np.nan, np.nan)
@@ -329,10 +348,11 @@ def _row(claim: Claim, source: Source, limits: dict) -> dict:
         "value": deciding.value,
         "low": low,
         "high": high,
-        "covers": deciding.covers,
+        "covers": deciding.covers or "",
         "verdict": HOLDS if min(margins) > 0 else FAILS,
+        "contradicted": "yes" if any(claim.contradicts(c, limits) for c in tested) else "no",
         "held": f"{sum(margin > 0 for margin in margins)} of {len(tested)}",
-        "cases": "; ".join(told) if len(told) > 1 else "",
+        "cases": " | ".join(told) if len(told) > 1 else "",
         "note": "; ".join(filter(None, [deciding.note, undecided])),
         "n": deciding.n,
     }

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from duodiff.analysis.claims import FAILS, HOLDS, UNTESTED
 from duodiff.analysis.tables import at_equal_time, cells, load_records
 from duodiff.schedules import T
 
 
-def summary(records: list[Path], curves: list[Path], studies: dict) -> str:
-    """A few lines a study: quality, speed, AdaDiff at equal time, exits, and where to look."""
+def summary(records: list[Path], curves: list[Path], studies: dict, claims: Path) -> str:
+    """A few lines a study: quality, speed, AdaDiff at equal time, exits, the paper's claims, and where to look.
+
+    `claims` is the table of `claims.claims_table` as CSV.
+    """
     table = load_records(records)
     lines = []
     for (name, seed), study in table.groupby(["experiment", "train_seed"]):
@@ -24,8 +28,28 @@ def summary(records: list[Path], curves: list[Path], studies: dict) -> str:
         lines += [f"    decoding takes {1e3 * s:.2f} ms an image more" for s in decoding["value"]]
         mine = [c for c in curves if Path(c).parts[-4:-1] == (name, f"train{seed:.0f}", "heads")]
         lines += ["  " + _converged(path) for path in mine]
+    lines += _claims(pd.read_csv(claims, keep_default_na=False))
     lines += ["Tables: results/tables  Figures: results/figures  Report: results/report.html"]
     return "\n".join(lines) + "\n"
+
+
+def _claims(table: pd.DataFrame) -> list[str]:
+    """How many claims of the paper hold on each source, and which do not."""
+    lines = ["Claims of the paper (results/tables/claims.html):"]
+    for source, rows in table.groupby("source", sort=False):
+        found = rows["verdict"].value_counts()
+        lines.append(
+            f"  {source}: {found.get(HOLDS, 0)} hold, {found.get(FAILS, 0)} do not, {found.get(UNTESTED, 0)} not tested"
+        )
+        failed = rows[rows["verdict"] == FAILS]
+        contradicted = failed["contradicted"] == "yes"
+        for kind, names in (
+            ("does not hold", failed[contradicted]["claim"]),
+            ("undecided", failed[~contradicted]["claim"]),
+        ):
+            if len(names):
+                lines.append(f"    {kind}: {', '.join(names)}")
+    return lines
 
 
 def _study(table: pd.DataFrame, floors: pd.DataFrame) -> list[str]:
