@@ -4,7 +4,7 @@ import numpy as np
 
 RESAMPLES = 200
 
-COVERS = f"95%: {RESAMPLES} bootstrap resamples of the images; one training"
+COVERS = f"95%: {RESAMPLES} bootstrap resamples of the images"
 """What an interval of `percentiles` covers, as a record says it."""
 
 

@@ -9,10 +9,7 @@ import pandas as pd
 from duodiff.analysis.claim_sources import Case, Source, case_name
 
 _LARGEST_T_S = 500  # of the paper's tables
-_PAIRED = (
-    "95%: 1.96 standard deviations over paired bootstrap resamples of the images, at the median times;"
-    " one training"
-)
+_PAIRED = "95%: 1.96 standard deviations over paired bootstrap resamples of the images, at the median times"
 
 Cases = Callable[[Source, dict], list[Case]]
 """Measures a source; the dict is the configuration's `claims`. Raises NotTested."""
@@ -57,12 +54,12 @@ def _combined(value: float, weights: Iterable[float], rows: pd.DataFrame, scale:
     }
 
 
-def _speed_interval(low: float, high: float) -> tuple[float, float] | None:
-    return None if pd.isna(low) or pd.isna(high) else (float(low), float(high))
-
-
-def _median_rounds(row: pd.Series) -> str | None:
-    return row["speedup_covers"] if pd.notna(row["speedup_covers"]) else None
+def _timed(row: pd.Series, low: float, high: float) -> dict:
+    """Interval, what it covers, and n (images at a time) of a ratio of times, from the timing of one of them."""
+    if pd.isna(low) or pd.isna(high):
+        return {}
+    about = {"covers": row["speedup_covers"], "n": int(row["speedup_n"])}
+    return {"interval": (float(low), float(high))} | about
 
 
 # --- exit and loss profiles
@@ -133,23 +130,20 @@ def losses(metric: str) -> Cases:
 
 
 def speedups(table: pd.DataFrame) -> list[Case]:
+    """The speed-up over the full backbone at each t_s between 0 and T."""
     return [
-        Case(
-            case_name(row),
-            row["speedup"],
-            _speed_interval(row["speedup_low"], row["speedup_high"]),
-            _median_rounds(row),
-            int(row["n"]),
-        )
+        Case(case_name(row), row["speedup"], **_timed(row, row["speedup_low"], row["speedup_high"]))
         for _, row in _of_method(table, "duodiff").iterrows()
     ]
 
 
 def faster_than_base(source: Source, limits: dict) -> list[Case]:
+    """`speedups` under DDPM."""
     return speedups(_ddpm(source))
 
 
 def heads_cost(source: Source, limits: dict) -> list[Case]:
+    """The time with all heads over the full backbone's; a published one a theta, from the interpolated times."""
     if not source.heads:
         raise NotTested(
             "exit layers are derived from the times"
@@ -165,28 +159,18 @@ def faster_than_adadiff(source: Source, limits: dict) -> list[Case]:
     margin = limits["quality_margin"] * _full(table)["distance"]
     switched, found = table[table["t_s"].notna()], []
     for _, exited in _of_method(table, "adadiff").iterrows():
-        kept = [row for _, row in switched.iterrows() if _upper_end(row, exited) <= margin]
+        as_good = [row for _, row in switched.iterrows() if _upper_end(row, exited) <= margin]
         note = f"distance {exited['distance']:.2f}"
-        if not kept:
-            found.append(
-                Case(case_name(exited), np.inf, n=int(exited["n"]), note=f"{note}: no t_s")
-            )
+        if not as_good:
+            found.append(Case(case_name(exited), np.inf, note=f"{note}: no t_s is as good"))
             continue
-        best = min(kept, key=lambda row: row["seconds"])
-        found.append(
-            Case(
-                case_name(exited),
-                best["seconds"] / exited[column],
-                _speed_interval(
-                    exited["speedup_low"] / best["speedup_high"],
-                    exited["speedup_high"] / best["speedup_low"],
-                ),
-                _median_rounds(exited),
-                int(exited["n"]),
-                f"{note} in {_time(exited[column])};"
-                f" {case_name(best)}: {best['distance']:.2f} in {_time(best['seconds'])}",
-            )
-        )
+        best = max(as_good, key=lambda row: row["speedup"])
+        note += f" in {_time(exited[column])}; "
+        note += f"{case_name(best)}: {best['distance']:.2f} in {_time(best['seconds'])}"
+        low = exited["speedup_low"] / best["speedup_high"]
+        high = exited["speedup_high"] / best["speedup_low"]
+        value = exited["speedup"] / best["speedup"]
+        found.append(Case(case_name(exited), value, note=note, **_timed(exited, low, high)))
     return found
 
 
@@ -205,19 +189,10 @@ def formula(source: Source, limits: dict) -> list[Case]:
     table, found = _ddpm(source), []
     for _, row in table[table["t_s"] > 0].iterrows():
         low, high = (row[c] / row["ideal_speedup"] - 1 for c in ("speedup_low", "speedup_high"))
-        interval = None
-        if pd.notna(low):
-            interval = (max(low, -high, 0.0), max(abs(low), abs(high)))
-        found.append(
-            Case(
-                case_name(row),
-                abs(row["speedup"] / row["ideal_speedup"] - 1),
-                interval,
-                _median_rounds(row),
-                int(row["n"]),
-                f"measured {row['speedup']:.2f}, by the formula {row['ideal_speedup']:.2f}",
-            )
-        )
+        timed = _timed(row, max(low, -high, 0), max(abs(low), abs(high)))
+        value = abs(row["speedup"] / row["ideal_speedup"] - 1)
+        note = f"measured {row['speedup']:.2f}, by the formula {row['ideal_speedup']:.2f}"
+        found.append(Case(case_name(row), value, note=note, **timed))
     if not found:
         raise NotTested("no t_s above 0 in the grid")
     return found
@@ -230,18 +205,14 @@ def underestimated(source: Source, limits: dict) -> list[Case]:
     rows, heads = _of_method(_ddpm(source), "adadiff"), source.heads[0]
     found = []
     for _, row in rows.iterrows():
-        interpolated = row["mean_exit_layer"] / row["depth"] * heads.value  # of the full's time
-        low, high = (row["mean_exit_layer"] / row["depth"] * end for end in heads.interval)
-        found.append(
-            Case(
-                case_name(row),
-                1 / row["speedup"] / interpolated,
-                _speed_interval(1 / row["speedup_high"] / high, 1 / row["speedup_low"] / low),
-                _median_rounds(row),
-                int(row["n"]),
-                f"measured {_time(row['seconds'])}, interpolated {_time(row['seconds_interpolated'])}",
-            )
+        share = row["mean_exit_layer"] / row["depth"]
+        value = 1 / row["speedup"] / (share * heads.value)
+        low = 1 / row["speedup_high"] / (share * heads.interval[1])
+        high = 1 / row["speedup_low"] / (share * heads.interval[0])
+        note = (
+            f"measured {_time(row['seconds'])}, interpolated {_time(row['seconds_interpolated'])}"
         )
+        found.append(Case(case_name(row), value, note=note, **_timed(row, low, high)))
     return found
 
 
@@ -249,6 +220,7 @@ def underestimated(source: Source, limits: dict) -> list[Case]:
 
 
 def best_quality(source: Source, limits: dict) -> list[Case]:
+    """DuoDiff's lowest distance minus AdaDiff's lowest."""
     table = _ddpm(source)
     best = [
         rows.loc[rows["distance"].idxmin()]
@@ -261,7 +233,7 @@ def best_quality(source: Source, limits: dict) -> list[Case]:
 
 
 def _equal_time(source: Source, column: str, relative: bool) -> list[Case]:
-    """DuoDiff's distance minus AdaDiff's at the time in `column`, or that over minus AdaDiff's distance.
+    """DuoDiff's distance minus AdaDiff's at AdaDiff's times in `column`; `relative`: 1 minus their ratio.
 
     Linear between neighbouring t_s, as `tables.at_equal_time`, which says what lies beyond the ends.
     """
@@ -286,27 +258,30 @@ def _equal_time(source: Source, column: str, relative: bool) -> list[Case]:
 
 
 def at_measured_time(source: Source, limits: dict) -> list[Case]:
+    """DuoDiff's distance minus AdaDiff's at each theta's measured time."""
     if source.published:
         raise NotTested("only interpolated times of AdaDiff are published")
     return _equal_time(source, "seconds", relative=False)
 
 
 def at_interpolated_time(source: Source, limits: dict) -> list[Case]:
+    """DuoDiff's distance minus AdaDiff's at each theta's interpolated time."""
     _of_method(_ddpm(source), "adadiff")
     return _equal_time(source, "seconds_interpolated", relative=False)
 
 
 def improvement(source: Source, limits: dict) -> list[Case]:
-    """At the shortest of AdaDiff's times that DuoDiff reaches."""
+    """1 minus DuoDiff's distance over AdaDiff's, at the shortest of AdaDiff's times that DuoDiff reaches."""
     found = _equal_time(source, source.adadiff_time, relative=True)
     tested = [case for case in found if case.value is not None]
     return tested[:1] or found[:1]
 
 
 def quality_per_time(source: Source, limits: dict) -> list[Case]:
-    """Slopes through the full backbone of the loss of quality against the time saved, over the range both reach.
+    """How much faster quality falls with the time saved along t_s than along theta.
 
-    Distances in percent of the full backbone's, time in tenths of its; least squares.
+    Distance in percent of the full backbone's, time saved in tenths of its: slopes of least-squares lines
+    through the full backbone, over the cells in the range of time saved that both methods reach.
     """
     table = _ddpm(source)
     base = _full(table)
@@ -343,10 +318,13 @@ def kept(table: pd.DataFrame) -> list[Case]:
 
 
 def quality_kept(source: Source, limits: dict) -> list[Case]:
+    """`kept` under DDPM."""
     return kept(_ddpm(source))
 
 
 def ddim(cases: Callable[[pd.DataFrame], list[Case]]) -> Cases:
+    """`cases` of the cells under DDIM."""
+
     def under_ddim(source: Source, limits: dict) -> list[Case]:
         if source.ddim is None:
             raise NotTested(
@@ -358,6 +336,8 @@ def ddim(cases: Callable[[pd.DataFrame], list[Case]]) -> Cases:
 
 
 def latent(cases: Callable[[pd.DataFrame], list[Case]]) -> Cases:
+    """`cases` of the cells under DDPM, in latent space only."""
+
     def in_latent_space(source: Source, limits: dict) -> list[Case]:
         if not source.latent:
             raise NotTested("not in latent space")
@@ -367,19 +347,18 @@ def latent(cases: Callable[[pd.DataFrame], list[Case]]) -> Cases:
 
 
 def trend(column: str, sign: int) -> Cases:
-    """`sign` x the rank correlation of `column` with t_s, and with theta."""
+    """`sign` x the rank correlation (Spearman's) of `column` with t_s, and with theta."""
 
     def cases(source: Source, limits: dict) -> list[Case]:
         table = _ddpm(source)
-        rows = {
-            "t_s": table[table["t_s"].notna()].sort_values("t_s"),
-            # the published rows are in the order of theta, which is not known of all
-            "theta": table[table["t_s"].isna()].sort_values("theta")
-            if not source.published
-            else table[table["t_s"].isna()],
-        }
-        columns = {"t_s": column, "theta": source.adadiff_time if column == "seconds" else column}
-        return [_rank_case(name, rows[name], columns[name], sign) for name in rows]
+        switched, exited = table[table["t_s"].notna()], table[table["t_s"].isna()]
+        if not source.published:  # whose rows are in the order of theta, which is not known of all
+            exited = exited.sort_values("theta")
+        adadiff_column = source.adadiff_time if column == "seconds" else column
+        return [
+            _rank_case("t_s", switched.sort_values("t_s"), column, sign),
+            _rank_case("theta", exited, adadiff_column, sign),
+        ]
 
     return cases
 
@@ -396,7 +375,7 @@ def _rank_case(name: str, rows: pd.DataFrame, column: str, sign: int) -> Case:
     moved += rows["distance"].to_numpy()[:, None]
     found = [sign * _rank_correlation(pd.Series(distances)) for distances in moved.T]
     low, high = np.percentile(found, [2.5, 97.5])
-    covers = "95%: percentiles over paired bootstrap resamples of the images; one training"
+    covers = "95%: percentiles over paired bootstrap resamples of the images"
     return replace(case, interval=(min(low, value), max(high, value)), covers=covers)
 
 

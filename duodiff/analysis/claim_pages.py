@@ -12,8 +12,8 @@ from duodiff.files import write_csv, write_text
 _SYMBOLS = {HOLDS: "✓", FAILS: "✗", UNTESTED: "–"}
 _WIDTHS = r"p{.22\linewidth}p{.12\linewidth}p{.26\linewidth}p{.16\linewidth}lp{.14\linewidth}"
 _STYLE = """<style>
-.wide{max-width:52em;overflow-wrap:anywhere}
-section{border:1px solid #bbb;border-radius:.4em;padding:.2em .9em .5em;margin:1em 0}
+.wide{max-width:52em}
+section{overflow-wrap:anywhere;border:1px solid #bbb;border-radius:.4em;padding:.2em .9em .5em;margin:1em 0}
 h2{font-size:1.1em;margin:.5em 0}
 .how{color:#555;margin:.3em 0}
 ul{list-style:none;padding:0;margin:0}
@@ -24,6 +24,9 @@ b{display:inline-block;padding:0 .4em;border:2px solid;border-radius:.3em}
 .untested{color:#555;border-style:dotted;font-weight:normal}
 details ul{padding-left:1.2em}
 </style>
+<p>A claim holds where the whole interval (the number, where there is no interval) lies beyond the limit in every case.
+Undecided: some interval includes the limit, and none contradicts the claim. The case shown is the one furthest
+from holding.</p>
 """
 
 
@@ -73,7 +76,8 @@ def _tested(claim: pd.DataFrame) -> pd.DataFrame:
 def _untested(claim: pd.DataFrame) -> list[tuple[str, str]]:
     """(sources, why) of the sources a claim is not tested on, those for the same reason together."""
     rows = claim[claim["verdict"] == UNTESTED]
-    return [("; ".join(same["source"]), why) for why, same in rows.groupby("note", sort=False)]
+    groups = [("; ".join(same["source"]), why) for why, same in rows.groupby("note", sort=False)]
+    return [(sources.replace("; Paper, ", ", "), why) for sources, why in groups]
 
 
 def _at(row: pd.Series) -> str:
@@ -101,7 +105,7 @@ def _page(table: pd.DataFrame) -> str:
 def _card(claim: pd.DataFrame) -> str:
     about = claim.iloc[0]
     how = (
-        f"{about['where']}. {about['statistic']} ({about['unit']}). Holds if {about['threshold']}."
+        f"{about['where']}: {about['statistic']} ({about['unit']}). Holds if {about['threshold']}."
     )
     items = [_item(row) for _, row in _tested(claim).iterrows()]
     items += [

@@ -132,7 +132,7 @@ def _published_heads(ddpm: pd.DataFrame, derived: pd.Series) -> list[Case]:
 def _with_difference(table: pd.DataFrame) -> pd.DataFrame:
     """The cells with `minus_full`, and with the columns of intervals where there are none."""
     full = table["t_s"] == 0
-    columns = ["speedup_low", "speedup_high", "speedup_covers", "resampled"]
+    columns = ["speedup_low", "speedup_high", "speedup_covers", "speedup_n", "resampled"]
     table = table.reindex(columns=list(dict.fromkeys([*table.columns, *columns])))
     resampled = [r if isinstance(r, list) else None for r in table["resampled"]]
     resamples = {len(r) for r in resampled if r}

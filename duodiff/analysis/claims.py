@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from duodiff.analysis import claim_cases as test
+from duodiff.analysis import claim_cases as measure
 from duodiff.analysis.claim_sources import Case, Source
 
 HOLDS, FAILS, UNTESTED = "holds", "does not hold", "not tested"
@@ -31,7 +31,7 @@ class Claim:
     statistic: str
     unit: str
     holds: str
-    cases: test.Cases
+    cases: measure.Cases
 
     def limit(self, limits: dict) -> float:
         """The limit as a number."""
@@ -64,7 +64,7 @@ CLAIMS = [
         "share of all early exits that lie above the change of the best two-level step",
         "share",
         "> early_exit_share",
-        test.exits("early_exits_at_large_t"),
+        measure.exits("early_exits_at_large_t"),
     ),
     Claim(
         "step_like",
@@ -73,7 +73,7 @@ CLAIMS = [
         "R2 of the best two-level step minus R2 of a ramp, on the mean exit layer over t",
         "R2",
         "> step_over_ramp",
-        test.exits("exit_step_over_ramp"),
+        measure.exits("exit_step_over_ramp"),
     ),
     Claim(
         "sudden_switch",
@@ -82,7 +82,7 @@ CLAIMS = [
         "timesteps in which the mean exit layer goes from 10 to 90% of its range (a ramp over all t: 800)",
         "timesteps",
         "< switch_width",
-        test.exits("exit_width"),
+        measure.exits("exit_width"),
     ),
     Claim(
         "few_blocks",
@@ -91,7 +91,7 @@ CLAIMS = [
         "share of network calls above the change that exit before layer 3",
         "share",
         "> few_blocks_share",
-        test.exits("few_blocks_at_large_t"),
+        measure.exits("few_blocks_at_large_t"),
     ),
     Claim(
         "exits_vary_little",
@@ -100,7 +100,7 @@ CLAIMS = [
         "standard deviation of the exit layer between samples, mean over t, over the depth",
         "share of depth",
         "< exit_spread",
-        test.exits("exit_spread", share_of_depth=True),
+        measure.exits("exit_spread", share_of_depth=True),
     ),
     Claim(
         "easier_at_large_t",
@@ -109,7 +109,7 @@ CLAIMS = [
         "full backbone's held-out loss, mean over t from 500 over mean over t below 500",
         "ratio",
         "< 1",
-        test.losses("full_loss_large_over_small_t"),
+        measure.losses("full_loss_large_over_small_t"),
     ),
     Claim(
         "losses_agree",
@@ -118,7 +118,7 @@ CLAIMS = [
         "shallow over full held-out loss, geometric mean over t from 500",
         "ratio",
         "< loss_agreement",
-        test.losses("loss_ratio_large_t"),
+        measure.losses("loss_ratio_large_t"),
     ),
     Claim(
         "losses_part_relative",
@@ -127,7 +127,7 @@ CLAIMS = [
         "shallow over full held-out loss, geometric mean over t below 500 over that from 500",
         "ratio",
         "> 1",
-        test.losses("loss_ratio_small_over_large_t"),
+        measure.losses("loss_ratio_small_over_large_t"),
     ),
     Claim(
         "losses_part_absolute",
@@ -136,7 +136,7 @@ CLAIMS = [
         "shallow minus full held-out loss, mean over t below 500 minus that from 500",
         "squared error",
         "> 0",
-        test.losses("loss_excess_small_minus_large_t"),
+        measure.losses("loss_excess_small_minus_large_t"),
     ),
     Claim(
         "faster_than_base",
@@ -145,7 +145,7 @@ CLAIMS = [
         _STATISTIC_SPEED,
         "ratio",
         "> 1",
-        test.faster_than_base,
+        measure.faster_than_base,
     ),
     Claim(
         "heads_cost",
@@ -154,7 +154,7 @@ CLAIMS = [
         "time with all heads computed and none taken, over the full backbone's",
         "ratio",
         "> 1",
-        test.heads_cost,
+        measure.heads_cost,
     ),
     Claim(
         "faster_than_adadiff",
@@ -163,7 +163,7 @@ CLAIMS = [
         "time of the fastest t_s that keeps AdaDiff's distance (within quality_margin), over AdaDiff's, at every theta",
         "ratio",
         "< 1",
-        test.faster_than_adadiff,
+        measure.faster_than_adadiff,
     ),
     Claim(
         "best_quality",
@@ -172,7 +172,7 @@ CLAIMS = [
         "lowest distance over t_s between 0 and 1000, minus the lowest over theta",
         "distance",
         "< 0",
-        test.best_quality,
+        measure.best_quality,
     ),
     Claim(
         "lower_at_equal_time",
@@ -181,7 +181,7 @@ CLAIMS = [
         "DuoDiff's distance at AdaDiff's time minus AdaDiff's, at every theta",
         "distance",
         "< 0",
-        test.at_measured_time,
+        measure.at_measured_time,
     ),
     Claim(
         "lower_at_equal_interpolated_time",
@@ -190,7 +190,7 @@ CLAIMS = [
         "DuoDiff's distance at AdaDiff's time minus AdaDiff's, at every theta",
         "distance",
         "< 0",
-        test.at_interpolated_time,
+        measure.at_interpolated_time,
     ),
     Claim(
         "forty_percent",
@@ -199,7 +199,7 @@ CLAIMS = [
         "1 minus DuoDiff's distance over AdaDiff's, at the shortest of AdaDiff's times that DuoDiff reaches",
         "share",
         "> improvement",
-        test.improvement,
+        measure.improvement,
     ),
     Claim(
         "slower_decline",
@@ -208,7 +208,7 @@ CLAIMS = [
         "distance lost per 10% of time saved, in % of the full backbone's: along t_s minus along theta",
         "% per 10%",
         "< 0",
-        test.quality_per_time,
+        measure.quality_per_time,
     ),
     Claim(
         "quality_kept",
@@ -217,7 +217,7 @@ CLAIMS = [
         _STATISTIC_KEPT,
         "share",
         "< quality_margin",
-        test.quality_kept,
+        measure.quality_kept,
     ),
     Claim(
         "ddim_faster",
@@ -226,7 +226,7 @@ CLAIMS = [
         _STATISTIC_SPEED + ", under DDIM",
         "ratio",
         "> 1",
-        test.ddim(test.speedups),
+        measure.ddim(measure.speedups),
     ),
     Claim(
         "ddim_quality_kept",
@@ -235,7 +235,7 @@ CLAIMS = [
         _STATISTIC_KEPT + ", under DDIM",
         "share",
         "< quality_margin",
-        test.ddim(test.kept),
+        measure.ddim(measure.kept),
     ),
     Claim(
         "latent_faster",
@@ -244,7 +244,7 @@ CLAIMS = [
         _STATISTIC_SPEED + ", decoding not counted",
         "ratio",
         "> 1",
-        test.latent(test.speedups),
+        measure.latent(measure.speedups),
     ),
     Claim(
         "latent_quality_kept",
@@ -253,7 +253,7 @@ CLAIMS = [
         _STATISTIC_KEPT,
         "share",
         "< quality_margin",
-        test.latent(test.kept),
+        measure.latent(measure.kept),
     ),
     Claim(
         "quality_declines",
@@ -262,7 +262,7 @@ CLAIMS = [
         "rank correlation of the distance with t_s and with theta",
         "rank correlation",
         "> trend",
-        test.trend("distance", 1),
+        measure.trend("distance", 1),
     ),
     Claim(
         "time_declines",
@@ -271,7 +271,7 @@ CLAIMS = [
         "minus the rank correlation of the time with t_s and with theta",
         "rank correlation",
         "> trend",
-        test.trend("seconds", -1),
+        measure.trend("seconds", -1),
     ),
     Claim(
         "speedup_formula",
@@ -280,7 +280,7 @@ CLAIMS = [
         "measured over computed speed-up, how far from 1, at every t_s (c by FLOPs; published rows: by blocks)",
         "share",
         "< speedup_deviation",
-        test.formula,
+        measure.formula,
     ),
     Claim(
         "shrinking_batch_is_slower",
@@ -289,7 +289,7 @@ CLAIMS = [
         "measured over interpolated time, at every theta",
         "ratio",
         "> 1",
-        test.underestimated,
+        measure.underestimated,
     ),
 ]
 
@@ -333,7 +333,7 @@ def _row(claim: Claim, source: Source, limits: dict) -> dict:
     }
     try:
         cases = claim.cases(source, limits)
-    except test.NotTested as reason:
+    except measure.NotTested as reason:
         return row | {"note": str(reason)}
     tested = [case for case in cases if case.value is not None]
     if not tested:

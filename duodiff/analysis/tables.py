@@ -53,7 +53,7 @@ def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
     values behind that), distance_matched (at half the real images, against random halves of them),
     label_agreement, nearest_train_distance, mean_exit_layer, seconds (measured), seconds_all_heads,
     seconds_interpolated (AdaDiff, Appendix A.5), speedup over the full backbone (median of the ratios
-    within one round) with the interval speedup_low to speedup_high and what that covers, and ideal_speedup (by
+    within one round) with speedup_low, speedup_high, speedup_covers and speedup_n, and ideal_speedup (by
     FLOPs).
     """
     studies = records.groupby(["experiment", "train_seed"])
@@ -99,9 +99,9 @@ def _study_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame:
         table["resampled"] = difference["resampled"]
     rounds = plain[plain["metric"] == "speedup"].set_index("key")
     table["speedup_low"], table["speedup_high"] = (
-        rounds["interval"].map(end, na_action="ignore") for end in (min, max)
+        rounds["interval"].map(end, na_action="ignore").astype(float) for end in (min, max)
     )
-    table["speedup_covers"] = rounds["interval_covers"]
+    table["speedup_covers"], table["speedup_n"] = rounds["interval_covers"], rounds["n"]
     table["spread_seeds"] = spread["seeds"].map(lambda s: len(s["sample_seed"]))
     return _timing(table, study, mine).reset_index(drop=True)
 

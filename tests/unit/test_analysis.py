@@ -200,20 +200,30 @@ def test_summary_states_the_comparison(tmp_path):
     curve = tmp_path / "digits/train0/heads/curve.csv"
     losses = [1.0, 0.8, 0.7, 0.62, 0.6]
     write_csv(curve, [{"step": 10 * i, "held_out_loss": v} for i, v in enumerate(losses, 1)])
-    text = summary(written(tmp_path, study()), [curve], STUDIES)
+    claims = tmp_path / "claims.csv"
+    rows = [("a", "holds", ""), ("b", "does not hold", "yes"), ("c", "does not hold", "no")]
+    columns = ("claim", "verdict", "contradicted")
+    write_csv(claims, [{"source": "Digits"} | dict(zip(columns, row, strict=True)) for row in rows])
+    text = summary(written(tmp_path, study()), [curve], STUDIES, claims)
     assert "duodiff  t_s =  500    12.00  1500.00 ms  1.33x (by FLOPs 1.43x)" in text
     assert "1750.00 ms measured (DuoDiff there 11.00)" in text
     assert "full is 10.00 below shallow: 20.0 seed spreads" in text
     assert "full lies 6.00 above the real floor, shallow 15.00: 60% nearer" in text
     assert "all of AdaDiff's heads costs 1.10x" in text
     assert "last fifth of the steps changed the held-out loss by -3.23%" in text
+    assert (
+        "  Digits: 1 hold, 2 do not, 0 not tested\n    does not hold: b\n    undecided: c\n" in text
+    )
 
 
 def test_a_study_without_a_floor_is_told_all_the_same(tmp_path):
     found = [one for one in study() if one.method not in ("real_halves", "real_held_out", "noise")]
-    text = summary(written(tmp_path, found), [], STUDIES)
+    row = {"source": "Digits", "claim": "a", "verdict": "not tested", "contradicted": ""}
+    write_csv(tmp_path / "claims.csv", [row])
+    text = summary(written(tmp_path, found), [], STUDIES, tmp_path / "claims.csv")
     assert "duodiff  t_s =  500    12.00" in text
     assert "floor" not in text
+    assert "Digits: 0 hold, 0 do not, 1 not tested\nTables" in text
     table = comparison(
         load_records([tmp_path / "records.json"]),
         pd.read_csv(PAPER / "table2.csv"),
