@@ -43,9 +43,8 @@ class Guided:
     `null_class` is the label that means none. Raises ValueError if it is called without labels.
     """
 
-    def __init__(self, backbone: Denoiser, scale: float, null_class: int):
+    def __init__(self, backbone: Backbone, scale: float, null_class: int):
         self.backbone, self.scale, self.null_class = backbone, scale, null_class
-        self.net = backbone.net
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         if y is None:

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from duodiff.data.store import ImageStore
 from duodiff.files import atomic
+from duodiff.pictures import pixels_last, write_png
 
 
 def write_npz(samples: Path, out: Path) -> int:
@@ -17,7 +17,7 @@ def write_npz(samples: Path, out: Path) -> int:
     `arr_1` is int64 [N].
     """
     store = ImageStore(samples)
-    arrays = [_pixels_last(store.images)]
+    arrays = [pixels_last(store.images)]
     if (store.labels >= 0).all():
         arrays.append(store.labels)
     with atomic(out) as temporary, open(temporary, "wb") as file:
@@ -30,11 +30,5 @@ def write_pngs(samples: Path, folder: Path) -> int:
     store = ImageStore(samples)
     folder.mkdir(parents=True, exist_ok=True)
     for i in tqdm(range(len(store)), desc="export", unit="image", disable=None):
-        Image.fromarray(_pixels_last(store.images[i : i + 1])[0]).save(folder / f"{i:06d}.png")
+        write_png(folder / f"{i:06d}.png", pixels_last(store.images[i : i + 1])[0])
     return len(store)
-
-
-def _pixels_last(images: np.ndarray) -> np.ndarray:
-    """uint8 [N, H, W, 3] of [N, 1 or 3, H, W]."""
-    colour = np.repeat(images, 3, axis=1) if images.shape[1] == 1 else images
-    return np.ascontiguousarray(colour.transpose(0, 2, 3, 1))

@@ -6,6 +6,7 @@ full backbone, t_s = T the shallow one), ``theta=0.12`` is AdaDiff, ``theta=q0.4
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from duodiff.samplers import Step
 from duodiff.schedules import T, noise_schedule
 from duodiff.training.checkpoints import departures, load_backbone
 from duodiff.training.heads import load_adadiff
+from duodiff.uvit import Denoiser
 
 log = logging.getLogger("duodiff")
 
@@ -211,6 +213,7 @@ def generate(
     image is not finite.
     """
     images, labels, blocks = [], [], []
+    began = time.perf_counter()
     total = (stop - start) * len(cell.steps)
     with tqdm(total=total, desc=cell.method, unit="img-step", disable=None, mininterval=1) as bar:
         for first, wanted in compute_batches(start, stop, batch):
@@ -224,6 +227,13 @@ def generate(
             images.append(pixels[wanted].cpu())
             labels.append(y[wanted])
             blocks.append(ran[:, wanted])
+    milliseconds = 1e3 * (time.perf_counter() - began) / (batch * len(images))
+    log.info(
+        "%d network calls and %.2f ms an image, in batches of %d",
+        len(cell.steps),
+        milliseconds,
+        batch,
+    )
     return (
         torch.cat(images).numpy(),
         torch.cat(labels).numpy(),
@@ -234,11 +244,15 @@ def generate(
 def _blocks_run(cell: Cell, batch: int) -> torch.Tensor:
     """Blocks each image of the last compute batch ran in each step, int8 [steps, batch]."""
     if cell.early_exit is None:
-        depths = torch.tensor([cell.schedule.at(step.t).net.depth for step in cell.steps])
+        depths = torch.tensor([_depth(cell.schedule.at(step.t)) for step in cell.steps])
         return depths[:, None].expand(-1, batch).to(torch.int8)
     exits = torch.stack(cell.early_exit.exits)
     cell.early_exit.exits.clear()
     return exits.to(torch.int8).cpu()
+
+
+def _depth(backbone: Denoiser | Guided) -> int:
+    return (backbone.backbone if isinstance(backbone, Guided) else backbone).net.depth
 
 
 def write_samples(

@@ -1,34 +1,67 @@
-"""Runs one function as a command-line job: its signature is the interface, its docstring the help."""
+"""Runs functions as command-line jobs: a signature is the interface, a docstring the help."""
 
 import argparse
 import inspect
 import json
 import logging
 import sys
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 log = logging.getLogger("duodiff")
 
 
 def run(function: Callable[..., str]) -> None:
-    """Parses sys.argv by the signature of `function`, calls it and logs the one line it returns.
+    """Parses sys.argv by the signature of `function`, calls it, logs the line it returns, its time and its --out.
 
-    Every parameter is an option (`dict` and `bool` ones take JSON, `list[Path]` ones several paths); `--log FILE`
-    keeps a copy of the output. A ValueError or OSError is an error of the user's: its message alone is
-    shown, exit 1; for any other the traceback too.
+    Every parameter is an option, a positional-only one an argument without a name. `dict` and `bool` ones take
+    JSON, `list[Path]` ones several paths, a `bool` that is False by default nothing; `Literal` ones name what is
+    accepted. `--log FILE` keeps a copy of the output. A ValueError or OSError is an error of the user's: its
+    message alone is shown, exit 1; for any other the traceback too.
     """
-    parser = argparse.ArgumentParser(
-        description=inspect.getdoc(function), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for name, parameter in inspect.signature(function).parameters.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", **_option(parameter))
-    parser.add_argument("--log", type=Path, help="also write what is logged to this file")
+    parser = argparse.ArgumentParser(**_help(function))
+    _add_options(parser, function)
+    _call(function, vars(parser.parse_args()))
+
+
+def run_one_of(functions: list[Callable[..., str]], name: str, description: str) -> None:
+    """As `run`, for the one of `functions` that the first argument names, in a command line called `name`."""
+    parser = argparse.ArgumentParser(prog=name, description=description)
+    commands = parser.add_subparsers(metavar="command", required=True)
+    for function in functions:
+        title = inspect.getdoc(function).splitlines()[0]
+        command = commands.add_parser(function.__name__, help=title, **_help(function))
+        command.set_defaults(function=function)
+        _add_options(command, function)
     options = vars(parser.parse_args())
+    _call(options.pop("function"), options)
+
+
+def _help(function: Callable) -> dict:
+    formatter = argparse.RawDescriptionHelpFormatter
+    return {"description": inspect.getdoc(function), "formatter_class": formatter}
+
+
+def _add_options(parser: argparse.ArgumentParser, function: Callable) -> None:
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            parser.add_argument(name, type=parameter.annotation)
+        else:
+            parser.add_argument(f"--{name.replace('_', '-')}", **_option(parameter))
+    parser.add_argument("--log", type=Path, help="also write what is logged to this file")
+
+
+def _call(function: Callable[..., str], options: dict) -> None:
     _configure_logging(options.pop("log"))
+    parameters = inspect.signature(function).parameters.values()
+    positional = [options.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_ONLY]
+    began = time.perf_counter()
     try:
-        log.info("%s: %s", function.__name__, function(**options))
+        done = function(*positional, **options)
+        log.info("%s: %s%s", function.__name__, done, _where(options, time.perf_counter() - began))
     except (ValueError, OSError) as error:
         log.error("%s: %s", function.__name__, error)
         sys.exit(1)
@@ -43,12 +76,26 @@ def _option(parameter: inspect.Parameter) -> dict:
         kind = kind.__args__[0]
     if isinstance(kind, types.GenericAlias):  # list[X]
         kind, option["nargs"] = kind.__args__[0], "*"
+    if get_origin(kind) is Literal:
+        kind, option["choices"] = str, get_args(kind)
+    if parameter.default is False:
+        return {"action": "store_true"}
     option["type"] = json.loads if kind in (dict, bool) else kind
     if parameter.default is inspect.Parameter.empty:
         option["required"] = True
     else:
         option["default"] = parameter.default
+    if option.get("default") is not None:
+        option["help"] = f"default: {option['default']}"
     return option
+
+
+def _where(options: dict, seconds: float) -> str:
+    """The end of a job's line: how long it took, and where what it wrote is."""
+    out = options.get("out")
+    if out is None:
+        return ""
+    return f" ({seconds:.1f} s; {out[0] if isinstance(out, list) else out})"
 
 
 def _configure_logging(path: Path | None) -> None:

@@ -106,10 +106,11 @@ rule train_autoencoder:
         architecture=lambda wc: json.dumps(dataset(wc)["autoencoder"]["architecture"]),
         training=lambda wc: json.dumps(dataset(wc)["autoencoder"]["train"]),
         device=config["device"],
+        monitor="logs/data/{dataset}/train_autoencoder",
     shell:
         "python workflow_scripts/train_autoencoder.py --data {input.images}"
         " --architecture {params.architecture:q} --training {params.training:q}"
-        " --device {params.device} --out {output.config} --log {log}"
+        " --device {params.device} --monitor {params.monitor} --out {output.config} --log {log}"
 
 
 rule encode_latents:

@@ -30,11 +30,12 @@ rule train_backbone:
         null_class=lambda wc: json.dumps(experiment(wc)["null_class"]),
         training=option("backbone_training"),
         device=config["device"],
+        monitor=f"{LOG}/train_backbone/{{backbone}}",
     shell:
         "python workflow_scripts/train_backbone.py --data {input.data}"
         " --architecture {params.architecture:q} --conventions {params.conventions:q}"
         " --null-class {params.null_class} --training {params.training:q}"
-        " --seed {wildcards.train_seed} --device {params.device}"
+        " --seed {wildcards.train_seed} --device {params.device} --monitor {params.monitor}"
         " --out {output.manifest} --log {log}"
 
 
@@ -64,10 +65,12 @@ rule train_heads:
         training=option("heads_training"),
         protocol=option("protocol"),
         device=config["device"],
+        monitor=f"{LOG}/train_heads",
     shell:
         "python workflow_scripts/train_heads.py --data {input.data} --backbone {input.full}"
         " --conventions {params.conventions:q} --training {params.training:q}"
         " --protocol {params.protocol} --seed {wildcards.train_seed} --device {params.device}"
+        " --monitor {params.monitor}"
         " --out {output.manifest} --log {log}"
 
 

@@ -48,7 +48,9 @@ def evaluate_samples(
     found += evaluation.of_scale()
     write_csv(curves, rows)
     records.write(out, found)
-    return f"{len(found)} records of {len(samples)} sample stores"
+    distances = [r.value for r in found if r.metric == metric and r.sampler]
+    span = f", {metric} {min(distances):.2f} to {max(distances):.2f}" if distances else ""
+    return f"{len(samples)} sample stores of {images} images{span}"
 
 
 if __name__ == "__main__":

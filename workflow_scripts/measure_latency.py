@@ -42,7 +42,11 @@ def measure_latency(
         load_autoencoder(autoencoder, data, device) if autoencoder else None,
     )
     records.write(out, found)
-    return f"{len(found)} records"
+    times = [r.value for r in found if r.metric == "seconds_per_image"]
+    fastest, slowest = 1e3 * min(times), 1e3 * max(times)
+    return (
+        f"{len(times)} settings, {fastest:.2f} to {slowest:.2f} ms an image, on {found[0].device}"
+    )
 
 
 if __name__ == "__main__":

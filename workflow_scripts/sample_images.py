@@ -44,7 +44,8 @@ def sample_images(
         {"experiment": experiment, "protocol": protocol, "train_seed": train_seed},
         load_autoencoder(autoencoder, data, device) if autoencoder else None,
     )
-    return f"{sampler['name']} {setting} seed {seed}: {manifest['count']} images"
+    made = f"{manifest['count']} images of {manifest['shape']}"
+    return f"{sampler['name']} {setting} seed {seed}: {made} by {manifest['method']}"
 
 
 if __name__ == "__main__":

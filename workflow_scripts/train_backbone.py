@@ -13,13 +13,24 @@ def train_backbone(
     seed: int,
     device: str,
     out: Path,
+    monitor: Path | None = None,
 ) -> str:
     """Train one U-ViT on all timesteps; writes model.safetensors and curve.csv beside the manifest --out.
 
     --architecture and --training are the JSON of those sections of the configuration, --conventions is
-    JSON of schedule, time_input and prediction.
+    JSON of schedule, time_input and prediction. --monitor is a folder for TensorBoard events and progress.png.
     """
-    curve = train(data, architecture, conventions, null_class, training, seed, device, out)
+    curve = train(
+        data,
+        architecture,
+        conventions,
+        null_class,
+        training,
+        seed,
+        device,
+        out,
+        monitor,
+    )
     return f"{training['steps']} steps, held-out loss {curve[-1]['held_out_loss']:.4f}"
 
 

@@ -13,13 +13,24 @@ def train_heads(
     seed: int,
     device: str,
     out: Path,
+    monitor: Path | None = None,
 ) -> str:
     """Train AdaDiff's heads on a frozen backbone; writes model.safetensors and curve.csv beside --out.
 
     --data and --backbone are manifests, --training is the JSON of that section of the configuration,
-    --conventions that of schedule and time_input.
+    --conventions that of schedule and time_input. --monitor is a folder for TensorBoard events and progress.png.
     """
-    curve = train(data, backbone, conventions, training, protocol, seed, device, out)
+    curve = train(
+        data,
+        backbone,
+        conventions,
+        training,
+        protocol,
+        seed,
+        device,
+        out,
+        monitor,
+    )
     return f"{training['steps']} steps, held-out loss {curve[-1]['held_out_loss']:.4f}"
 
 

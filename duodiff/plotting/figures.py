@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from duodiff.pictures import grid
 from duodiff.plotting import style
 from duodiff.schedules import T
 
@@ -120,24 +121,12 @@ def gallery(title: str, panels: list[tuple[str, np.ndarray]]) -> Figure:
     style.apply()
     figure, axes = _panels(len(panels), width=4, height=4.3)
     for axis, (name, images) in zip(axes, panels, strict=True):
-        axis.imshow(_mosaic(images), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.imshow(grid(images, math.isqrt(len(images) - 1) + 1), interpolation="nearest")
         axis.set_axis_off()
         axis.set_title(name, fontsize=11)
     figure.suptitle(title, y=1, va="bottom")
     figure.tight_layout()
     return figure
-
-
-def _mosaic(images: np.ndarray) -> np.ndarray:
-    """Images [n, C, H, W] side by side in rows, one pixel of white around each: [H', W'] or [H', W', 3]."""
-    n, channels, height, width = images.shape
-    columns = math.isqrt(n - 1) + 1
-    rows = -(-n // columns)
-    framed = np.full((rows * columns, channels, height + 1, width + 1), 255, np.uint8)
-    framed[:n, :, :height, :width] = images
-    grid = framed.reshape(rows, columns, channels, height + 1, width + 1)
-    grid = grid.transpose(0, 3, 1, 4, 2).reshape(rows * (height + 1), columns * (width + 1), -1)
-    return grid[..., 0] if channels == 1 else grid
 
 
 def training_curves(curves: pd.DataFrame) -> Figure:

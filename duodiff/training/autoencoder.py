@@ -18,21 +18,28 @@ from tqdm import tqdm
 from duodiff.autoencoder import WEIGHTS, network_config
 from duodiff.data.store import ImageStore, to_unit_range
 from duodiff.files import atomic
+from duodiff.training.loop import Watch
 
 _SEED = 0
 _EVALUATION_BATCH = 64
+_EVALUATIONS = 20
 
 
 def train_autoencoder(
-    data: Path, architecture: dict, training: dict, device: str, out: Path
+    data: Path,
+    architecture: dict,
+    training: dict,
+    device: str,
+    out: Path,
+    monitor: Path | None = None,
 ) -> dict[str, float]:
     """`rms` of the reconstructed held-out images ([-1, 1] units) and `scale` of the trained autoencoder.
 
     It is trained on the training images of the store `data` and written as diffusers saves it: `out`, the
     path of its config.json, has the scale as scaling_factor, and the weights lie beside it. `architecture`
     and `training` (steps, batch, lr of Adam with a cosine decay to 0, kl_weight) are those sections of the
-    configuration. The same arguments on the same machine give the same bytes. Raises ValueError if the
-    images do not fit the architecture.
+    configuration. The same arguments on the same machine give the same bytes. `monitor` is the folder to follow
+    the training in (`duodiff.training.monitor`). Raises ValueError if the images do not fit the architecture.
     """
     from diffusers import AutoencoderKL  # slow to import
 
@@ -46,7 +53,13 @@ def train_autoencoder(
     (train, _), (held_out, _) = store.split("train"), store.split("held_out")
     torch.manual_seed(_SEED)
     net = AutoencoderKL.from_config(network_config(architecture, channels)).to(device)
-    _fit(net, train, training, device)
+    shown = torch.from_numpy(to_unit_range(held_out[:_EVALUATION_BATCH])).to(device)
+    watch = None
+    if monitor is not None:
+        from duodiff.training.monitor import Monitor, reconstructions_of
+
+        watch = Monitor(monitor, training["steps"], reconstructions_of(shown))
+    _fit(net, train, training, device, shown, watch)
     net.eval()
     scale = 1 / _latents_std(net, train, device)
     net.register_to_config(scaling_factor=scale)
@@ -80,19 +93,45 @@ def reconstruction_rms(net: nn.Module, images: np.ndarray, device: str) -> float
     return (total / images.size) ** 0.5
 
 
-def _fit(net: nn.Module, images: np.ndarray, training: dict, device: str) -> None:
-    """Trains `net` in place on random batches of uint8 images [N, C, H, W]."""
+def _fit(
+    net: nn.Module,
+    images: np.ndarray,
+    training: dict,
+    device: str,
+    held_out: Tensor,
+    watch: Watch | None,
+) -> None:
+    """Trains `net` in place on random batches of uint8 images [N, C, H, W].
+
+    `watch` is called some 20 times with the loss curve so far, which has the loss of `held_out` (float32
+    [B, C, H, W] in [-1, 1]) too, and the network.
+    """
     generator = torch.Generator().manual_seed(_SEED)
     optimizer = torch.optim.Adam(net.parameters(), lr=training["lr"])
     schedule = CosineAnnealingLR(optimizer, training["steps"])
-    bar = tqdm(range(training["steps"]), desc="autoencoder", unit="step", disable=None)
-    for _ in bar:
+    every = max(1, training["steps"] // _EVALUATIONS)
+    curve, total, since = [], 0.0, 0
+    bar = tqdm(
+        range(training["steps"]), desc="autoencoder", unit="step", disable=None, mininterval=1
+    )
+    for step in bar:
         index = torch.randint(len(images), (training["batch"],), generator=generator).numpy()
         x = torch.from_numpy(to_unit_range(images[index])).to(device)
-        loss(net, x, training["kl_weight"], generator).backward()
+        value = loss(net, x, training["kl_weight"], generator)
+        value.backward()
         optimizer.step()
         optimizer.zero_grad()
+        lr = optimizer.param_groups[0]["lr"]
         schedule.step()
+        total, since = total + value.detach(), since + 1
+        if watch is not None and ((step + 1) % every == 0 or step + 1 == training["steps"]):
+            with torch.inference_mode():
+                z = torch.Generator().manual_seed(_SEED)
+                validation = float(loss(net, held_out, training["kl_weight"], z))
+            losses = {"train_loss": float(total) / since, "held_out_loss": validation}
+            curve.append({"step": step + 1, **losses, "lr": lr})
+            total, since = 0.0, 0
+            watch(curve, net)
 
 
 @torch.inference_mode()

@@ -77,11 +77,13 @@ def train_backbone(
     seed: int,
     device: str,
     out: Path,
+    monitor: Path | None = None,
 ) -> list[dict]:
     """Loss curve of a U-ViT trained on all t (Eq. 2), written with its checkpoint at the manifest `out`.
 
     `conventions` are the schedule, time_input and prediction; `training` is that section of the
-    configuration; `null_class` makes the last class the null label.
+    configuration; `null_class` makes the last class the null label. `monitor` is the folder to follow the
+    training in (`duodiff.training.monitor`).
     """
     options = dict(training)
     init, flips, label_dropout = (options.pop(k) for k in ("init", "flips", "label_dropout"))
@@ -93,6 +95,18 @@ def train_backbone(
     dataset, train, held_out = noisers(
         data, model, conventions["schedule"], device, null_class, flips, label_dropout
     )
+    watch = None
+    if monitor is not None:
+        from duodiff.training.monitor import (
+            Monitor,
+            samples_of,
+        )  # a second, which only training is to cost
+
+        classes = net.num_classes - null_class
+        # latents have no picture without their autoencoder
+        schedule = conventions["schedule"]
+        picture = None if train.latent else samples_of(train.shape, classes, schedule, device)
+        watch = Monitor(monitor, training["steps"], picture)
     average, curve = fit(
         model,
         list(model.parameters()),
@@ -102,6 +116,7 @@ def train_backbone(
         TrainingConfig(**options),
         seed,
         name=f"train depth {net.depth}",
+        watch=watch,
     )
     write_csv(Path(out).parent / "curve.csv", curve)
     checkpoints.save(

@@ -51,11 +51,13 @@ def train_heads(
     seed: int,
     device: str,
     out: Path,
+    monitor: Path | None = None,
 ) -> list[dict]:
     """Loss curve of AdaDiff's heads on a frozen backbone, written with their checkpoint at `out`.
 
-    `conventions` are the configured schedule and time_input. Raises ValueError if the backbone was
-    trained with others and the protocol holds it to them.
+    `conventions` are the configured schedule and time_input, `monitor` the folder to follow the training in
+    (`duodiff.training.monitor`). Raises ValueError if the backbone was trained with other conventions and
+    the protocol holds it to them.
     """
     rules = PROTOCOLS[protocol]
     full, description = checkpoints.load_backbone(backbone, **conventions)
@@ -68,6 +70,11 @@ def train_heads(
     dataset, train, held_out = noisers(
         data, full, conventions["schedule"], device, description["null_class"], flips
     )
+    watch = None
+    if monitor is not None:
+        from duodiff.training.monitor import Monitor  # a second, which only training is to cost
+
+        watch = Monitor(monitor, training["steps"])
     average, curve = fit(
         model,
         model.heads_parameters(),
@@ -77,6 +84,7 @@ def train_heads(
         TrainingConfig(**options),
         seed,
         name="train heads",
+        watch=watch,
     )
     write_csv(Path(out).parent / "curve.csv", curve)
     weights = {k: v for k, v in average.state_dict().items() if not k.startswith("uvit.")}

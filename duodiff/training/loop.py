@@ -11,6 +11,8 @@ from tqdm import tqdm
 
 from duodiff.training.batches import Batch, Noiser
 
+Watch = Callable[[list[dict], nn.Module], None]
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -48,11 +50,13 @@ def fit(
     seed: int,
     evaluations: int = 20,
     name: str = "train",
+    watch: Watch | None = None,
 ) -> tuple[nn.Module, list[dict]]:
     """The exponential moving average of `model` after training `parameters`, and the loss curve.
 
     `loss(model, batch)` is a scalar. The curve holds, `evaluations` times, the step, the mean
-    training loss since the last entry, the held-out loss of the average and the learning rate.
+    training loss since the last entry, the held-out loss of the average and the learning rate. `watch` is
+    called with the curve so far and the average after each entry.
     """
     optimizer = torch.optim.AdamW(
         parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
@@ -88,6 +92,8 @@ def fit(
             )
             total, since = 0.0, 0
             progress.set_postfix(loss=f"{validation:.4f}")
+            if watch is not None:
+                watch(curve, average)
     return average, curve
 
 

@@ -77,6 +77,12 @@ def study(experiment="digits", distance="fd_digits") -> list[Record]:
     ]
 
 
+CLAIMS = pd.DataFrame(
+    [("a", "holds", "no"), ("b", "does not hold", "yes"), ("c", "does not hold", "no")],
+    columns=["claim", "verdict", "contradicted"],
+).assign(source="Digits")
+
+
 def written(tmp_path, found) -> list[Path]:
     records.write(tmp_path / "records.json", found)
     return [tmp_path / "records.json"]
@@ -200,13 +206,16 @@ def test_summary_states_the_comparison(tmp_path):
     curve = tmp_path / "digits/train0/heads/curve.csv"
     losses = [1.0, 0.8, 0.7, 0.62, 0.6]
     write_csv(curve, [{"step": 10 * i, "held_out_loss": v} for i, v in enumerate(losses, 1)])
-    claims = tmp_path / "claims.csv"
-    rows = [("a", "holds", ""), ("b", "does not hold", "yes"), ("c", "does not hold", "no")]
-    columns = ("claim", "verdict", "contradicted")
-    write_csv(claims, [{"source": "Digits"} | dict(zip(columns, row, strict=True)) for row in rows])
-    text = summary(written(tmp_path, study()), [curve], STUDIES, claims)
-    assert "duodiff  t_s =  500    12.00  1500.00 ms  1.33x (by FLOPs 1.43x)" in text
-    assert "1750.00 ms measured (DuoDiff there 11.00)" in text
+    text = summary(written(tmp_path, study()), [curve], STUDIES, CLAIMS)
+    assert "trained: heads for 50 steps; sampled: 5 cells" in text
+    assert "fd_digits of 96 images, DDPM, 50 network calls" in text
+    (duodiff,) = (line for line in text.splitlines() if "t_s = 500" in line)
+    assert duodiff.endswith("  1500.00 ms  1.33x  (by FLOPs 1.43x)")
+    assert duodiff.split()[:5] == ["duodiff", "t_s", "=", "500", "12.00"]
+    assert "1750.00 ms  1.14x  exits 6.00/8, DuoDiff there 11.00" in text
+    assert "at AdaDiff's own time DuoDiff's is lower at 1 of 1 thetas" in text
+    assert "sd over 3 sampling seeds: 0.50 at t_s = 0\n" in text
+    assert "keeps" not in text  # without an interval
     assert "full is 10.00 below shallow: 20.0 seed spreads" in text
     assert "full lies 6.00 above the real floor, shallow 15.00: 60% nearer" in text
     assert "all of AdaDiff's heads costs 1.10x" in text
@@ -216,14 +225,27 @@ def test_summary_states_the_comparison(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("high", "expected"),
+    [
+        (
+            4.5,
+            "up to t_s = 500 keeps full's distance as far as 96 images show: +2.00 ± 2.50 at 1.33x",
+        ),
+        (2.5, "DuoDiff's distance is above full's from t_s = 500 on (95%)"),
+    ],
+)
+def test_the_headline_is_the_largest_t_s_that_is_not_measurably_worse(tmp_path, high, expected):
+    difference = record("fd_digits_difference", 2.0, "duodiff", {"t_s": 500})
+    difference.interval = [4.0 - high, high]
+    assert expected in summary(written(tmp_path, [*study(), difference]), [], STUDIES, CLAIMS)
+
+
 def test_a_study_without_a_floor_is_told_all_the_same(tmp_path):
     found = [one for one in study() if one.method not in ("real_halves", "real_held_out", "noise")]
-    row = {"source": "Digits", "claim": "a", "verdict": "not tested", "contradicted": ""}
-    write_csv(tmp_path / "claims.csv", [row])
-    text = summary(written(tmp_path, found), [], STUDIES, tmp_path / "claims.csv")
-    assert "duodiff  t_s =  500    12.00" in text
+    text = summary(written(tmp_path, found), [], STUDIES, CLAIMS)
+    assert "t_s = 500" in text
     assert "floor" not in text
-    assert "Digits: 0 hold, 0 do not, 1 not tested\nTables" in text
     table = comparison(
         load_records([tmp_path / "records.json"]),
         pd.read_csv(PAPER / "table2.csv"),

@@ -8,7 +8,7 @@ from duodiff.analysis.figures import gallery_panels
 from duodiff.analysis.runs import machines, run_times, write_run
 from duodiff.data.store import write_store
 from duodiff.files import read_json
-from duodiff.plotting.figures import _mosaic
+from duodiff.pictures import grid
 from duodiff.records import Record, write
 
 HEADER = "s\th:m:s\tmax_rss\tcpu_time\n"
@@ -79,14 +79,17 @@ def test_the_page_holds_machines_times_and_the_whole_configuration(tmp_path):
         assert part in text
 
 
-def test_a_mosaic_puts_images_in_rows_with_a_white_frame():
-    images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1).repeat(2, axis=2)
-    grid = _mosaic(images)  # 3 columns, 2 rows of 2x1 pixels
-    assert grid.shape == (6, 6)
-    assert grid[0].tolist() == [0, 255, 1, 255, 2, 255]
-    assert grid[3].tolist() == [3, 255, 4, 255, 255, 255]
-    assert (grid[2] == 255).all()
-    assert _mosaic(np.zeros((4, 3, 5, 7), np.uint8)).shape == (12, 16, 3)
+def test_a_grid_puts_images_in_rows_with_white_between_and_enlarges_small_ones():
+    images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1).repeat(64, axis=2).repeat(64, axis=3)
+    picture = grid(images, columns=3)
+    assert picture.shape == (2 * 66 - 2, 3 * 66 - 2, 3)
+    assert picture[0, ::66, 0].tolist() == [0, 1, 2]
+    assert picture[66, ::66, 1].tolist() == [3, 4, 255]
+    assert (picture[64:66] == 255).all()
+    small = np.zeros((1, 3, 2, 2), np.uint8)
+    small[0, 1, 0, 1] = 9
+    assert grid(small, columns=1).shape == (64, 64, 3)
+    assert (grid(small, columns=1)[:32, 32:] == [0, 9, 0]).all()
 
 
 def cell(folder, method, parameters, seed=0, sampler="ddpm"):

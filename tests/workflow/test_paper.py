@@ -48,6 +48,7 @@ JOBS = {
         "make_table1",
         "make_table2",
         "make_metrics",
+        "make_claims",
         "summarise",
     ],
     1,

@@ -1,12 +1,16 @@
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from duodiff import config as study
 
@@ -58,7 +62,7 @@ def test_a_configuration_file_replaces_the_default_instead_of_merging(fresh):
 def test_report_items_have_one_label_each():
     """With two labels Snakemake's report page may infer a toggle and break (seen in a browser)."""
     labels = re.findall(r"labels=(\{.*?\})", (ROOT / "rules/paper.smk").read_text(), re.S)
-    assert len(labels) == 9
+    assert len(labels) == 12
     assert all(len(ast.literal_eval(label)) == 1 for label in labels)
 
 
@@ -66,7 +70,7 @@ def test_report_items_have_one_label_each():
 
 
 def test_every_item_exists_and_is_not_empty(finished):
-    for name in ("table1", "table2", "metrics"):
+    for name in ("table1", "table2", "metrics", "claims"):
         for suffix in (".csv", ".md", ".tex", ".html"):
             assert (finished.folder / f"results/tables/{name}{suffix}").stat().st_size > 100
     for name in ("figure1", "figure4", "figure5", "training", "denoising"):
@@ -84,9 +88,10 @@ def test_the_run_ends_with_the_headline_and_where_the_report_is(finished):
 def test_the_report_holds_every_item(finished):
     report = (finished.folder / "results/report.html").read_text()
     labels = re.findall(r'labels=\{"item": "(.*?)"\}', (ROOT / "rules/paper.smk").read_text())
-    assert len(labels) == 9
+    assert len(labels) == 12
     labels.remove("Distance against n, extrapolated")  # too few images here
     for label in labels:
+        label = label.format(experiment="digits", train_seed=0)
         assert f'"item": "{label}"' in report
 
 
@@ -107,6 +112,7 @@ def test_one_changed_theta_reruns_only_what_depends_on_it(finished):
         "make_table1",
         "make_table2",
         "make_metrics",
+        "make_claims",
         "plot_figure1",
         "plot_figure4",
         "plot_figure5",
@@ -134,6 +140,87 @@ def test_an_edit_of_a_figure_reruns_that_figure_alone(finished):
     jobs = finished.pending()
     undo()
     assert jobs == {"plot_figure5": 1}
+
+
+# --- its checkpoints, used
+
+
+def python(workflow, *arguments: str) -> None:
+    """A program on the finished run, with the number of threads of its jobs."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(workflow.folder)}
+    command = [sys.executable, *arguments]
+    subprocess.run(command, cwd=workflow.folder, env=environment, check=True)
+
+
+@pytest.mark.parametrize(
+    ("study", "cell", "setting"),
+    [
+        ("digits", "ddpm/duodiff/t_s=500", ["--t-s", "500"]),
+        ("digits", "ddim/duodiff/t_s=500", ["--t-s", "500", "--sampler", "ddim"]),
+        ("digits", "ddpm/adadiff/theta=q0.5", ["--theta", "q0.5"]),
+        ("digits_latent", "ddpm/duodiff/t_s=500", ["--t-s", "500"]),
+    ],
+)
+def test_the_command_line_makes_the_images_of_the_grid(finished, tmp_path, study, cell, setting):
+    folder = f"results/{study}/train0"
+    python(
+        finished, "-m", "duodiff", "sample", folder, *setting, "--images", "70", "--pngs",
+        "--out", str(tmp_path),
+    )  # fmt: skip
+    stored = finished.folder / folder / "samples" / cell / "seed0"
+    assert np.array_equal(np.load(tmp_path / "images.npy"), np.load(stored / "images.npy")[:70])
+    of_the_grid, manifest = (
+        json.loads((path / "manifest.json").read_text()) for path in (stored, tmp_path)
+    )
+    for key in ("parameters", "checkpoint_sha256", "sampler", "compute_batch", "device"):
+        assert manifest[key] == of_the_grid[key]
+    assert (tmp_path / "grid.png").stat().st_size > 1000
+    assert len(list((tmp_path / "images").glob("*.png"))) == 70
+
+
+def test_the_example_runs_on_the_trained_backbones(finished, tmp_path):
+    example = str(ROOT / "docs/examples/two_backbones.py")
+    python(finished, example, "results/digits/train0", str(tmp_path / "two.png"))
+    with Image.open(tmp_path / "two.png") as picture:
+        assert picture.size == (10 * 66 - 2, 6 * 66 - 2)
+
+
+def test_trainings_leave_their_progress_beside_the_logs(finished):
+    logs = finished.folder / "logs"
+    study = logs / "digits/train0"
+    trainings = [
+        study / "train_backbone/full",
+        study / "train_backbone/shallow",
+        study / "train_heads",
+    ]
+    for folder in [*trainings, logs / "data/digits_latent/train_autoencoder"]:
+        assert (folder / "progress.png").stat().st_size > 5000
+        assert len(list(folder.glob("events.out.tfevents.*"))) == 1
+
+
+def test_an_edit_of_what_shows_a_training_reruns_nothing(finished):
+    undo = edit(finished, "duodiff/training/monitor.py", "class Monitor", "# edited\nclass Monitor")
+    jobs = finished.pending()
+    undo()
+    assert jobs == {}
+
+
+def test_a_changed_limit_reruns_the_claims_alone(finished):
+    undo = edit(finished, "config/test.yaml", "threads: 1\n", "threads: 1\nclaims: {trend: 0.5}\n")
+    jobs = finished.pending()
+    undo()
+    # and what shows them, and the whole configuration
+    assert jobs == {"make_claims": 1, "summarise": 1, "describe_run": 1}
+
+
+def test_the_claims_are_made_again_from_records_alone_byte_for_byte(finished):
+    tables = sorted((finished.folder / "results/tables").glob("claims.*"))
+    before = [path.read_bytes() for path in tables]
+    for path in tables:
+        path.unlink()
+    assert finished.pending() == {"make_claims": 1, "summarise": 1}
+    finished.snakemake("--cores", "1")
+    assert [path.read_bytes() for path in tables] == before
 
 
 # --- what it measured
@@ -262,6 +349,34 @@ def test_tables_show_the_papers_numbers_beside_ours(finished):
     assert (
         ours[~scale][["distance", "label_agreement", "seconds", "speedup"]].notna().all(axis=None)
     )
+
+
+def test_the_claims_are_tested_on_every_study_and_on_the_published_tables(finished):
+    table = pd.read_csv(finished.folder / "results/tables/claims.csv").set_index(
+        ["claim", "source"]
+    )
+    sources = table.index.get_level_values("source")
+    ours = ["Digits 8x8 (test)", "Digits 16x16, latent (test)"]
+    assert list(sources.unique()[:2]) == ours
+    assert (table.loc[sources.isin(ours), "rests_on"] == "one training (seed 0)").all()
+    found = table["verdict"].unstack()
+    assert found.loc["latent_faster", ours].tolist()[0] == "not tested"
+    assert found.loc["ddim_faster", ours].tolist()[1] == "not tested"
+    tested = found.loc[["step_like", "losses_agree", "lower_at_equal_time"], ours]
+    assert tested.isin(["holds", "does not hold"]).all(axis=None)
+    row = table.loc[("losses_agree", ours[0])]
+    records = json.loads(
+        (finished.folder / "results/digits/train0/records/profile_denoising.json").read_text()
+    )
+    (record,) = (r for r in records if r["metric"] == "loss_ratio_large_t")
+    assert [row["value"], row["low"], row["high"]] == pytest.approx(
+        [record["value"], *record["interval"]]
+    )
+    # the same rows without a run
+    finished.snakemake("--cores", "1", "results/paper/claims.csv")
+    published = pd.read_csv(finished.folder / "results/paper/claims.csv")
+    again = table.reset_index()[lambda t: ~t["source"].isin(ours)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(again[published.columns], published)
 
 
 # --- in latent space

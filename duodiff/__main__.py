@@ -1,0 +1,103 @@
+"""The command line over a study's folder, results/<experiment>/train<seed>."""
+
+from pathlib import Path
+from typing import Literal
+
+from duodiff import job
+from duodiff.schedules import T, timesteps
+from duodiff.study import Study
+
+
+def sample(
+    folder: Path,
+    /,
+    out: Path,
+    t_s: int | None = None,
+    theta: str | None = None,
+    sampler: Literal["ddpm", "ddim"] = "ddpm",
+    steps: int | None = None,
+    eta: float | None = None,
+    images: int = 64,
+    batch: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    pngs: bool = False,
+) -> str:
+    """Sample images from the checkpoints of a study's folder, results/<experiment>/train<seed>.
+
+    One of --t-s (DuoDiff: 0 is the full backbone, 1000 the shallow one) and --theta (AdaDiff: 0.12, or a quantile
+    such as q0.4) is the setting; --sampler is ddpm or ddim. --steps, --eta and --batch are by default those of the
+    study's own samples, whose images these are, bit for bit, with their seed and number of threads. Writes the
+    folder --out: grid.png, images.npy, labels.npy and a manifest; with --pngs every image too.
+
+    Example: python -m duodiff sample results/digits/train0 --t-s 500 --out out
+    """
+    setting = _setting(t_s, theta)
+    _at_least_1("images", images)
+    if eta is not None and not (sampler == "ddim" and 0 <= eta <= 1):
+        raise ValueError(f"eta: found {eta} for {sampler}; accepted: 0 to 1 with --sampler ddim")
+    study = Study(folder)
+    options = study.sampler(sampler, steps, eta)
+    timesteps(options["steps"])  # refuses what is no number of steps
+    _at_least_1("batch", batch := study.batch if batch is None else batch)
+    models, codec = study.models(setting), study.autoencoder()
+
+    # slow to import, and only now needed
+    import numpy as np
+
+    from duodiff.autoencoder import load
+    from duodiff.export import write_pngs
+    from duodiff.generation import write_samples
+    from duodiff.pictures import grid, write_png
+
+    manifest = write_samples(
+        out / "manifest.json",
+        models,
+        study.conventions,
+        options,
+        setting,
+        images,
+        batch,
+        seed,
+        device,
+        {k: getattr(study, k) for k in ("experiment", "protocol", "train_seed")},
+        load(codec, Path(), device) if codec else None,
+    )
+    write_png(out / "grid.png", grid(np.load(out / "images.npy"), round(images**0.5)))
+    if pngs:
+        write_pngs(out / "manifest.json", out / "images")
+    blocks = np.load(out / "blocks_run.npy").mean()
+    return (
+        f"{images} images by {manifest['method']} ({setting}), {manifest['nfe']} calls of {blocks:.2f} blocks"
+        f" on {manifest['device']}"
+    )
+
+
+def info(folder: Path, /) -> str:
+    """Say what a study's folder holds: its checkpoints, and the samples by sampler and setting."""
+    return Study(folder).describe()
+
+
+def _setting(t_s: int | None, theta: str | None) -> str:
+    if (t_s is None) == (theta is None):
+        raise ValueError("setting: accepted: one of --t-s and --theta")
+    if theta is None:
+        if not 0 <= t_s <= T:
+            raise ValueError(f"t_s: found {t_s}; accepted: 0 to {T}")
+        return f"t_s={t_s}"
+    try:
+        valid = 0 <= float(theta.removeprefix("q")) <= 1
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError(f"theta: found {theta}; accepted: 0 to 1, or a quantile from q0 to q1")
+    return f"theta={theta}"
+
+
+def _at_least_1(name: str, found: int) -> None:
+    if found < 1:
+        raise ValueError(f"{name}: found {found}; accepted: 1 or more")
+
+
+if __name__ == "__main__":
+    job.run_one_of([sample, info], "python -m duodiff", __doc__)
