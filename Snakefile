@@ -39,6 +39,7 @@ rule all:
         rules.make_table3.output,
         rules.make_table4.output,
         rules.make_metrics.output,
+        rules.make_claims.output,
         rules.plot_figure1.output if any(map(has_heads, SELECTED.values())) else [],
         rules.plot_figure2.output,
         rules.plot_figure3.output,
@@ -56,10 +57,7 @@ rule all:
 
 rule paper_figures:
     input:
-        expand(
-            "results/paper/{item}.csv",
-            item=PUBLISHED,
-        ),
+        expand("results/paper/{item}.csv", item=[*PUBLISHED, "claims"]),
 
 
 onsuccess:

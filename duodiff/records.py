@@ -47,7 +47,8 @@ class Record:
     """One measurement. `interval` is [low, high] and `interval_covers` says of what; None where not measured.
 
     `parameters` holds t_s or theta (and the quantile theta came from); `nfe` counts network calls per
-    image; `seeds` names the training and the sampling seeds.
+    image; `seeds` names the training and the sampling seeds. `resampled` holds a bootstrap's values behind
+    `interval` where they were drawn alike for several records, so that what is derived from these has an interval too.
     """
 
     metric: str
@@ -72,6 +73,22 @@ class Record:
     reference_sha256: dict = field(default_factory=dict)
     reference_n: int | None = None
     extractor: str | None = None
+    resampled: list | None = None
+
+
+def of_samples(manifest: dict) -> dict:
+    """What a record says of the samples it measures, from their manifest: the fields from method to hashes."""
+    return {
+        "method": manifest["method"],
+        "parameters": manifest["parameters"],
+        "sampler": manifest["sampler"]["name"],
+        "steps": manifest["sampler"]["steps"],
+        "nfe": manifest["nfe"],
+        "seeds": {"train_seed": manifest["train_seed"], "sample_seed": manifest["seed"]},
+        "dtype": manifest["dtype"],
+        "compute_batch": manifest["compute_batch"],
+        "checkpoint_sha256": manifest["checkpoint_sha256"],
+    }
 
 
 def write(path: str | Path, records: Iterable[Record]) -> None:

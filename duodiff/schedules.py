@@ -116,6 +116,16 @@ def timesteps(n: int) -> np.ndarray:
     return np.linspace(0, T - 1, n).astype(np.int64)[::-1].copy()
 
 
+def timestep_weights(t: np.ndarray) -> np.ndarray:
+    """How many of the T timesteps each of `t` (descending, [K]) stands for, float64 [K], with sum T.
+
+    Each stands for those nearer to it than to its neighbours; all T of them weigh 1 each. Truncation spaces
+    the points of `timesteps` unevenly, and the first and the last stand for one side only.
+    """
+    edges = np.concatenate([[T - 0.5], (t[:-1] + t[1:]) / 2, [-0.5]])
+    return edges[:-1] - edges[1:]
+
+
 def one_step_eta_limit(schedule: NoiseSchedule, n: int) -> float:
     """The largest eta at which the released DDIM variance (eta betas_tilde_t) leaves 1 - ab_s - sigma^2 >= 0.
 

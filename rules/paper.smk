@@ -32,6 +32,9 @@ EXITS = studies(
     rules.profile_exits.output.exits, lambda name, chosen: has_heads(chosen)
 )
 LOSSES = studies(rules.profile_denoising.output.losses)
+PROFILES = studies(rules.profile_denoising.output.records) + studies(
+    rules.profile_exits.output.records, lambda name, chosen: has_heads(chosen)
+)
 
 
 rule make_table1:
@@ -163,6 +166,55 @@ use rule make_table1 as make_metrics with:
         "logs/make_metrics.log",
     benchmark:
         "benchmarks/make_metrics.tsv"
+
+
+rule make_claims:
+    input:
+        records=RECORDS + PROFILES,
+        table1="report/paper/table1.csv",
+        table2="report/paper/table2.csv",
+        code=code("make_claims"),
+    output:
+        multiext("results/tables/claims", ".csv", ".md", ".tex"),
+        html=report(
+            "results/tables/claims.html",
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"item": "The paper's claims, tested"},
+        ),
+    log:
+        "logs/make_claims.log",
+    benchmark:
+        "benchmarks/make_claims.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        inputs=lambda wc, input: named_inputs(input),
+        studies=shlex.join(["--studies", STUDIES]),
+        limits=json.dumps(config["claims"]),
+    shell:
+        "python {input.code[0]} {params.inputs} {params.studies} --limits {params.limits:q}"
+        " --out {output} --log {log}"
+
+
+use rule make_claims as make_published_claims with:
+    input:
+        table1="report/paper/table1.csv",
+        table2="report/paper/table2.csv",
+        code=code("make_published_claims"),
+    output:
+        multiext("results/paper/claims", ".csv", ".md", ".tex", ".html"),
+    log:
+        "logs/make_published_claims.log",
+    benchmark:
+        "benchmarks/make_published_claims.tsv"
+    params:
+        inputs=lambda wc, input: named_inputs(input),
+        studies="",
+        limits=json.dumps(config["claims"]),
 
 
 use rule make_table1 as plot_figure1 with:
@@ -373,6 +425,7 @@ use rule make_table1 as summarise with:
     input:
         records=RECORDS,
         curves=CURVES,
+        claims="results/tables/claims.csv",
         code=code("summarise"),
     output:
         "results/summary.txt",

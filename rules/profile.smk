@@ -9,6 +9,7 @@ rule profile_denoising:
     output:
         losses=f"{STUDY}/profile/denoising.csv",
         quantiles=f"{STUDY}/profile/quantiles.json",
+        records=f"{STUDY}/records/profile_denoising.json",
     log:
         f"{LOG}/profile_denoising.log",
     benchmark:
@@ -32,7 +33,8 @@ rule profile_denoising:
         "python workflow_scripts/profile_denoising.py --data {input.data} {params.models}"
         " --conventions {params.conventions:q} --protocol {params.protocol}"
         " --timesteps {params.timesteps} --batch {params.batch} --seed {wildcards.train_seed} --device {params.device}"
-        " --losses {output.losses} --quantiles {output.quantiles} --log {log}"
+        " --experiment {wildcards.experiment} --losses {output.losses}"
+        " --quantiles {output.quantiles} --out {output.records} --log {log}"
 
 
 rule profile_exits:
@@ -41,6 +43,7 @@ rule profile_exits:
         code=code("profile_exits"),
     output:
         exits=f"{STUDY}/profile/exits.csv",
+        records=f"{STUDY}/records/profile_exits.json",
     log:
         f"{LOG}/profile_exits.log",
     benchmark:
@@ -52,4 +55,4 @@ rule profile_exits:
         runtime=10,
     shell:
         "python workflow_scripts/profile_exits.py --samples {input.samples}"
-        " --out {output.exits} --log {log}"
+        " --table {output.exits} --out {output.records} --log {log}"

@@ -14,13 +14,16 @@ def profile_denoising(
     batch: int,
     seed: int,
     device: str,
+    experiment: str,
     losses: Path,
     quantiles: Path,
+    out: Path,
     heads: Path | None = None,
 ) -> str:
     """Profile the held-out losses of full, shallow and every early-exit head over t, and the uncertainties.
 
-    Writes a table (--losses) and the quantiles of all observed uncertainties (--quantiles).
+    Writes a table (--losses), the quantiles of all observed uncertainties (--quantiles), and records of how the
+    shallow backbone's losses compare with the full one's (--out). --seed is the training seed.
     """
     return write_profile(
         data,
@@ -33,8 +36,10 @@ def profile_denoising(
         batch,
         seed,
         device,
+        experiment,
         losses,
         quantiles,
+        out,
     )
 
 

@@ -1,15 +1,18 @@
 from pathlib import Path
 
-from duodiff import job
-from duodiff.analysis.exits import exit_profiles
+from duodiff import job, records
+from duodiff.analysis.exits import exit_profiles, exit_records
 from duodiff.files import write_csv
 
 
-def profile_exits(samples: list[Path], out: Path) -> str:
-    """Tabulate mean, spread, minimum and maximum exit layer per timestep of AdaDiff's sample stores."""
-    table = exit_profiles(samples)
-    write_csv(out, table)
-    return f"{len(table)} rows"
+def profile_exits(samples: list[Path], table: Path, out: Path) -> str:
+    """Tabulate mean, spread, minimum and maximum exit layer per timestep of AdaDiff's sample stores (--table), and
+    write records of how step-like these profiles are (--out).
+    """
+    profiles, found = exit_profiles(samples), exit_records(samples)
+    write_csv(table, profiles)
+    records.write(out, found)
+    return f"{len(profiles)} rows, {len(found)} records"
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
 from pathlib import Path
 
+import pandas as pd
+
 from duodiff import job
 from duodiff.analysis.summary import summary
 from duodiff.files import write_text
 
 
-def summarise(records: list[Path], curves: list[Path], studies: dict, out: Path) -> str:
-    """Write the headline comparison of a run, as text, from its records and loss curves."""
-    text = summary(records, curves, studies)
+def summarise(
+    records: list[Path], curves: list[Path], claims: Path, studies: dict, out: Path
+) -> str:
+    """Write the headline comparison of a run, as text, from its records, loss curves and table of claims."""
+    text = summary(records, curves, studies, pd.read_csv(claims, keep_default_na=False))
     write_text(out, text)
     return f"{len(text.splitlines())} lines"
 

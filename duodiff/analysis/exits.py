@@ -1,11 +1,17 @@
-"""Exit layers over timesteps (Figure 1), from stored samples."""
+"""Exit layers over timesteps (Figure 1), from stored samples: a table, and how step-like they are."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from duodiff.bootstrap import COVERS, percentiles, resampled_means
 from duodiff.data.store import ImageStore
+from duodiff.records import Record, of_samples
+from duodiff.schedules import timestep_weights
+
+_FEW = 3
+"""The paper's shallow backbone has three blocks, as most early exits are "usually lower than 3" (Section 3)."""
 
 
 def exit_profiles(samples: list[Path]) -> pd.DataFrame:
@@ -15,8 +21,7 @@ def exit_profiles(samples: list[Path]) -> pd.DataFrame:
     """
     tables = []
     for path in samples:
-        manifest = ImageStore(path).manifest
-        exits = np.load(Path(path).parent / "blocks_run.npy")  # [steps, n]
+        manifest, exits = _opened(path)
         tables.append(
             pd.DataFrame(
                 {
@@ -37,3 +42,124 @@ def exit_profiles(samples: list[Path]) -> pd.DataFrame:
             )
         )
     return pd.concat(tables, ignore_index=True)
+
+
+def exit_records(samples: list[Path]) -> list[Record]:
+    """What `exit_statistics` finds in each of AdaDiff's sample stores, with bootstrap intervals."""
+    found = []
+    for path in samples:
+        manifest, exits = _opened(path)
+        identity = of_samples(manifest) | {
+            "n": exits.shape[1],
+            "experiment": manifest["experiment"],
+            "protocol": manifest["protocol"],
+            "interval_covers": COVERS,
+        }
+        t, depth = np.array(manifest["timesteps"]), manifest["parameters"]["depth"]
+        found += [
+            Record(metric, float(values[0]), unit, interval=percentiles(values), **identity)
+            for (metric, unit), values in exit_statistics(t, exits, depth).items()
+        ]
+    return found
+
+
+def _opened(path: Path) -> tuple[dict, np.ndarray]:
+    """A sample store's manifest and exit layers [steps, n]."""
+    return ImageStore(path).manifest, np.load(Path(path).parent / "blocks_run.npy")
+
+
+def exit_statistics(
+    t: np.ndarray, exits: np.ndarray, depth: int
+) -> dict[tuple[str, str], np.ndarray]:
+    """Statistics of exit layers [K, N] at timesteps t [K] (descending), by name and unit, each float64
+    [1 + RESAMPLES]: of the images, then of resamples of them.
+
+    `exit_spread`: standard deviation between images, mean over t. `exit_range`: of the mean profile. Unless
+    that is 0, also: `exit_step_r2` and `exit_ramp_r2`, the share of the mean profile's variance over t that the
+    best two-level step and the least-squares line in t explain, and `exit_step_over_ramp`, their difference;
+    `exit_change`, the t of that step; `exit_rise`, its level below minus above that t (negative: early exits come
+    last); `exit_width` and its ends, the span of t outside which the mean is within 10% of its range from
+    its ends; `early_exits_at_large_t`, the share of early exits (exit layer < depth) above the change; and
+    `few_blocks_at_large_t`, the share of calls above the change that exit before layer 3. All t weigh by the
+    timesteps they stand for.
+    """
+    weights = timestep_weights(t) / timestep_weights(t).sum()
+    profiles = resampled_means(exits)
+    variances = np.maximum(resampled_means(exits.astype(np.int64) ** 2) - profiles**2, 0)
+    found = {
+        ("exit_range", "blocks"): np.ptp(profiles, axis=1),
+        ("exit_spread", "blocks"): variances**0.5 @ weights,
+    }
+    if not found["exit_range", "blocks"][0]:
+        return found
+    step, change, rise = step_fit(profiles, weights)
+    ramp = ramp_fit(profiles, t, weights)
+    ends = np.array([rise_ends(row, t) for row in profiles])
+    before = (np.arange(len(t)) < change[:, None]) * weights  # t above the change
+    early, few = resampled_means(exits < depth), resampled_means(exits < _FEW)
+    return found | {
+        ("exit_step_r2", "1"): step,
+        ("exit_ramp_r2", "1"): ramp,
+        ("exit_step_over_ramp", "1"): step - ramp,
+        ("exit_change", "t"): (t[change - 1] + t[change]) / 2,
+        ("exit_rise", "blocks"): rise,
+        ("exit_width", "timesteps"): np.abs(ends[:, 0] - ends[:, 1]),
+        ("exit_width_from", "t"): ends[:, 0],
+        ("exit_width_to", "t"): ends[:, 1],
+        ("early_exits_at_large_t", "1"): _ratio((early * before).sum(1), early @ weights),
+        ("few_blocks_at_large_t", "1"): _ratio((few * before).sum(1), before.sum(1)),
+    }
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, 0 where both are 0."""
+    return part / np.where(whole == 0, 1, whole)
+
+
+def step_fit(
+    profiles: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(R2, change, rise) of the weighted least-squares step with two levels through each row of [R, K].
+
+    The first `change` points lie on the first level; `rise` is the second minus the first. A flat row has R2 0.
+    """
+    profiles = profiles - (profiles @ weights)[:, None]
+    left, sums = np.cumsum(weights)[:-1], np.cumsum(profiles * weights, axis=1)
+    rises = -sums[:, :-1] / (1 - left) - sums[:, :-1] / left  # the weighted sum of a row is 0
+    explained = left * (1 - left) * rises**2
+    change, rows = explained.argmax(axis=1), np.arange(len(profiles))
+    r2 = _ratio(explained[rows, change], profiles**2 @ weights)
+    return r2, change + 1, rises[rows, change]
+
+
+def ramp_fit(profiles: np.ndarray, t: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """R2 [R] of the weighted least-squares line in t through each row of [R, K]; 0 for a flat row."""
+    deviation = t - t @ weights
+    profiles = profiles - (profiles @ weights)[:, None]
+    covariance = (profiles * weights) @ deviation
+    return _ratio(covariance**2, (profiles**2 @ weights) * (weights @ deviation**2))
+
+
+def rise_ends(profile: np.ndarray, t: np.ndarray) -> tuple[float, float]:
+    """Where a profile [K] first leaves the lowest 10% of its range and where it stays in the highest 10%, as t.
+
+    Linear between points; read from small t on for a profile that falls. A flat one never leaves: (t[0], t[0]).
+    """
+    low, span = profile.min(), np.ptp(profile)
+    if span == 0:
+        return float(t[0]), float(t[0])
+    height, order = (profile - low) / span, np.arange(len(t))
+    if profile[0] > profile[-1]:
+        height, order = height[::-1], order[::-1]
+    ordered = t[order]
+    first, last = np.flatnonzero(height > 0.1)[0], np.flatnonzero(height < 0.9)[-1]
+    return (
+        _crossing(height, ordered, first - 1, 0.1) if first > 0 else float(ordered[0]),
+        _crossing(height, ordered, last, 0.9) if last + 1 < len(t) else float(ordered[-1]),
+    )
+
+
+def _crossing(height: np.ndarray, t: np.ndarray, before: int, level: float) -> float:
+    """The t between points `before` and `before` + 1 where the straight line meets `level`."""
+    one, other = height[before], height[before + 1]
+    return float(t[before] + (t[before + 1] - t[before]) * (level - one) / (other - one))

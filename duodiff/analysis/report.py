@@ -109,9 +109,12 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def latex(table: pd.DataFrame) -> str:
-    """A table of text as a LaTeX tabular to be put into a document that uses booktabs."""
-    lines = [r"\begin{tabular}{ll" + "r" * (len(table.columns) - 2) + "}", r"\toprule"]
+def latex(table: pd.DataFrame, columns: str | None = None, environment: str = "tabular") -> str:
+    """A table of text as LaTeX to be put into a document that uses booktabs (and longtable, if that is the
+    environment). `columns`: LaTeX's specification of the columns; two to the left and the others to the right without.
+    """
+    columns = columns or "ll" + "r" * (len(table.columns) - 2)
+    lines = [rf"\begin{{{environment}}}{{{columns}}}", r"\toprule"]
     groups = [(name, len(list(columns))) for name, columns in groupby(c[0] for c in table.columns)]
     if any(name for name, _ in groups):
         lines += _latex_groups(groups)
@@ -119,7 +122,7 @@ def latex(table: pd.DataFrame) -> str:
     for first, rows in groupby(table.to_numpy().tolist(), lambda row: row[0]):
         lines += [_latex_row(row) for row in rows]
         lines += [r"\midrule"] if first != table.iloc[-1, 0] else []
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    return "\n".join([*lines, r"\bottomrule", rf"\end{{{environment}}}"]) + "\n"
 
 
 def _latex_groups(groups: list[tuple[str, int]]) -> list[str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from duodiff.analysis.claims import FAILS, HOLDS, UNTESTED
 from duodiff.analysis.tables import at_equal_time, cells, distance_name, load_records
 from duodiff.schedules import T
 
@@ -13,8 +14,10 @@ Report: xdg-open results/report.html (macOS: open results/report.html)
 """
 
 
-def summary(records: list[Path], curves: list[Path], studies: dict) -> str:
-    """For each study what ran, the headline, quality and time of every setting; then where to look."""
+def summary(records: list[Path], curves: list[Path], studies: dict, claims: pd.DataFrame) -> str:
+    """For each study what ran, the headline, quality and time of every setting; then the paper's claims (of
+    `claims.claims_table`), and where to look.
+    """
     table = load_records(records)
     lines = []
     for (name, seed), study in table.groupby(["experiment", "train_seed"]):
@@ -28,7 +31,21 @@ def summary(records: list[Path], curves: list[Path], studies: dict) -> str:
         lines += ["  " + line for line in _study(cells(study, "ddpm"), floors)]
         decoding = study[study["metric"] == "decode_seconds_per_image"]
         lines += [f"  decoding takes {1e3 * s:.2f} ms an image more" for s in decoding["value"]]
-    return "\n".join(lines) + "\n" + _WHERE
+    return "\n".join(lines + _claims(claims)) + "\n" + _WHERE
+
+
+def _claims(table: pd.DataFrame) -> list[str]:
+    """How many of the paper's claims hold on each source, and the names of those that do not."""
+    lines = ["Claims of the paper (results/tables/claims.html):"]
+    for source, rows in table.groupby("source", sort=False):
+        counts = {v: (rows["verdict"] == v).sum() for v in (HOLDS, FAILS, UNTESTED)}
+        lines.append(
+            f"  {source}: {counts[HOLDS]} hold, {counts[FAILS]} do not, {counts[UNTESTED]} not tested"
+        )
+        failed = rows[rows["verdict"] == FAILS].set_index("claim")["contradicted"] == "yes"
+        for kind, names in ((FAILS, failed.index[failed]), ("undecided", failed.index[~failed])):
+            lines += [f"    {kind}: {', '.join(names)}"] if len(names) else []
+    return lines
 
 
 def _ran(study: pd.DataFrame, curves: list[Path]) -> list[str]:

@@ -55,11 +55,12 @@ def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
     Columns: experiment, train_seed, method, t_s, theta, setting, depth, n, metric (the distance's
     name), distance (to the reference), distance_standard (to all training images, where the reference is
     a part of them), spread (standard deviation over `spread_seeds` sampling seeds, if repeated), minus_full
-    (the distance minus the full backbone's) and minus_full_95 (half its 95% interval), distance_matched (at
-    half the real images, against random halves of them), label_agreement, nearest_train_distance,
-    mean_exit_layer, seconds (measured), seconds_all_heads, seconds_interpolated
-    (AdaDiff, Appendix A.5), speedup over the full backbone (median of the ratios within one round) and
-    ideal_speedup (by FLOPs).
+    (the distance minus the full backbone's), minus_full_95 (half its 95% interval) and resampled (the bootstrap's
+    values behind that), distance_matched (at half the real images, against random halves of them),
+    label_agreement, nearest_train_distance, mean_exit_layer, seconds (measured), seconds_all_heads,
+    seconds_interpolated (AdaDiff, Appendix A.5), speedup over the full backbone (median of the ratios
+    within one round) with speedup_low, speedup_high, speedup_covers and speedup_n, and ideal_speedup (by
+    FLOPs).
     """
     studies = records.groupby(["experiment", "train_seed"])
     rows = [
@@ -100,6 +101,13 @@ def _study_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame:
     difference = plain[plain["metric"] == f"{distance}_difference"].set_index("key")
     high = difference["interval"].map(max)
     table["minus_full_95"] = high - difference["value"]
+    if "resampled" in difference:
+        table["resampled"] = difference["resampled"]
+    rounds = plain[plain["metric"] == "speedup"].set_index("key")
+    table["speedup_low"], table["speedup_high"] = (
+        rounds["interval"].map(end, na_action="ignore").astype(float) for end in (min, max)
+    )
+    table["speedup_covers"], table["speedup_n"] = rounds["interval_covers"], rounds["n"]
     table["spread_seeds"] = spread["seeds"].map(lambda s: len(s["sample_seed"]))
     return _timing(table, study, mine).reset_index(drop=True)
 

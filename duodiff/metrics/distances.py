@@ -91,12 +91,14 @@ class FrechetTo:
         return float((mu - self.mu).square().sum() + sigma.trace() + self.trace - 2 * cross)
 
 
-def paired_difference(features: Tensor, base: Tensor, to: FrechetTo, resamples: int) -> float:
-    """Standard deviation of `to(features) - to(base)` over paired bootstrap resamples.
+def paired_differences(
+    features: Tensor, base: Tensor, to: FrechetTo, resamples: int
+) -> list[float]:
+    """`to(features) - to(base)` in `resamples` paired bootstrap resamples, drawn alike for all features of one N.
 
     Row i of both (float64 [N, D]) is the same image by its noise and label, and a resample draws the same
     rows of both; the Gaussian compared with stays as it is. Duplicates raise a distance, so a resample says
-    nothing of its level, but they raise both alike.
+    nothing of its level, but they raise both alike: the standard deviation is what counts.
     """
     generator = torch.Generator().manual_seed(0)
     n, found = len(features), []
@@ -104,7 +106,7 @@ def paired_difference(features: Tensor, base: Tensor, to: FrechetTo, resamples: 
         drawn = torch.randint(n, (n,), generator=generator)
         counts = torch.bincount(drawn, minlength=n)
         found.append(to(features, counts) - to(base, counts))
-    return float(np.std(found, ddof=1))
+    return found
 
 
 @dataclass(frozen=True)

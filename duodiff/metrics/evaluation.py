@@ -18,14 +18,14 @@ from duodiff.metrics.distances import (
     inception_score,
     kernel_distance,
     nearest_distances,
-    paired_difference,
+    paired_differences,
     precision_recall,
     random_halves,
     thumbnails,
 )
 from duodiff.metrics.features import Extractor
 from duodiff.metrics.reference import Reference
-from duodiff.records import Record, device_name
+from duodiff.records import Record, device_name, of_samples
 from duodiff.samplers import to_uint8
 from duodiff.spaces import images_to_extrapolate, space
 
@@ -37,7 +37,9 @@ _RMS = "rms of [-1, 1] pixels, of thumbnails of at most 32x32"
 
 
 class Value(NamedTuple):
-    """A measured number, an interval with what it covers, and the size of the reference if not the study's."""
+    """A measured number, its unit, interval, what that covers, the reference's size if not the study's, and resampled
+    values as in `Record`.
+    """
 
     metric: str
     value: float
@@ -45,6 +47,7 @@ class Value(NamedTuple):
     interval: tuple[float, float] | None = None
     covers: str | None = None
     reference_n: int | None = None
+    resampled: list[float] | None = None
 
 
 def _about(metric: str, value: float, spread: float, covers: str) -> Value:
@@ -120,7 +123,7 @@ class Evaluation:
                 values.append(limit)
                 setting = manifest["parameters"] | {"sampler": sampler["name"], "sample_seed": seed}
                 curves += [self.study | setting | row for row in rows]
-            records += self._records(values, manifest["count"], **_identity(manifest))
+            records += self._records(values, manifest["count"], **of_samples(manifest))
         return records + _spreads(records, self.metric), curves
 
     def opened(self, path: Path) -> ImageStore:
@@ -211,11 +214,11 @@ class Evaluation:
     def _difference(self, features: Tensor, base: Tensor) -> Value:
         """Distance minus the full backbone's."""
         to = self.to_reference
-        deviation = paired_difference(features, base, to, RESAMPLES)
+        resampled = paired_differences(features, base, to, RESAMPLES)
+        deviation = np.std(resampled, ddof=1)
         covers = f"95%: 1.96 standard deviations over {RESAMPLES} paired bootstrap resamples of the images"
-        return _about(
-            f"{self.metric}_difference", to(features) - to(base), 1.96 * deviation, covers
-        )
+        name, value = f"{self.metric}_difference", to(features) - to(base)
+        return _about(name, value, 1.96 * deviation, covers)._replace(resampled=resampled)
 
     def _limit(self, features: Tensor) -> tuple[Value, list[dict]]:
         """The distance extrapolated to infinitely many samples, and the points and line it comes from."""
@@ -236,6 +239,7 @@ class Evaluation:
                 reference_n=v.reference_n or self.reference.fitted.n,
                 interval=None if v.interval is None else [float(end) for end in v.interval],
                 interval_covers=v.covers,
+                resampled=v.resampled,
                 **self.common,
                 **identity,
             )
@@ -255,21 +259,6 @@ def _noise(count: int, shape: tuple[int, int, int], part: int = 256) -> np.ndarr
 
 def _kernel_name(metric: str) -> str:
     return "kid" if metric == "fid" else metric.replace("fd_", "kd_", 1)
-
-
-def _identity(manifest: dict) -> dict:
-    """What a record says of the samples it measures, from their manifest."""
-    return {
-        "method": manifest["method"],
-        "parameters": manifest["parameters"],
-        "sampler": manifest["sampler"]["name"],
-        "steps": manifest["sampler"]["steps"],
-        "nfe": manifest["nfe"],
-        "seeds": {"train_seed": manifest["train_seed"], "sample_seed": manifest["seed"]},
-        "dtype": manifest["dtype"],
-        "compute_batch": manifest["compute_batch"],
-        "checkpoint_sha256": manifest["checkpoint_sha256"],
-    }
 
 
 def _of_exits(store: ImageStore) -> list[Value]:

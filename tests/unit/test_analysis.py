@@ -77,6 +77,12 @@ def study(experiment="digits", distance="fd_digits") -> list[Record]:
     ]
 
 
+CLAIMS = pd.DataFrame(
+    [("a", "holds", "no"), ("b", "does not hold", "yes"), ("c", "does not hold", "no")],
+    columns=["claim", "verdict", "contradicted"],
+).assign(source="Digits")
+
+
 def written(tmp_path, found) -> list[Path]:
     records.write(tmp_path / "records.json", found)
     return [tmp_path / "records.json"]
@@ -210,7 +216,7 @@ def test_summary_states_the_comparison(tmp_path):
     curve = tmp_path / "digits/train0/heads/curve.csv"
     losses = [1.0, 0.8, 0.7, 0.62, 0.6]
     write_csv(curve, [{"step": 10 * i, "held_out_loss": v} for i, v in enumerate(losses, 1)])
-    text = summary(written(tmp_path, study()), [curve], STUDIES)
+    text = summary(written(tmp_path, study()), [curve], STUDIES, CLAIMS)
     assert "trained: heads for 50 steps; sampled: 5 cells" in text
     assert "fd_digits of 96 images, DDPM, 50 network calls" in text
     (duodiff,) = (line for line in text.splitlines() if "t_s = 500" in line)
@@ -224,6 +230,9 @@ def test_summary_states_the_comparison(tmp_path):
     assert "full lies 6.00 above the real floor, shallow 15.00: 60% nearer" in text
     assert "all of AdaDiff's heads costs 1.10x" in text
     assert "last fifth of the steps changed the held-out loss by -3.23%" in text
+    assert (
+        "  Digits: 1 hold, 2 do not, 0 not tested\n    does not hold: b\n    undecided: c\n" in text
+    )
 
 
 @pytest.mark.parametrize(
@@ -239,12 +248,12 @@ def test_summary_states_the_comparison(tmp_path):
 def test_the_headline_is_the_largest_t_s_that_is_not_measurably_worse(tmp_path, high, expected):
     difference = record("fd_digits_difference", 2.0, "duodiff", {"t_s": 500})
     difference.interval = [4.0 - high, high]
-    assert expected in summary(written(tmp_path, [*study(), difference]), [], STUDIES)
+    assert expected in summary(written(tmp_path, [*study(), difference]), [], STUDIES, CLAIMS)
 
 
 def test_a_study_without_a_floor_is_told_all_the_same(tmp_path):
     found = [one for one in study() if one.method not in ("real_halves", "real_held_out", "noise")]
-    text = summary(written(tmp_path, found), [], STUDIES)
+    text = summary(written(tmp_path, found), [], STUDIES, CLAIMS)
     assert "t_s = 500" in text
     assert "floor" not in text
     table = comparison(

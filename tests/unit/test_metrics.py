@@ -29,7 +29,7 @@ from duodiff.metrics.distances import (
     inception_score,
     kernel_distance,
     nearest_distances,
-    paired_difference,
+    paired_differences,
     precision_recall,
     random_halves,
     thumbnails,
@@ -85,10 +85,14 @@ def test_the_bootstrap_of_a_difference_estimates_its_spread_over_samples():
         a, b = shared * 1.5, shared * 1.3 + 0.05 * normal(300, 3, 1000 + seed)
         found.append(to(a) - to(b))
     truth = np.std(found, ddof=1)
-    assert paired_difference(a, b, to, RESAMPLES) == pytest.approx(truth, rel=0.35)
-    assert paired_difference(a, a, to, 5) == 0
-    unpaired = paired_difference(a, b.flip(0), to, RESAMPLES)
-    assert unpaired > 2 * truth
+    resampled = paired_differences(a, b, to, RESAMPLES)
+    assert np.std(resampled, ddof=1) == pytest.approx(truth, rel=0.35)
+    assert paired_differences(a, a, to, 5) == [0] * 5
+    assert np.std(paired_differences(a, b.flip(0), to, RESAMPLES), ddof=1) > 2 * truth
+    # the draws are the same in every call, so that differences of one number of images combine
+    c = a * 1.1
+    between = np.subtract(resampled, paired_differences(c, b, to, RESAMPLES))
+    np.testing.assert_allclose(between, paired_differences(a, c, to, RESAMPLES), atol=1e-9)
 
 
 def test_the_extrapolation_removes_the_bias_of_few_samples():

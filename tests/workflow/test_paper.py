@@ -50,6 +50,7 @@ JOBS = {
         "make_table3",
         "make_table4",
         "make_metrics",
+        "make_claims",
         "summarise",
     ],
     1,

@@ -62,7 +62,7 @@ def test_a_configuration_file_replaces_the_default_instead_of_merging(fresh):
 def test_report_items_have_one_label_each():
     """With two labels Snakemake's report page may infer a toggle and break (seen in a browser)."""
     labels = re.findall(r"labels=(\{.*?\})", (ROOT / "rules/paper.smk").read_text(), re.S)
-    assert len(labels) == 16
+    assert len(labels) == 19
     assert all(len(ast.literal_eval(label)) == 1 for label in labels)
 
 
@@ -86,7 +86,7 @@ def test_the_papers_numbers_make_items_of_their_own_without_any_run(fresh):
 
 
 def test_every_item_exists_and_is_not_empty(finished):
-    for name in ("table1", "table2", "table3", "table4", "metrics"):
+    for name in ("table1", "table2", "table3", "table4", "metrics", "claims"):
         for suffix in (".csv", ".md", ".tex", ".html"):
             assert (finished.folder / f"results/tables/{name}{suffix}").stat().st_size > 100
     figures = [f"figure{i}" for i in range(1, 8)] + ["relative", "training", "denoising"]
@@ -105,9 +105,10 @@ def test_the_run_ends_with_the_headline_and_where_the_report_is(finished):
 def test_the_report_holds_every_item(finished):
     report = (finished.folder / "results/report.html").read_text()
     labels = re.findall(r'labels=\{"item": "(.*?)"\}', (ROOT / "rules/paper.smk").read_text())
-    assert len(labels) == 16
+    assert len(labels) == 19
     labels.remove("Distance against n, extrapolated")  # too few images here
     for label in labels:
+        label = label.format(experiment="digits", train_seed=0)
         assert f'"item": "{label}"' in report
 
 
@@ -128,6 +129,7 @@ def test_one_changed_theta_reruns_only_what_depends_on_it(finished):
         "make_table1",
         "make_table2",
         "make_metrics",
+        "make_claims",
         "plot_figure1",
         "plot_figure4",
         "plot_figure5",
@@ -217,6 +219,24 @@ def test_an_edit_of_what_shows_a_training_reruns_nothing(finished):
     jobs = finished.pending()
     undo()
     assert jobs == {}
+
+
+def test_a_changed_limit_reruns_the_claims_alone(finished):
+    undo = edit(finished, "config/test.yaml", "threads: 1\n", "threads: 1\nclaims: {trend: 0.5}\n")
+    jobs = finished.pending()
+    undo()
+    # and what shows them, and the whole configuration
+    assert jobs == {"make_claims": 1, "summarise": 1, "describe_run": 1}
+
+
+def test_the_claims_are_made_again_from_records_alone_byte_for_byte(finished):
+    tables = sorted((finished.folder / "results/tables").glob("claims.*"))
+    before = [path.read_bytes() for path in tables]
+    for path in tables:
+        path.unlink()
+    assert finished.pending() == {"make_claims": 1, "summarise": 1}
+    finished.snakemake("--cores", "1")
+    assert [path.read_bytes() for path in tables] == before
 
 
 # --- what it measured
@@ -345,6 +365,34 @@ def test_tables_show_the_papers_numbers_beside_ours(finished):
     assert (
         ours[~scale][["distance", "label_agreement", "seconds", "speedup"]].notna().all(axis=None)
     )
+
+
+def test_the_claims_are_tested_on_every_study_and_on_the_published_tables(finished):
+    table = pd.read_csv(finished.folder / "results/tables/claims.csv").set_index(
+        ["claim", "source"]
+    )
+    sources = table.index.get_level_values("source")
+    ours = ["Digits 8x8 (test)", "Digits 16x16, latent (test)"]
+    assert list(sources.unique()[:2]) == ours
+    assert (table.loc[sources.isin(ours), "rests_on"] == "one training (seed 0)").all()
+    found = table["verdict"].unstack()
+    assert found.loc["latent_faster", ours].tolist()[0] == "not tested"
+    assert found.loc["ddim_faster", ours].tolist()[1] == "not tested"
+    tested = found.loc[["step_like", "losses_agree", "lower_at_equal_time"], ours]
+    assert tested.isin(["holds", "does not hold"]).all(axis=None)
+    row = table.loc[("losses_agree", ours[0])]
+    records = json.loads(
+        (finished.folder / "results/digits/train0/records/profile_denoising.json").read_text()
+    )
+    (record,) = (r for r in records if r["metric"] == "loss_ratio_large_t")
+    assert [row["value"], row["low"], row["high"]] == pytest.approx(
+        [record["value"], *record["interval"]]
+    )
+    # the same rows without a run
+    finished.snakemake("--cores", "1", "results/paper/claims.csv")
+    published = pd.read_csv(finished.folder / "results/paper/claims.csv")
+    again = table.reset_index()[lambda t: ~t["source"].isin(ours)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(again[published.columns], published)
 
 
 # --- in latent space

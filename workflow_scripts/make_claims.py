@@ -1,0 +1,25 @@
+from pathlib import Path
+
+import pandas as pd
+
+from duodiff import job
+from duodiff.analysis.claim_pages import write_claims
+from duodiff.analysis.claim_sources import our_sources, published_sources
+from duodiff.analysis.claims import claims_table
+from duodiff.analysis.tables import load_records
+
+
+def make_claims(
+    records: list[Path], table1: Path, table2: Path, studies: dict, limits: dict, out: list[Path]
+) -> str:
+    """Test the paper's claims on our records and on its published tables (--table1, --table2).
+
+    Writes every path of --out (.csv, .md, .tex, .html). --limits is the configuration's `claims`.
+    """
+    published = published_sources(pd.read_csv(table1), pd.read_csv(table2))
+    ours = our_sources(load_records(records), studies)
+    return write_claims(claims_table(ours + published, limits), out)
+
+
+if __name__ == "__main__":
+    job.run(make_claims)
