@@ -38,6 +38,7 @@ JOBS = {
     "sample_images": 2 * 43 + 8 + 2 * 10 + 2 * 11,
     "evaluate_samples": 13,
     "measure_latency": 13,
+    "plot_gallery": 13,
 } | dict.fromkeys(
     [
         "plot_training",
@@ -51,6 +52,7 @@ JOBS = {
         "make_table4",
         "make_metrics",
         "make_claims",
+        "describe_run",
         "summarise",
     ],
     1,
