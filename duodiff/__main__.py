@@ -41,6 +41,10 @@ def sample(
     timesteps(options["steps"])  # refuses what is no number of steps
     _at_least_1("batch", batch := study.batch if batch is None else batch)
     models, codec = study.models(setting), study.autoencoder()
+    if theta is not None and options.get("guidance"):
+        raise ValueError(
+            f"theta: the samples of {folder} are guided, early exit is not; accepted: --t-s"
+        )
 
     # slow to import, and only now needed
     import numpy as np

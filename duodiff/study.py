@@ -38,10 +38,9 @@ class Study:
         if own.exists():
             return own
         used = {cell["checkpoint_sha256"].get(role) for cell in self.cells}
-        results = self.folder.parents[1]
-        for path in sorted(results.glob(f"*/*/{role}/manifest.json")) + sorted(
-            results.glob("*/pretrained/manifest.json")
-        ):
+        results = self.folder.resolve().parents[1]
+        trained = sorted(results.glob(f"*/train*/{role}/manifest.json"))
+        for path in [*trained, *sorted(results.glob("*/pretrained/manifest.json"))]:
             if read_json(path)["weights_sha256"] in used:
                 return path
         raise FileNotFoundError(

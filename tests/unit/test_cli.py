@@ -88,6 +88,12 @@ def test_bad_values_and_missing_checkpoints_are_refused_before_torch(results, ar
     assert not (results / "out").exists()
 
 
+def test_early_exit_is_refused_where_samples_are_guided(results):
+    done = duodiff("sample", results / "b/train0", "--out", results / "out", "--theta", "0.2")
+    assert "are guided, early exit is not; accepted: --t-s" in done.stderr
+    assert (done.returncode, done.stdout.strip()) == (1, "False")
+
+
 def test_help_and_info_need_no_torch(results):
     done = duodiff("--help")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "False")
