@@ -81,7 +81,7 @@ def _study(table: pd.DataFrame, floors: pd.DataFrame) -> list[str]:
 
 
 def _headline(settings: pd.DataFrame, there: pd.Series) -> list[str]:
-    """How far DuoDiff keeps the full backbone's distance, and how often it is below AdaDiff at AdaDiff's time."""
+    """Up to which t_s DuoDiff costs no distance, and how often it is below AdaDiff at AdaDiff's own time."""
     lines = []
     tested = settings[(settings["method"] == "duodiff") & settings["minus_full_95"].notna()]
     if len(tested):
@@ -103,7 +103,7 @@ def _kept(duodiff: pd.DataFrame) -> str:
         )
     best = kept.iloc[-1]
     return (
-        f"DuoDiff up to t_s = {best.t_s:.0f} keeps full's distance as far as {best.n} images show:"
+        f"DuoDiff's distance is not above full's up to t_s = {best.t_s:.0f} (95%, {best.n} images):"
         f" {_change(best)} at {best.speedup:.2f}x the speed"
     )
 
