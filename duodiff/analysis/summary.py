@@ -103,7 +103,7 @@ def _kept(duodiff: pd.DataFrame) -> str:
         )
     best = kept.iloc[-1]
     return (
-        f"DuoDiff's distance is not above full's up to t_s = {best.t_s:.0f} (95%, {best.n} images):"
+        f"DuoDiff shows no loss against full up to t_s = {best.t_s:.0f} (95%, {best.n} images):"
         f" {_change(best)} at {best.speedup:.2f}x the speed"
     )
 
