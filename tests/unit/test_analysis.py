@@ -207,7 +207,7 @@ def test_figure_4_shows_each_point_once_and_the_published_panels(tmp_path):
         "adadiff": 1,
         "adadiff_interpolated": 1,
     }
-    published = points[points["panel"].str.contains("ImageNet 64x64 .published")]
+    published = points[points["panel"].str.contains("ImageNet 64x64 .paper")]
     assert len(published[published["method"] == "duodiff"]) == 4
     assert set(published["metric"]) == {"FID"}
 
