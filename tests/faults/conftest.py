@@ -1,9 +1,7 @@
-"""What the tests of faults share: packed digits, scripts run as processes of their own, and small disks."""
+"""What the tests of faults share: packed digits and small disks."""
 
-import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,6 @@ import torch
 
 from duodiff.data.pack import pack
 
-ROOT = Path(__file__).parents[2]
 torch.set_num_threads(1)
 
 
@@ -21,25 +18,6 @@ def digits(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("digits")
     pack({"source": "digits", "held_out": 360}, folder, 1, folder / "manifest.json")
     return folder / "manifest.json"
-
-
-def start(script: str, arguments: dict, setup: str = "") -> subprocess.Popen:
-    """A script of the workflow as a process; `setup` is Python run before it."""
-    code = f"import runpy, sys\n{setup}\nrunpy.run_path(sys.argv[0], run_name='__main__')"
-    command = [sys.executable, "-c", f"import sys; sys.argv.pop(0)\n{code}"]
-    command.append(str(ROOT / f"workflow_scripts/{script}.py"))
-    for name, value in arguments.items():
-        text = value if isinstance(value, (str, Path)) else json.dumps(value)
-        command += [f"--{name.replace('_', '-')}", str(text)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
 
 
 @pytest.fixture

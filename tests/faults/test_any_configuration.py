@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from conftest import ROOT
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from duodiff.generation import Models, build_cell, generate
 from duodiff.metrics.denoising import write_profile
 from duodiff.training.backbone import train_backbone
 from duodiff.training.heads import train_heads
+from faults.scripts import ROOT
 
 TEST = yaml.safe_load((ROOT / "config/test.yaml").read_text())
 EXAMPLES = 60

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 import yaml
-from conftest import ROOT
+
+from faults.scripts import ROOT
 
 TEXT = (ROOT / "config/config.yaml").read_text()
 BAD = yaml.safe_load((ROOT / "tests/faults/bad_configurations.yaml").read_text())

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from killed_training import CONVENTIONS, NET, TRAINING
 
 from duodiff import samplers
 from duodiff.backbones import single
@@ -12,6 +11,7 @@ from duodiff.generation import Models, build_cell, compute_batches, generate
 from duodiff.schedules import T
 from duodiff.training.backbone import train_backbone
 from duodiff.training.heads import train_heads
+from faults.killed_training import CONVENTIONS, NET, TRAINING
 
 USED = {"schedule": "linear", "time_input": "t"}
 DDPM, DDIM = {"name": "ddpm", "steps": 10}, {"name": "ddim", "steps": 10, "eta": 0}

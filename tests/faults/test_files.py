@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import start
-from killed_training import NET, train
 from safetensors.torch import load_file
 
 from duodiff.data.pack import pack
 from duodiff.download import fetch
 from duodiff.training import checkpoints
 from duodiff.uvit import UViT
+from faults.killed_training import NET, train
+from faults.scripts import start
 
 # --- checkpoints
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from killed_training import CONVENTIONS, NET, TRAINING, train
 
 from duodiff import autoencoder, generation, signals
 from duodiff.data.latents import encode_shard
@@ -22,6 +21,7 @@ from duodiff.training.autoencoder import train_autoencoder
 from duodiff.training.backbone import train_backbone
 from duodiff.training.batches import Noiser
 from duodiff.training.state import Saves
+from faults.killed_training import CONVENTIONS, NET, TRAINING, train
 
 ARCHITECTURE = {
     "latent_channels": 2,

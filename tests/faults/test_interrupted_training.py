@@ -12,8 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, start
-from killed_training import CONVENTIONS, NET, TRAINING, hashes, train
 
 from duodiff import signals
 from duodiff.data.store import ImageStore
@@ -28,6 +26,8 @@ from duodiff.training.heads import heads_loss
 from duodiff.training.loop import MOST_SKIPPED, TrainingConfig, fit
 from duodiff.training.state import Saves
 from duodiff.uvit import Denoiser, UViT
+from faults.killed_training import CONVENTIONS, NET, TRAINING, hashes, train
+from faults.scripts import ROOT, start
 
 KILLS, SEED = 20, 7
 EVERY_STEP = "from duodiff.training import state\nstate.EVERY_S, state.SHARE = 0, float('inf')"
