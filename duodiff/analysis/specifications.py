@@ -38,6 +38,7 @@ QUANTITIES = {
     "warmup_steps": "Warm-up (steps)",
     "grad_clip": "Gradient clipping (norm)",
     "precision": "Precision",
+    "deterministic": "Repeats to the bit on a GPU",
     "ema": "Decay of averaged weights (0: none)",
     "flips": "Mirrored images",
     "label_dropout": "Label dropout",
