@@ -29,11 +29,12 @@ body{font:14px/1.4 system-ui,sans-serif;margin:1em}
 .wide{overflow-x:auto}
 table{border-collapse:collapse}
 th,td{padding:.25em .6em;border-bottom:1px solid #ddd;text-align:right}
+td{white-space:nowrap}
+td:first-child,th:first-child{position:sticky;left:0;background:white}
 th{vertical-align:bottom;border-bottom:2px solid #888}
 thead tr:first-child:not(:last-child) th{text-align:center;border-bottom:1px solid #ddd;border-left:1em solid white}
-td:first-child,th:first-child{position:sticky;left:0;background:white}
-.text td,.text th{text-align:left;vertical-align:top;min-width:7em}
-td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left;white-space:nowrap}
+td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left}
+.text td,.text th{text-align:left;vertical-align:top;min-width:7em;white-space:normal}
 </style>
 """
 

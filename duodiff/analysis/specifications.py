@@ -180,7 +180,9 @@ def _text(value) -> str | None:
         return "yes" if value else "no"
     if isinstance(value, list):
         return " ".join(map(_text, value))
-    return f"{value:.9g}" if isinstance(value, float) else value if value is None else str(value)
+    if isinstance(value, float):
+        return f"{value:.9g}"
+    return None if value is None else str(value)
 
 
 def readable_specifications(table: pd.DataFrame) -> pd.DataFrame:

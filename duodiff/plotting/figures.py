@@ -132,7 +132,7 @@ _OPEN = {"linestyle": "none", "markerfacecolor": "white"}
 
 
 def _labelled(axis, line: pd.DataFrame, x: str, y: str, look: dict, above: bool) -> None:
-    """A line with its points' labels above or below them, at alternating heights; inferred points are open."""
+    """A line with its points' labels above or below them, raised where crowded; inferred points are open."""
     if line.empty:
         return
     full = look["marker"] == "*"
@@ -141,8 +141,10 @@ def _labelled(axis, line: pd.DataFrame, x: str, y: str, look: dict, above: bool)
     inferred = line[line["inferred"]]
     open_marker = {k: v for k, v in look.items() if k not in ("label", "linestyle")}
     axis.plot(inferred[x], inferred[y], **open_marker | _OPEN, markersize=size, zorder=4)
-    for i, point in enumerate(line[line["label"] != ""].to_dict("records")):
-        offset = 7 + 9 * (i % 2)
+    crowded, raised, last = 0.15 * (line[x].max() - line[x].min()), False, -np.inf
+    for point in line[line["label"] != ""].to_dict("records"):
+        raised = not raised and point[x] - last < crowded
+        offset, last = 16 if raised else 7, point[x]
         axis.annotate(
             point["label"],
             (point[x], point[y]),
