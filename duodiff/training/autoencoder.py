@@ -110,7 +110,7 @@ def _fit(
     """Trains `net` in place on random batches of uint8 images [N, C, H, W], from its last state on if there is one.
 
     `watch` is called some 20 times with the loss curve so far, which has the loss of `held_out` (float32
-    [B, C, H, W] in [-1, 1]) too, and the network.
+    [B, C, H, W] in [-1, 1]) too, and the network. Raises ValueError if a loss is not finite.
     """
     generator = torch.Generator().manual_seed(_SEED)
     optimizer = torch.optim.Adam(net.parameters(), lr=training["lr"])
@@ -142,10 +142,15 @@ def _fit(
             index = torch.randint(len(images), (training["batch"],), generator=generator).numpy()
             x = torch.from_numpy(to_unit_range(images[index])).to(device)
             value = loss(net, x, training["kl_weight"], generator)
+            lr = optimizer.param_groups[0]["lr"]
+            if not torch.isfinite(value):
+                raise ValueError(
+                    f"step {step + 1} of {steps}, learning rate {lr:.3g}: loss {value.item()}; a smaller"
+                    " autoencoder.train.lr may help"
+                )
             value.backward()
             optimizer.step()
             optimizer.zero_grad()
-            lr = optimizer.param_groups[0]["lr"]
             schedule.step()
             progress["total"] += float(value.detach())
             progress["since"] += 1

@@ -356,6 +356,22 @@ def test_one_step_less_than_that_is_not_the_end(digits):
     assert curve[-1]["skipped_steps"] == 2 * (MOST_SKIPPED - 1)
 
 
+def test_an_autoencoder_whose_loss_is_not_finite_is_stopped(digits, tmp_path):
+    architecture = {
+        "latent_channels": 2,
+        "block_out_channels": [8, 8],
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+    }
+    training = {"steps": 9, "batch": 8, "lr": 1e30, "kl_weight": 1e-3}
+    out = tmp_path / "autoencoder/config.json"
+    with pytest.raises(
+        ValueError, match=r"step [2-9] of 9, learning rate \d.*: loss (nan|inf); a smaller"
+    ):
+        autoencoder.train_autoencoder(digits, architecture, training, "cpu", out)
+    assert not out.exists()
+
+
 def test_a_checkpoint_says_how_many_steps_were_skipped(digits, tmp_path):
     train(digits, tmp_path / "full/manifest.json")
     assert read_json(tmp_path / "full/manifest.json")["skipped_steps"] == 0
