@@ -54,8 +54,8 @@ workflow: setup  ## Workflow tests: the chain on config/test.yaml
 test-browser: setup  ## The report in a real browser, needs Debian's chromium (REPORT_OF=. looks at your own run's)
 	pytest tests/browser
 
-test-faults: setup  ## Kills, signals, full disks, damaged files, random configurations
-	pytest tests/faults
+test-faults: setup  ## Kills, signals, full disks, damaged files and downloads, random configurations
+	pytest tests/faults tests/unit/test_download.py
 
 bench: setup  ## Speed and memory, as a table in results/bench (IMAGES=a zip of 50,000 images, or made ones)
 	python tests/bench/bench.py $(if $(IMAGES),--images $(IMAGES))

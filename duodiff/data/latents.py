@@ -19,6 +19,7 @@ from duodiff.autoencoder import Autoencoder, load
 from duodiff.data.store import ImageStore
 from duodiff.files import (
     atomic,
+    code_sha256,
     naming_full_disk,
     read_json,
     remove_leftovers,
@@ -51,7 +52,8 @@ def encode_shard(
         "scale": codec.scale,
         "flips": flips,
     }
-    run = [description, codec.batch, device]
+    code = code_sha256("autoencoder", "data/latents")
+    run = [description, codec.batch, device, torch.__version__, code]
     partial = out.with_name(f".{out.stem}.{_digest(run)}")
     out.parent.mkdir(parents=True, exist_ok=True)
     for other in set(out.parent.glob(f".{out.stem}.*")) - {partial}:
