@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from matplotlib import rcParams
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -123,6 +124,8 @@ def test_a_continued_training_goes_on_and_a_new_one_starts_anew(tmp_path):
 
 def test_one_picture_is_replaced_and_takes_its_share_of_the_time(tmp_path, monkeypatch):
     clock, drawn = 1000.0, []
+    for key, value in {"savefig.bbox": None, "savefig.dpi": "figure"}.items():
+        monkeypatch.setitem(rcParams, key, value)  # the figures' tests leave theirs
     monkeypatch.setattr(monitor.time, "monotonic", lambda: clock)
 
     def slow(average: nn.Module) -> np.ndarray:
