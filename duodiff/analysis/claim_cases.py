@@ -9,7 +9,10 @@ import pandas as pd
 from duodiff.analysis.claim_sources import Case, Source, case_name
 
 _LARGEST_T_S = 500  # of the paper's tables
-_PAIRED = "95%: 1.96 standard deviations over paired bootstrap resamples of the images, at the median times"
+_PAIRED = (
+    "95%: 1.96 standard deviations over paired bootstrap resamples of the images;"
+    " times and reference held fixed"
+)
 
 Cases = Callable[[Source, dict], list[Case]]
 """Measures a source; the dict is the configuration's `claims`. Raises NotTested."""

@@ -13,6 +13,7 @@ _SYMBOLS = {HOLDS: "✓", FAILS: "✗", UNTESTED: "–"}
 _WIDTHS = r"p{.22\linewidth}p{.12\linewidth}p{.26\linewidth}p{.16\linewidth}lp{.14\linewidth}"
 _STYLE = """<style>
 .wide{max-width:52em}
+.counts td,.counts th{white-space:normal}
 section{overflow-wrap:anywhere;border:1px solid #bbb;border-radius:.4em;padding:.2em .9em .5em;margin:1em 0}
 h2{font-size:1.1em;margin:.5em 0}
 .how{color:#555;margin:.3em 0}
@@ -97,9 +98,14 @@ def _verdict(row: pd.Series) -> str:
 
 def _page(table: pd.DataFrame) -> str:
     """One card a claim, with a block a source: symbol and verdict, value and interval, and all cases to unfold."""
-    counts = verdict_counts(table).rename_axis("Source").reset_index()
     cards = [_card(claim) for _, claim in table.groupby("claim", sort=False)]
-    return page(_STYLE + counts.to_html(index=False, border=0) + "\n".join(cards))
+    return page(_STYLE + _counts(table) + "\n".join(cards))
+
+
+def _counts(table: pd.DataFrame) -> str:
+    counts = verdict_counts(table).rename_axis("Source").astype(str)
+    counts[FAILS] += " (" + counts.pop("undecided") + " undecided)"
+    return counts.reset_index().to_html(index=False, border=0, classes="counts")
 
 
 def _card(claim: pd.DataFrame) -> str:

@@ -309,12 +309,12 @@ def claims_table(sources: list[Source], limits: dict) -> pd.DataFrame:
 
 
 def verdict_counts(table: pd.DataFrame) -> pd.DataFrame:
-    """How many claims hold, do not (of these: undecided), and are not tested, one row a source of `claims_table`."""
-    undecided = (table["verdict"] == FAILS) & (table["contradicted"] == "no")
-    marks = pd.DataFrame({name: table["verdict"] == name for name in (HOLDS, FAILS)})
-    marks = marks.assign(undecided=undecided, untested=table["verdict"] == UNTESTED)
-    counts = marks.groupby(table["source"], sort=False).sum()
-    return counts.rename(columns={"undecided": "of these undecided", "untested": UNTESTED})
+    """How many claims hold, do not, are undecided among the latter, and are not tested, one row a source of
+    `claims_table`.
+    """
+    marks = {name: table["verdict"] == name for name in (HOLDS, FAILS, UNTESTED)}
+    marks |= {"undecided": marks[FAILS] & (table["contradicted"] == "no")}
+    return pd.DataFrame(marks).groupby(table["source"], sort=False).sum()
 
 
 def _row(claim: Claim, source: Source, limits: dict) -> dict:
