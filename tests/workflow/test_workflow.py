@@ -134,6 +134,8 @@ def test_one_changed_theta_reruns_only_what_depends_on_it(finished):
         "plot_figure4",
         "plot_figure5",
         "plot_relative",
+        "plot_gallery",
+        "describe_run",
         "summarise",
     }
 
@@ -378,7 +380,8 @@ def test_the_claims_are_tested_on_every_study_and_on_the_published_tables(finish
     found = table["verdict"].unstack()
     assert found.loc["latent_faster", ours].tolist()[0] == "not tested"
     assert found.loc["ddim_faster", ours].tolist()[1] == "not tested"
-    tested = found.loc[["step_like", "losses_agree", "lower_at_equal_time"], ours]
+    # others may be untested here: exits that hardly vary over t, an AdaDiff faster than every t_s
+    tested = found.loc[["losses_agree", "heads_cost", "quality_kept"], ours]
     assert tested.isin(["holds", "does not hold"]).all(axis=None)
     row = table.loc[("losses_agree", ours[0])]
     records = json.loads(
