@@ -36,7 +36,15 @@ _DERIVED = (
     "_infinity",
 )  # of a distance's records
 # folders of results/ beside the experiments'
-_RESERVED = {"data", "tables", "figures", "bench", "statistics"}
+_RESERVED = {"data", "tables", "figures", "bench", "statistics", "run", "paper", "screenshots"}
+
+PAPER_TITLES = {
+    "cifar10": "CIFAR-10",
+    "celeba64": "CelebA 64x64",
+    "imagenet64": "ImageNet 64x64",
+    "imagenet256": "ImageNet 256x256",
+}
+"""What tables and figures call the paper's datasets."""
 
 
 def selected(config: dict) -> list[str]:
@@ -60,6 +68,7 @@ def conflicts(config: dict) -> Iterator[str]:
     for name in selected(config):
         if name not in experiments:
             yield f"only: found {name!r}; accepted: {', '.join(experiments)}"
+    yield from _title_conflicts(experiments)
     for name, dataset in datasets.items():
         for problem in _dataset_conflicts(dataset):
             yield f"datasets.{name}.{problem}"
@@ -78,6 +87,21 @@ def conflicts(config: dict) -> Iterator[str]:
             *_reuse_conflicts(experiment, name, experiments),
         ):
             yield f"experiments.{name}.{problem}"
+
+
+def _title_conflicts(experiments: dict) -> Iterator[str]:
+    """Titles tell the rows of tables apart, those of the paper's datasets included."""
+    seen = {}
+    for name, experiment in experiments.items():
+        title, dataset = experiment["title"], experiment["paper_dataset"]
+        first = seen.setdefault(title, name)
+        if first != name:
+            yield f"experiments.{name}.title: found {title!r}; accepted: another than that of {first}"
+        if title in PAPER_TITLES.values() and title != PAPER_TITLES.get(dataset):
+            yield (
+                f"experiments.{name}.title: found {title!r}; accepted: another, since the paper's dataset is"
+                " called that, or its paper_dataset"
+            )
 
 
 def _dataset_conflicts(dataset: dict) -> Iterator[str]:

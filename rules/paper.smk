@@ -29,7 +29,8 @@ CURVES = [
 ]
 
 EXITS = studies(
-    rules.profile_exits.output.exits, lambda name, chosen: has_heads(chosen)
+    rules.profile_exits.output.exits,
+    lambda name, chosen: chosen["grid"]["ddpm"]["theta"],  # as Figure 1
 )
 LOSSES = studies(rules.profile_denoising.output.losses)
 PROFILES = studies(rules.profile_denoising.output.records) + studies(

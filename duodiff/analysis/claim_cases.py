@@ -162,10 +162,12 @@ def faster_than_adadiff(source: Source, limits: dict) -> list[Case]:
     margin = limits["quality_margin"] * _full(table)["distance"]
     switched, found = table[table["t_s"].notna()], []
     for _, exited in _of_method(table, "adadiff").iterrows():
-        as_good = [row for _, row in switched.iterrows() if _upper_end(row, exited) <= margin]
+        rows = [row for _, row in switched.iterrows()]
+        as_good = [row for row in rows if _difference(row, exited)[1] <= margin]
+        perhaps = [row for row in rows if _difference(row, exited)[0] <= margin]
         note = f"distance {exited['distance']:.2f}"
         if not as_good:
-            found.append(Case(case_name(exited), np.inf, note=f"{note}: no t_s is as good"))
+            found.append(_none_as_good(exited, perhaps, note))
             continue
         best = max(as_good, key=lambda row: row["speedup"])
         note += f" in {_time(exited[column])}; "
@@ -177,10 +179,20 @@ def faster_than_adadiff(source: Source, limits: dict) -> list[Case]:
     return found
 
 
-def _upper_end(row: pd.Series, exited: pd.Series) -> float:
+def _difference(row: pd.Series, exited: pd.Series) -> tuple[float, float]:
+    """The interval of the difference of two distances, both ends the difference itself where there is none."""
     difference = row["distance"] - exited["distance"]
     rows = pd.DataFrame([row, exited])
-    return _combined(difference, (1, -1), rows).get("interval", (0, difference))[1]
+    return _combined(difference, (1, -1), rows).get("interval", (difference, difference))
+
+
+def _none_as_good(exited: pd.Series, perhaps: list[pd.Series], note: str) -> Case:
+    """No t_s is known to be as good: from the fastest that may be to none at all."""
+    if not perhaps:
+        return Case(case_name(exited), np.inf, note=f"{note}: no t_s is as good")
+    ratio = exited["speedup"] / max(row["speedup"] for row in perhaps)
+    note = f"{note}: no t_s is known to be as good"
+    return Case(case_name(exited), np.inf, (ratio, np.inf), _PAIRED, int(exited["n"]), note)
 
 
 def _time(seconds: float) -> str:

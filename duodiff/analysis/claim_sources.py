@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from duodiff.analysis.tables import PAPER_TITLES, cells, ideal_speedup, paper_table
+from duodiff.analysis.tables import cells, ideal_speedup, paper_table
+from duodiff.conflicts import PAPER_TITLES
 
 _BLOCKS = {
     "cifar10": 13,

@@ -12,12 +12,12 @@ import pandas as pd
 
 from duodiff.analysis.tables import (
     PAPER_N,
-    PAPER_TITLES,
     cells,
     load_records,
     over_full,
     paper_table,
 )
+from duodiff.conflicts import PAPER_TITLES
 from duodiff.data.store import ImageStore, to_unit_range
 from duodiff.files import read_json
 from duodiff.schedules import noise_schedule
@@ -245,7 +245,7 @@ def gallery_panels(
     """
     real = ImageStore(data)
     stores = [ImageStore(path) for path in samples]
-    first = min(store.manifest["seed"] for store in stores)
+    first = stores[0].manifest["seed"]  # as the grid lists them
     stores = [store for store in stores if store.manifest["seed"] == first]
     stores.sort(key=_setting)  # theta, t_s; sorting is stable
     stores.sort(key=lambda store: store.manifest["sampler"]["name"], reverse=True)  # DDPM, DDIM

@@ -55,7 +55,7 @@ def _ran(study: pd.DataFrame, curves: list[Path]) -> list[str]:
     distances = study[(study["metric"] == distance_name(study)) & study["sampler"].notna()]
     lines = [f"trained: {', '.join(steps) or 'nothing'}; sampled: {len(distances)} cells"]
     if "heads" in trained:
-        lines.append(_converged(trained["heads"]))
+        lines += _converged(trained["heads"])
     return lines
 
 
@@ -150,8 +150,10 @@ def _change(row) -> str:
     return f"{row.minus_full:+.2f} ± {row.minus_full_95:.2f}"
 
 
-def _converged(curve: pd.DataFrame) -> str:
-    """How much the last fifth of the heads' training lowered their held-out loss."""
-    then = curve[curve["step"] <= 0.8 * curve["step"].iloc[-1]]["held_out_loss"].iloc[-1]
-    change = 100 * (curve["held_out_loss"].iloc[-1] / then - 1)
-    return f"heads: the last fifth of the steps changed the held-out loss by {change:+.2f}%"
+def _converged(curve: pd.DataFrame) -> list[str]:
+    """How much the last fifth of the heads' training lowered their held-out loss, if it was evaluated before."""
+    before = curve[curve["step"] <= 0.8 * curve["step"].iloc[-1]]["held_out_loss"]
+    if before.empty:
+        return []
+    change = 100 * (curve["held_out_loss"].iloc[-1] / before.iloc[-1] - 1)
+    return [f"heads: the last fifth of the steps changed the held-out loss by {change:+.2f}%"]

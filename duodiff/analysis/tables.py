@@ -6,15 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from duodiff.conflicts import PAPER_TITLES
 from duodiff.files import read_json
 from duodiff.schedules import T
-
-PAPER_TITLES = {
-    "cifar10": "CIFAR-10",
-    "celeba64": "CelebA 64x64",
-    "imagenet64": "ImageNet 64x64",
-    "imagenet256": "ImageNet 256x256",
-}
 
 PAPER_N = 5120
 """Generated images, and training images they are measured against, of the published distances."""

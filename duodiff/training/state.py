@@ -35,7 +35,7 @@ SHARE = 0.02
 """The largest part of the time that goes into saving."""
 
 _DECIDING = (
-    *("uvit", "early_exit", "schedules", "data/store"),
+    *("uvit", "early_exit", "autoencoder", "schedules", "protocol", "data/store"),
     *(f"training/{name}" for name in ("batches", "loop", "backbone", "heads", "autoencoder")),
 )
 """The modules that decide what a training computes: an edit of one starts it anew."""
@@ -93,7 +93,8 @@ class Saves:
 
     def require_space(self, state: int, checkpoint: int) -> None:
         """Raises OSError unless there is room for states of `state` bytes and the `checkpoint` in the end."""
-        require_space(self.folder, (KEPT + 1) * state + checkpoint, "training")
+        there = sum(path.stat().st_size for path in self.folder.glob("step-*.safetensors"))
+        require_space(self.folder, (KEPT + 1) * state + checkpoint - there, "training")
 
     def after_step(self, step: int, state: Callable[[], State]) -> None:
         """Saves the `state` after the finished `step`s if it is time. Raises Stopped, saved, if a signal asks to."""
@@ -111,7 +112,7 @@ class Saves:
         tensors, values = state
         path = self.folder / f"step-{step:09d}.safetensors"
         tensors = {k: v.detach().cpu().contiguous() for k, v in (tensors | _generators()).items()}
-        header = {"training": self.training, "values": json.dumps(values, allow_nan=False)}
+        header = {"training": self.training, "values": json.dumps(values)}
         with atomic(path) as temporary:
             save_file(tensors, temporary, header | {"sha256": _digest(tensors, header)})
         for older in sorted(self.folder.glob("step-*.safetensors"))[:-KEPT]:

@@ -147,7 +147,8 @@ def run(config: dict, data: Path, folder: Path) -> None:
         training = (chosen["heads_training"], protocol, seed, "cpu", paths["heads"])
         train_heads(data, paths["full"], used, *training)
     quantiles = folder / "quantiles.json"
-    profile = (2, BATCH * 64, seed, "cpu", folder / "losses.csv", quantiles)
+    written = (folder / "losses.csv", quantiles, folder / "profile.json")
+    profile = (2, BATCH * 64, seed, "cpu", "digits", *written)
     write_profile(data, used, protocol, *paths.values(), *profile)
     conventions = used | {"class_order": None}
     models = Models(conventions, protocol, **paths, quantiles=quantiles)

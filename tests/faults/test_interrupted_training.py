@@ -1,6 +1,7 @@
 """Trainings that are killed, asked to stop, or find their states damaged, and those whose numbers go wrong."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -214,6 +215,24 @@ def test_a_training_asked_to_stop_ends_after_the_step_with_its_state_saved(digit
         fit(model, parameters, asking, noiser, noiser.stratified(0), CONFIG, 3, saves=saves)
     assert [path.name for path in saves.folder.iterdir()] == ["step-000000005.safetensors"]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_state_whose_curve_is_not_finite_is_saved_and_read(tmp_path, every_step):
+    saves = Saves(tmp_path / "full/manifest.json", {})
+    saves.save(
+        3, ({"parameter.0": torch.ones(2)}, {"step": 3, "curve": [{"held_out_loss": math.inf}]})
+    )
+    _, values = saves.restore()
+    assert values == {"step": 3, "curve": [{"held_out_loss": math.inf}]}
+
+
+def test_a_continued_training_needs_no_room_for_the_states_that_are_there(tmp_path, monkeypatch):
+    saves, needed = Saves(tmp_path / "full/manifest.json", {}), []
+    monkeypatch.setattr(state, "require_space", lambda folder, size, what: needed.append(size))
+    saves.require_space(1000, 500)
+    path = saves.save(3, ({"parameter.0": torch.ones(2)}, {"step": 3}))
+    saves.require_space(1000, 500)
+    assert needed == [3500, 3500 - path.stat().st_size]
 
 
 # --- states that are damaged, or of another training

@@ -216,6 +216,14 @@ def test_figure_4_shows_each_point_once_and_the_published_panels(tmp_path):
     assert len(open_markers) == 3
 
 
+def test_heads_of_one_step_have_no_last_fifth(tmp_path):
+    curve = tmp_path / "digits/train0/heads/curve.csv"
+    write_csv(curve, [{"step": 1, "held_out_loss": 1.0}])
+    text = summary(written(tmp_path, study()), [curve], STUDIES, CLAIMS)
+    assert "trained: heads for 1 steps" in text
+    assert "last fifth" not in text
+
+
 def test_summary_states_the_comparison(tmp_path):
     curve = tmp_path / "digits/train0/heads/curve.csv"
     losses = [1.0, 0.8, 0.7, 0.62, 0.6]

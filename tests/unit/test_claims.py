@@ -419,6 +419,20 @@ def test_a_claim_is_not_tested_where_something_is_missing(tmp_path, change, reas
         assert np.isnan(table.loc[claim, "value"])
 
 
+@pytest.mark.parametrize(("deviation", "contradicted"), [(0.05, "yes"), (20.0, "no")])
+def test_no_t_s_known_to_be_as_good_contradicts_only_where_none_can_be(
+    tmp_path, deviation, contradicted
+):
+    """theta = 0.1 is 2 below the full backbone; with a wide interval of that, some t_s may be as good."""
+    study = Study()
+    exited(0.1, 8.0, 1.7)(study)
+    resamples = np.random.default_rng(0).normal(0, deviation, (4, 100)).tolist()
+    study.resampled = dict(zip([300, 500, 1000, 0.1], resamples, strict=True))
+    study.exited = {0.1: study.exited[0.1]}
+    row = study.table(tmp_path).loc["faster_than_adadiff"]
+    assert (row["verdict"], row["value"], row["contradicted"]) == (FAILS, np.inf, contradicted)
+
+
 def test_a_flat_profile_is_left_out_and_said_so(tmp_path):
     study = Study()
     study.exits[0.1] = {"exit_range": 0.5, "exit_spread": 3.0}

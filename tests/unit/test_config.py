@@ -271,7 +271,9 @@ def two(**changes) -> dict:
     """The default configuration with a second experiment, like the first but for `changes`."""
     config = copy.deepcopy(DEFAULT)
     del config["only"], config["experiments"]["digits_latent"]
-    config["experiments"]["other"] = copy.deepcopy(config["experiments"]["digits"]) | changes
+    config["experiments"]["other"] = copy.deepcopy(
+        config["experiments"]["digits"] | {"title": "Other"} | changes
+    )
     return config
 
 
