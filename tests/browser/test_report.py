@@ -135,6 +135,8 @@ def test_every_item_of_the_rules_is_in_the_report(reader):
 
 def test_every_item_opens_with_its_caption_and_is_legible(reader):
     reader.shoot("home")
+    welcome = reader.page.locator(f"{PANE} .prose").first.bounding_box()
+    assert welcome["x"] + welcome["width"] <= reader.width
     for category, label in reader.items():
         reader.open(category, label)
         own, shown = reader.picture()
