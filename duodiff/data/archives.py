@@ -1,7 +1,7 @@
 """Files inside folders, zips and tars, read in place by random access; nothing is extracted to disk.
 
-Their names and byte ranges lie in a temporary index (`duodiff.data.disk`), so that memory does not grow with their
-number: Python's own reader of zips takes 0.6 kB a file.
+Their names and byte ranges lie in a temporary index (`duodiff.data.disk`), so that memory does not grow
+with their number: Python's own reader of zips takes 0.6 kB a file.
 """
 
 import os
