@@ -4,6 +4,7 @@ import argparse
 import inspect
 import json
 import logging
+import os
 import sys
 import time
 import types
@@ -67,7 +68,7 @@ def _call(function: Callable[..., str], options: dict) -> None:
         done = function(*positional, **options)
         log.info("%s: %s%s", function.__name__, done, _where(options, time.perf_counter() - began))
     except signals.Stopped as stopped:
-        log.error("%s: %s", function.__name__, stopped)
+        log.warning("%s: %s", function.__name__, stopped)
         sys.exit(signals.EXIT_CODE)
     except (ValueError, OSError) as error:
         log.error("%s: %s", function.__name__, error)
@@ -106,10 +107,11 @@ def _where(options: dict, seconds: float) -> str:
 
 
 def _configure_logging(path: Path | None) -> None:
+    rank = os.environ.get("RANK", "0")  # of several processes under torchrun the first tells
     terminal = logging.StreamHandler()
-    terminal.setLevel(logging.INFO)
+    terminal.setLevel(logging.INFO if rank == "0" else logging.ERROR)
     handlers: list[logging.Handler] = [terminal]
-    if path is not None:
+    if path is not None and rank == "0":
         path.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(path, mode="w"))
     log.setLevel(logging.DEBUG)
