@@ -107,11 +107,12 @@ def _where(options: dict, seconds: float) -> str:
 
 
 def _configure_logging(path: Path | None) -> None:
-    rank = os.environ.get("RANK", "0")  # of several processes under torchrun the first tells
+    # of several processes under torchrun the first tells, and any its errors
+    first = "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
     terminal = logging.StreamHandler()
-    terminal.setLevel(logging.INFO if rank == "0" else logging.ERROR)
+    terminal.setLevel(logging.INFO if first else logging.ERROR)
     handlers: list[logging.Handler] = [terminal]
-    if path is not None and rank == "0":
+    if path is not None and first:
         path.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(path, mode="w"))
     log.setLevel(logging.DEBUG)

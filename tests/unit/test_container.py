@@ -5,15 +5,23 @@ from pathlib import Path
 
 import yaml
 
-from conftest import TREE
-
 ROOT = Path(__file__).parents[2]
 RECIPE = (ROOT / "envs/Containerfile").read_text()
+WORKFLOW = [
+    "Snakefile",
+    "config",
+    "duodiff",
+    "envs",
+    "profiles",
+    "report",
+    "rules",
+    "workflow_scripts",
+]
 
 
 def test_the_container_copies_what_the_workflow_needs_from_where_it_is():
     copied = re.findall(r"^COPY (\S+) (\S+)$", RECIPE, re.M)
-    assert {source for source, _ in copied} == {*TREE, "envs/requirements.txt"}
+    assert {source for source, _ in copied} == {*WORKFLOW, "envs/requirements.txt"}
     for source, target in copied:
         assert (ROOT / source).exists()
         assert target in (source, "./", "/requirements.txt")
