@@ -308,12 +308,16 @@ def describe(path: Path, bench: Path | None) -> str:
     for name, found in works(config).items():
         experiment = _of(config, name)
         architecture, exact = nearest(experiment["backbone"])
-        if rates and not exact:
+        if rates and not exact and name in config["experiments"]:
             notes.append(f"{name}: at the rates of {architecture}, the nearest in operations.")
         rows.append(_row(name, found, rates, architecture))
-    unknown = [n for n in config["datasets"] if not _count(config["datasets"][n])]
-    notes += [f"dataset {n}: only its files tell how many images; left out." for n in unknown]
     table = pd.DataFrame(rows)
+    unknown = [n for n in config["datasets"] if not _count(config["datasets"][n])]
+    notes += [
+        f"dataset {n}: its images are left out, only its files tell how many there are."
+        for n in unknown
+        if f"dataset {n}" in set(table["of"])
+    ]
     total = table.drop(columns=["of", "peak GB", "start-up %"], errors="ignore").sum()
     total["peak GB"] = table["peak GB"].max()
     if rates:
@@ -353,11 +357,9 @@ def _row(name: str, found: list[Work], rates: Rates | None, architecture: str) -
 
 def _markdown(table: pd.DataFrame) -> str:
     def cell(value) -> str:
-        return (
-            f"{value:.3g}"
-            if isinstance(value, float) and value < 100
-            else (f"{value:,.0f}" if isinstance(value, (int, float)) else str(value))
-        )
+        if isinstance(value, str):
+            return value
+        return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
     lines = [list(table), ["---", *["--:"] * (len(table.columns) - 1)]]
     lines += [[cell(v) for v in row] for row in table.astype(object).itertuples(index=False)]

@@ -145,6 +145,11 @@ def test_another_architecture_takes_the_nearest_rates_and_says_so(bench):
     assert "Made GPU (bfloat16), 36 s" in text
 
 
+def test_a_dataset_whose_size_only_its_files_tell_is_named():
+    text = cost.describe(ROOT / "config/cifar10_cpu.yaml", None)
+    assert "dataset cifar10_jpeg: its images are left out" in text
+
+
 def test_without_a_bench_there_are_no_hours_and_without_torch_the_rest():
     run = (
         "import sys; from pathlib import Path; from duodiff.analysis import cost;"
