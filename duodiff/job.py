@@ -4,6 +4,7 @@ import argparse
 import inspect
 import json
 import logging
+import os
 import sys
 import time
 import types
@@ -67,7 +68,7 @@ def _call(function: Callable[..., str], options: dict) -> None:
         done = function(*positional, **options)
         log.info("%s: %s%s", function.__name__, done, _where(options, time.perf_counter() - began))
     except signals.Stopped as stopped:
-        log.error("%s: %s", function.__name__, stopped)
+        log.warning("%s: %s", function.__name__, stopped)
         sys.exit(signals.EXIT_CODE)
     except (ValueError, OSError) as error:
         log.error("%s: %s", function.__name__, error)
@@ -106,10 +107,12 @@ def _where(options: dict, seconds: float) -> str:
 
 
 def _configure_logging(path: Path | None) -> None:
+    # of several processes under torchrun the first tells, and any its errors
+    first = "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
     terminal = logging.StreamHandler()
-    terminal.setLevel(logging.INFO)
+    terminal.setLevel(logging.INFO if first else logging.ERROR)
     handlers: list[logging.Handler] = [terminal]
-    if path is not None:
+    if path is not None and first:
         path.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(path, mode="w"))
     log.setLevel(logging.DEBUG)
