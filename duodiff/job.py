@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-from duodiff import signals
+from duodiff import memory, signals
 
 log = logging.getLogger("duodiff")
 
@@ -61,6 +61,7 @@ def _add_options(parser: argparse.ArgumentParser, function: Callable) -> None:
 def _call(function: Callable[..., str], options: dict) -> None:
     _configure_logging(options.pop("log"))
     signals.stop_at_once()
+    memory.keep_freed_memory()
     parameters = inspect.signature(function).parameters.values()
     positional = [options.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_ONLY]
     began = time.perf_counter()
