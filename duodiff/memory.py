@@ -19,4 +19,4 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     wanted = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_TOP_PAD, _GROW_BY))
-    return all([mallopt(key, value) for key, value in wanted])
+    return all(mallopt(key, value) for key, value in wanted)

@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def speed() -> list[dict]:
-    """Sampling, early exit and training (tests/bench/speed.py), beside the plain eager loop where that says something."""
+    """Sampling, early exit and training (tests/bench/speed.py), beside the plain eager loop where that tells."""
     cases = ["utilisation", "small", "training", "switch", "early_exit", "loop"]
     compared = {"utilisation", "small", "training"}
     names = [n for case in cases for n in (case, f"{case} plain") if n == case or case in compared]

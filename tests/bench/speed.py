@@ -183,7 +183,7 @@ def loop() -> dict[str, float]:
 
 @torch.inference_mode()
 def small(plain: bool) -> dict[str, float]:
-    """Images a second of the embedded default's backbones, 50 steps of DDPM, batch 128, one thread: full and shallow."""
+    """Images a second of the embedded default's two backbones, 50 steps of DDPM, batch 128, one thread."""
     torch.set_num_threads(1)
     found = {}
     for depth in (7, 3):
