@@ -61,7 +61,8 @@ def _add_options(parser: argparse.ArgumentParser, function: Callable) -> None:
 def _call(function: Callable[..., str], options: dict) -> None:
     _configure_logging(options.pop("log"))
     signals.stop_at_once()
-    memory.keep_freed_memory()
+    if "torch" in sys.modules:  # what works without tensors stays small
+        memory.keep_freed_memory()
     parameters = inspect.signature(function).parameters.values()
     positional = [options.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_ONLY]
     began = time.perf_counter()
