@@ -32,7 +32,6 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
-AccountingStorageTRES=gres/gpu
 JobCompType=jobcomp/filetxt
 JobCompLoc={folder}/completed.txt
 MpiDefault=none
@@ -94,7 +93,7 @@ class Cluster:
 
     def stop(self) -> None:
         """Ends the jobs, then the daemons, the last started first."""
-        if len(self.daemons) == 2 + len(NODES):
+        if len(self.daemons) == 2 + len(NODES) and self._alive():
             self.command("scancel", "--user=root")
             self._wait(lambda: not self.command("squeue", "-h", "-t", "PD,R,CG"))
         for daemon in reversed(self.daemons):
@@ -107,8 +106,10 @@ class Cluster:
 
     def command(self, *command: str) -> str:
         """What one of SLURM's commands prints, nothing while it fails."""
+        # without a controller they ask for minutes
+        limited = ("timeout", "10", *command)
         done = subprocess.run(
-            command, env=self.environment, text=True, capture_output=True, check=False
+            limited, env=self.environment, text=True, capture_output=True, check=False
         )
         return done.stdout.strip()
 
@@ -125,10 +126,13 @@ class Cluster:
             )
         self.daemons.append(daemon)
 
+    def _alive(self) -> bool:
+        return all(daemon.poll() is None for daemon in self.daemons)
+
     def _wait(self, condition, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while not condition():
-            if time.monotonic() > end or any(d.poll() is not None for d in self.daemons):
+            if time.monotonic() > end or not self._alive():
                 logs = sorted(self.folder.glob("*.txt")) + sorted(self.folder.glob("*.log"))
                 texts = [f"{log.name}:\n{log.read_text()[-2000:]}" for log in logs]
                 raise RuntimeError("the cluster does not answer\n" + "\n".join(texts))
