@@ -30,7 +30,8 @@ EXPERIMENTS, DATASETS = config["experiments"], config["datasets"]
 SELECTED = {name: EXPERIMENTS[name] for name in selected(config)}
 DATA = Path(config["data"])
 # Scripts find the package whether or not it is installed in the environment a job runs in.
-shell.prefix(f'set -euo pipefail; export PYTHONPATH="{ROOT}"; ')
+# The shell outlives a scheduler's signal, which its script gets too, so that the job ends as its script does.
+shell.prefix(f'set -euo pipefail; trap : TERM USR1; export PYTHONPATH="{ROOT}"; ')
 
 
 wildcard_constraints:
@@ -54,8 +55,10 @@ STUDY = "results/{experiment}/train{train_seed}"
 LOG = "logs/{experiment}/train{train_seed}"
 BENCHMARK = "benchmarks/{experiment}/train{train_seed}"
 AUTOENCODER_WEIGHTS = "diffusion_pytorch_model.safetensors"  # as diffusers names them
-# Where a run names no cores (a dry run, a report, a cluster): those the job computes with.
-ALL_CORES = workflow.resource_settings.cores or config["threads"]
+# Where a run names no cores (a dry run, a report, a cluster): those the job computes with. On a cluster's node
+# Snakemake names all of the machine, of which the job has what it asked for.
+NAMED_CORES = None if workflow.remote_exec else workflow.resource_settings.cores
+ALL_CORES = NAMED_CORES or config["threads"]
 GPU = int(config["device"] == "cuda")
 TRAINING_GPUS = GPU * config["gpus"]
 

@@ -55,6 +55,7 @@ rule make_table1:
         "logs/make_table1.log",
     benchmark:
         "benchmarks/make_table1.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -96,6 +97,7 @@ rule describe_architectures:
         "logs/describe_architectures.log",
     benchmark:
         "benchmarks/describe_architectures.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -187,6 +189,7 @@ rule make_claims:
         "logs/make_claims.log",
     benchmark:
         "benchmarks/make_claims.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -483,6 +486,7 @@ rule describe_run:
         "logs/describe_run.log",
     benchmark:
         "benchmarks/describe_run.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -555,6 +559,7 @@ for item, (script, inputs) in PUBLISHED.items():
             f"logs/make_published_{item}.log",
         benchmark:
             f"benchmarks/make_published_{item}.tsv"
+        localrule: True
         conda:
             "../envs/environment.yaml"
         resources:
