@@ -1,5 +1,5 @@
 # The paper's items, from records and small tables alone: no model (but in describe_architectures, where none has
-# weights), no GPU. All are made as the first is: an
+# weights), no GPU, and seconds of a CPU: on a cluster they are made where Snakemake runs. All are made as the first is: an
 # item's script comes first in its code, its named inputs are the script's options, and the script writes each output by
 # its suffix (.csv: the values shown). One label an item: the report takes a second label with two values for a toggle
 # and breaks where not every combination exists.
@@ -55,6 +55,7 @@ rule make_table1:
         "logs/make_table1.log",
     benchmark:
         "benchmarks/make_table1.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -96,6 +97,7 @@ rule describe_architectures:
         "logs/describe_architectures.log",
     benchmark:
         "benchmarks/describe_architectures.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -187,6 +189,7 @@ rule make_claims:
         "logs/make_claims.log",
     benchmark:
         "benchmarks/make_claims.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -437,9 +440,12 @@ use rule make_table1 as summarise with:
 
 
 # The rules whose run times are listed, in the order of the data.
-RULES_OF_A_STUDY = """fetch_dataset fetch_autoencoder fetch_extractor import_weights pack_dataset
+RULES_OF_A_STUDY = (
+    """fetch_dataset fetch_autoencoder fetch_extractor import_weights pack_dataset
     train_autoencoder encode_latents gather_latents train_classifier compute_reference train_backbone
-    train_heads profile_denoising sample_images profile_exits evaluate_samples measure_latency""".split()
+    train_heads profile_denoising sample_images sample_shard gather_samples profile_exits evaluate_samples
+    measure_latency""".split()
+)
 SELECTED_DATASETS = {
     chosen["dataset"]: DATASETS[chosen["dataset"]] for chosen in SELECTED.values()
 }
@@ -483,6 +489,7 @@ rule describe_run:
         "logs/describe_run.log",
     benchmark:
         "benchmarks/describe_run.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -555,6 +562,7 @@ for item, (script, inputs) in PUBLISHED.items():
             f"logs/make_published_{item}.log",
         benchmark:
             f"benchmarks/make_published_{item}.tsv"
+        localrule: True
         conda:
             "../envs/environment.yaml"
         resources:
