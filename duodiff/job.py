@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-from duodiff import signals
+from duodiff import devices, signals
 
 log = logging.getLogger("duodiff")
 
@@ -60,6 +60,8 @@ def _add_options(parser: argparse.ArgumentParser, function: Callable) -> None:
 def _call(function: Callable[..., str], options: dict) -> None:
     _configure_logging(options.pop("log"))
     signals.stop_at_once()
+    if options.get("device") == "cuda":
+        devices.claim()
     parameters = inspect.signature(function).parameters.values()
     positional = [options.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_ONLY]
     began = time.perf_counter()

@@ -209,7 +209,7 @@ def sampled_in_shards(paths, folder, setting, shards) -> list:
 @pytest.mark.parametrize("setting", ["t_s=400", "theta=0.3"])
 def test_a_cell_joined_from_shards_is_the_bytes_of_the_cell_made_in_one(paths, tmp_path, setting):
     write_samples(
-        tmp_path / "1/manifest.json", paths, USED, DDPM, setting, 22, 8, 7, "cpu", CONTEXT
+        tmp_path / "1/manifest.json", paths, USED, DDPM, setting, 30, 8, 7, "cpu", CONTEXT
     )
     for shards, first in ((2, 16), (4, 24)):
         folder = tmp_path / str(shards)
