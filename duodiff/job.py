@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-from duodiff import devices, signals
+from duodiff import gpus, signals
 
 log = logging.getLogger("duodiff")
 
@@ -61,7 +61,7 @@ def _call(function: Callable[..., str], options: dict) -> None:
     _configure_logging(options.pop("log"))
     signals.stop_at_once()
     if options.get("device") == "cuda":
-        devices.claim()
+        gpus.claim()
     parameters = inspect.signature(function).parameters.values()
     positional = [options.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_ONLY]
     began = time.perf_counter()

@@ -79,7 +79,7 @@ class Cluster:
         self.processes: dict[str, subprocess.Popen] = {}
         self.environment = os.environ | {
             "SLURM_CONF": str(folder / "slurm.conf"),
-            "PATH": os.environ["PATH"] + ":/usr/sbin",
+            "PATH": f"{folder}/bin:{os.environ['PATH']}:/usr/sbin",
         }
         self._configure()
         try:
@@ -105,6 +105,12 @@ class Cluster:
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")
         (self.folder / "state").mkdir()
+        # Snakemake's executor clears SLURM_CONF before it starts a step: no other cluster has one there
+        srun = self.folder / "bin/srun"
+        srun.parent.mkdir()
+        conf, real = self.environment["SLURM_CONF"], shutil.which("srun")
+        srun.write_text(f'#!/bin/sh\nSLURM_CONF={conf} exec {real} "$@"\n')
+        srun.chmod(0o755)
 
     def _start_munge(self) -> None:
         key = self.folder / "munge.key"

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2]
 CLAIM = """
 import os, sys
 from pathlib import Path
-from duodiff import devices
-devices.claim(Path(sys.argv[1]))
+from duodiff import gpus
+gpus.claim(Path(sys.argv[1]))
 print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
 sys.stdin.read()
 """
