@@ -1,4 +1,4 @@
-"""The command line over a study's folder, results/<experiment>/train<seed>."""
+"""The command line: over a study's folder, results/<experiment>/train<seed>, and what a configuration costs."""
 
 from pathlib import Path
 from typing import Literal
@@ -82,6 +82,20 @@ def info(folder: Path, /) -> str:
     return Study(folder).describe()
 
 
+def cost(config: Path = Path("config/config.yaml"), bench: Path | None = None) -> str:
+    """Say what a configuration costs: operations, GPU jobs and disk, and with --bench GPU-hours.
+
+    A table, a row for each experiment and dataset. EFLOP are 10^18 operations, a multiply-add two. `disk GB` is what
+    stays, without downloads, `peak GB` what one training or encoding needs beside that while it runs. --bench is the
+    record that `make bench` wrote on the GPU in question.
+
+    Example: python -m duodiff cost --config config/paper.yaml --bench results/bench/bench.json
+    """
+    from duodiff.analysis import cost  # pandas takes a second
+
+    return cost.describe(config, bench)
+
+
 def _setting(t_s: int | None, theta: str | None) -> str:
     if (t_s is None) == (theta is None):
         raise ValueError("setting: accepted: one of --t-s and --theta")
@@ -104,4 +118,4 @@ def _at_least_1(name: str, found: int) -> None:
 
 
 if __name__ == "__main__":
-    job.run_one_of([sample, info], "python -m duodiff", __doc__)
+    job.run_one_of([sample, info, cost], "python -m duodiff", __doc__)

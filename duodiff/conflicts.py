@@ -69,6 +69,9 @@ def conflicts(config: dict) -> Iterator[str]:
     for name in selected(config):
         if name not in experiments:
             yield f"only: found {name!r}; accepted: {', '.join(experiments)}"
+    gpus = config["gpus"]
+    if gpus > 1 and config["device"] == "cpu":
+        yield f"gpus: found {gpus}; accepted: 1 with device cpu"
     yield from _title_conflicts(experiments)
     for name, dataset in datasets.items():
         for problem in _dataset_conflicts(dataset):
@@ -81,6 +84,7 @@ def conflicts(config: dict) -> Iterator[str]:
         dataset = datasets[experiment["dataset"]]
         for problem in (
             *_backbone_conflicts(experiment),
+            *_batch_conflicts(experiment, gpus),
             *_fit_conflicts(experiment, dataset),
             *_grid_conflicts(experiment),
             *_metric_conflicts(experiment, dataset),
@@ -219,6 +223,13 @@ def _backbone_conflicts(experiment: dict) -> Iterator[str]:
         yield f"backbone.num_classes: found 1; protocol {experiment['protocol']} never draws class 0"
     if "pretrained" in experiment and experiment["prediction"] != "noise":
         yield f"prediction: found {experiment['prediction']!r}; pretrained weights predict noise"
+
+
+def _batch_conflicts(experiment: dict, gpus: int) -> Iterator[str]:
+    """Every GPU computes as many images of a training batch."""
+    for key in ("backbone_training", "heads_training"):
+        if (batch := experiment[key]["batch"]) % gpus:
+            yield f"{key}.batch: found {batch}; accepted: a multiple of gpus {gpus}"
 
 
 def _fit_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:

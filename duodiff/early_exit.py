@@ -76,26 +76,34 @@ class AdaDiff(nn.Module):
         """What AdaDiff trains while the backbone is frozen (Appendix C)."""
         return [*self.output_heads.parameters(), *self.uncertainty_heads.parameters()]
 
-    def layer_inputs(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Tokens before every block and after the last, [N+1, B, L, D], and the time embedding [B, D]."""
+    def layer_inputs(
+        self, x: Tensor, t: Tensor, y: Tensor | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Tokens before every block, N of [B, L, D], and the time embedding [B, D]; the last block is not run."""
+        return self._tokens(self.uvit.depth - 1, x, t, y)
+
+    def _tokens(
+        self, blocks: int, x: Tensor, t: Tensor, y: Tensor | None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Tokens before the first block and after each of the first `blocks` ones, and the time embedding."""
         time_emb = self.uvit.embed_time(t)
         layers, skips = [self.uvit.embed(x, time_emb, y)], []
-        for i in range(self.uvit.depth):
+        for i in range(blocks):
             layers.append(self.uvit.run_block(i, layers[-1], skips))
-        return torch.stack(layers), time_emb
+        return layers, time_emb
 
-    def evaluate_heads(self, layers: Tensor, time_emb: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate_heads(self, layers: list[Tensor], time_emb: Tensor) -> tuple[Tensor, Tensor]:
         """Uncertainties u [N, B] and head outputs g [N, B, C, H, W] of `layer_inputs`."""
-        u = [head(x, time_emb) for head, x in zip(self.uncertainty_heads, layers, strict=False)]
-        g = [head(x, self.uvit) for head, x in zip(self.output_heads, layers, strict=False)]
+        u = [head(x, time_emb) for head, x in zip(self.uncertainty_heads, layers, strict=True)]
+        g = [head(x, self.uvit) for head, x in zip(self.output_heads, layers, strict=True)]
         return torch.stack(u), torch.stack(g)
 
     def all_layers(
         self, x: Tensor, t: Tensor, y: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Full output [B, C, H, W], uncertainties [N, B] and head outputs [N, B, C, H, W]."""
-        layers, time_emb = self.layer_inputs(x, t, y)
-        return self.uvit.decode(layers[-1]), *self.evaluate_heads(layers, time_emb)
+        (*layers, last), time_emb = self._tokens(self.uvit.depth, x, t, y)
+        return self.uvit.decode(last), *self.evaluate_heads(layers, time_emb)
 
     def simulate_exit(
         self, x: Tensor, t: Tensor, y: Tensor | None, theta: float

@@ -6,6 +6,7 @@ import os
 import subprocess
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
@@ -14,23 +15,23 @@ log = logging.getLogger("duodiff")
 _held: list[TextIO] = []  # open, and so locked, until the process ends
 
 
-def claim(folder: Path | None = None) -> None:
-    """Leaves this process one of the GPUs it sees, that no other process of ours has, until it ends; waits for one.
+def claim(count: int, folder: Path | None = None) -> None:
+    """Leaves this process `count` of the GPUs it sees, that no other process of ours has, until it ends; waits for them.
 
     The claim is a lock on a file in `folder`, that of temporary files, which the kernel gives back whatever ends the
-    process. It sets CUDA_VISIBLE_DEVICES, so it comes before CUDA is first used. Where only one GPU is seen (a
-    scheduler has chosen it, or the machine has no more) there is nothing to choose.
+    process. It sets CUDA_VISIBLE_DEVICES, so it comes before CUDA is first used. Where no more GPUs are seen (a
+    scheduler has chosen them, or the machine has no more) there is nothing to choose.
     """
     devices = _visible()
-    if len(devices) < 2:
+    if len(devices) <= count:
         return
-    folder = folder or Path(tempfile.gettempdir())
-    while (free := next(filter(None, (_lock(folder, name) for name in devices)), None)) is None:
-        log.warning("all %d GPUs are taken; waiting for one", len(devices))
+    while len(taken := _lock_free(devices, count, folder or Path(tempfile.gettempdir()))) < count:
+        for file in taken.values():
+            file.close()
+        log.warning("of %d GPUs only %d are free; waiting for %d", len(devices), len(taken), count)
         time.sleep(5)
-    name, file = free
-    _held.append(file)
-    os.environ["CUDA_VISIBLE_DEVICES"] = name
+    _held.extend(taken.values())
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
 
 
 def _visible() -> list[str]:
@@ -48,8 +49,14 @@ def _visible() -> list[str]:
         return []
 
 
-def _lock(folder: Path, name: str) -> tuple[str, TextIO] | None:
-    """The device's name and its locked file; None if another process has it."""
+def _lock_free(devices: list[str], count: int, folder: Path) -> dict[str, TextIO]:
+    """Up to `count` of the devices that no other process has, each with its locked file."""
+    tried = ((name, _lock(folder, name)) for name in devices)
+    return dict(islice(((name, file) for name, file in tried if file), count))
+
+
+def _lock(folder: Path, name: str) -> TextIO | None:
+    """The locked file of a device; None if another process has it."""
     # of every user's: one that may not write it may read, and lock, it all the same
     path = folder / f"duodiff-gpu-{name}.lock"
     if not path.exists():
@@ -60,4 +67,4 @@ def _lock(folder: Path, name: str) -> tuple[str, TextIO] | None:
     except BlockingIOError:
         file.close()
         return None
-    return name, file
+    return file

@@ -4,6 +4,7 @@ import argparse
 import inspect
 import json
 import logging
+import os
 import sys
 import time
 import types
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-from duodiff import gpus, signals
+from duodiff import gpus, memory, signals
 
 log = logging.getLogger("duodiff")
 
@@ -60,8 +61,10 @@ def _add_options(parser: argparse.ArgumentParser, function: Callable) -> None:
 def _call(function: Callable[..., str], options: dict) -> None:
     _configure_logging(options.pop("log"))
     signals.stop_at_once()
-    if options.get("device") == "cuda":
-        gpus.claim()
+    if options.get("device") == "cuda" and "LOCAL_RANK" not in os.environ:
+        gpus.claim(1)  # one of torchrun's processes has its own of those that `launch` claimed
+    if "torch" in sys.modules:  # what works without tensors stays small
+        memory.keep_freed_memory()
     parameters = inspect.signature(function).parameters.values()
     positional = [options.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_ONLY]
     began = time.perf_counter()
@@ -69,7 +72,7 @@ def _call(function: Callable[..., str], options: dict) -> None:
         done = function(*positional, **options)
         log.info("%s: %s%s", function.__name__, done, _where(options, time.perf_counter() - began))
     except signals.Stopped as stopped:
-        log.error("%s: %s", function.__name__, stopped)
+        log.warning("%s: %s", function.__name__, stopped)
         sys.exit(signals.EXIT_CODE)
     except (ValueError, OSError) as error:
         log.error("%s: %s", function.__name__, error)
@@ -108,10 +111,12 @@ def _where(options: dict, seconds: float) -> str:
 
 
 def _configure_logging(path: Path | None) -> None:
+    # of several processes under torchrun the first tells, and any its errors
+    first = "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
     terminal = logging.StreamHandler()
-    terminal.setLevel(logging.INFO)
+    terminal.setLevel(logging.INFO if first else logging.ERROR)
     handlers: list[logging.Handler] = [terminal]
-    if path is not None:
+    if path is not None and first:
         path.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(path, mode="w"))
     log.setLevel(logging.DEBUG)

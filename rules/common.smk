@@ -61,6 +61,7 @@ AUTOENCODER_WEIGHTS = "diffusion_pytorch_model.safetensors"  # as diffusers name
 # Where a run names no cores (a dry run, a report, a cluster): those the job computes with.
 ALL_CORES = workflow.resource_settings.cores or config["threads"]
 GPU = int(config["device"] == "cuda")
+TRAINING_GPUS = GPU * config["gpus"]
 
 
 def experiment(wc):

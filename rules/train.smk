@@ -19,7 +19,7 @@ rule train_backbone:
         "../envs/environment.yaml"
     threads: config["threads"]
     resources:
-        gpu=GPU,
+        gpu=TRAINING_GPUS,
         mem_mb=2000,
         runtime=60,
     params:
@@ -32,7 +32,7 @@ rule train_backbone:
         device=config["device"],
         monitor=f"{LOG}/train_backbone/{{backbone}}",
     shell:
-        "python workflow_scripts/train_backbone.py --data {input.data}"
+        "python -m duodiff.launch {resources.gpu} workflow_scripts/train_backbone.py --data {input.data}"
         " --architecture {params.architecture:q} --conventions {params.conventions:q}"
         " --null-class {params.null_class} --training {params.training:q}"
         " --seed {wildcards.train_seed} --device {params.device} --monitor {params.monitor}"
@@ -57,7 +57,7 @@ rule train_heads:
         "../envs/environment.yaml"
     threads: config["threads"]
     resources:
-        gpu=GPU,
+        gpu=TRAINING_GPUS,
         mem_mb=2000,
         runtime=60,
     params:
@@ -67,7 +67,7 @@ rule train_heads:
         device=config["device"],
         monitor=f"{LOG}/train_heads",
     shell:
-        "python workflow_scripts/train_heads.py --data {input.data} --backbone {input.full}"
+        "python -m duodiff.launch {resources.gpu} workflow_scripts/train_heads.py --data {input.data} --backbone {input.full}"
         " --conventions {params.conventions:q} --training {params.training:q}"
         " --protocol {params.protocol} --seed {wildcards.train_seed} --device {params.device}"
         " --monitor {params.monitor}"

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from duodiff import job
+from duodiff.training import devices
 from duodiff.training.backbone import train_backbone as train
 
 
@@ -20,17 +21,18 @@ def train_backbone(
     --architecture and --training are the JSON of those sections of the configuration, --conventions is
     JSON of schedule, time_input and prediction. --monitor is a folder for TensorBoard events and progress.png.
     """
-    curve = train(
-        data,
-        architecture,
-        conventions,
-        null_class,
-        training,
-        seed,
-        device,
-        out,
-        monitor,
-    )
+    with devices.joined(device):
+        curve = train(
+            data,
+            architecture,
+            conventions,
+            null_class,
+            training,
+            seed,
+            device,
+            out,
+            monitor,
+        )
     return f"{training['steps']} steps, held-out loss {curve[-1]['held_out_loss']:.4f}"
 
 

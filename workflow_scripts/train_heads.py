@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from duodiff import job
+from duodiff.training import devices
 from duodiff.training.heads import train_heads as train
 
 
@@ -20,17 +21,18 @@ def train_heads(
     --data and --backbone are manifests, --training is the JSON of that section of the configuration,
     --conventions that of schedule and time_input. --monitor is a folder for TensorBoard events and progress.png.
     """
-    curve = train(
-        data,
-        backbone,
-        conventions,
-        training,
-        protocol,
-        seed,
-        device,
-        out,
-        monitor,
-    )
+    with devices.joined(device):
+        curve = train(
+            data,
+            backbone,
+            conventions,
+            training,
+            protocol,
+            seed,
+            device,
+            out,
+            monitor,
+        )
     return f"{training['steps']} steps, held-out loss {curve[-1]['held_out_loss']:.4f}"
 
 

@@ -1,11 +1,10 @@
 """Files inside folders, zips and tars, read in place by random access; nothing is extracted to disk.
 
-Their names and byte ranges lie in a temporary index on disk, so that memory does not grow with their
-number: Python's own reader of zips takes 0.6 kB a file.
+Their names and byte ranges lie in a temporary index (`duodiff.data.disk`), so that memory does not grow
+with their number: Python's own reader of zips takes 0.6 kB a file.
 """
 
 import os
-import sqlite3
 import struct
 import tarfile
 import zlib
@@ -14,7 +13,7 @@ from itertools import compress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import numpy as np
+from duodiff.data.disk import database
 
 MEMBER_LIMIT = 1 << 28
 """Bytes of the largest file accepted inside an archive: 256 MiB, more than any photograph."""
@@ -74,8 +73,7 @@ class Members:
     def __init__(self, root: Path, found: Iterable[Member]):
         """Raises ValueError if a name is there twice."""
         self.root = root
-        self._index = sqlite3.connect("")  # a file of its own that goes with the connection
-        self._index.execute("PRAGMA cache_size = -512")  # KiB; it would take 2 MB
+        self._index = database()
         self._index.execute("CREATE TABLE found (name, offset, stored, size, crc, kind)")
         rows = ((os.fsencode(m.name), *(m.entry or [None] * 5)) for m in found)
         self._index.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?)", rows)
@@ -106,8 +104,8 @@ class Members:
         """Every name, sorted by its bytes."""
         return (os.fsdecode(name) for (name,) in self._index.execute("SELECT name FROM member"))
 
-    def select(self, chosen: np.ndarray) -> "Members":
-        """Those where `chosen`, bool [N], is true."""
+    def select(self, chosen: Iterable[bool]) -> "Members":
+        """Those where `chosen`, one for each, is true."""
         return Members(self.root, compress(self, chosen))
 
 

@@ -1,16 +1,24 @@
 """CelebA, aligned and cropped: 202,599 faces of 178x218 pixels, unlabelled."""
 
+import os
 from pathlib import Path
 
-import numpy as np
-
 from duodiff.data.archives import Members, open_members
-from duodiff.data.images import only_images, transform_of
+from duodiff.data.disk import Numbers, database
+from duodiff.data.images import only_images, transform_of, unlabelled
 from duodiff.data.source import Source
 from duodiff.download import require
 
 PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 _TRAIN, _TEST = 0, 2  # numbers of the official partition
+
+# The first file that the partition or the zip alone has, and the numbers in the order of the images.
+_DIFFERENT = """
+    SELECT min(file) FROM (
+        SELECT * FROM (SELECT file FROM official EXCEPT SELECT file FROM zipped)
+        UNION ALL SELECT * FROM (SELECT file FROM zipped EXCEPT SELECT file FROM official)
+    )"""
+_IN_ORDER = "SELECT number FROM zipped JOIN official USING (file) ORDER BY zipped.rowid"
 
 
 def fetch(dataset: dict, data: Path) -> dict:
@@ -33,23 +41,29 @@ def read(dataset: dict, data: Path) -> Source:
     test = None
     if dataset["split"] == "train":
         partition = _partition(paths[1], images)
-        used = (partition == _TRAIN) | (partition == _TEST)
-        images, test = images.select(used), partition[used] == _TEST
-    labels = np.full(len(images), -1)
+        images = images.select(number in (_TRAIN, _TEST) for number in partition)
+        test = Numbers(number == _TEST for number in partition if number in (_TRAIN, _TEST))
     details = {"split": dataset["split"], "ignored": ignored}
-    return Source(images, labels, [], transform_of(dataset), test, details)
+    return Source(images, unlabelled(images), [], transform_of(dataset), test, details)
 
 
-def _partition(path: Path, images: Members) -> np.ndarray:
-    """Partition number int [N] of each image, by its file name."""
+def _partition(path: Path, images: Members) -> Numbers:
+    """Partition number of each image, by its file name."""
+    index = database()
+    index.execute("CREATE TABLE official (file PRIMARY KEY, number)")
+    index.execute("CREATE TABLE zipped (file)")
     try:
-        number = {name: int(n) for name, n in map(str.split, path.read_text().splitlines())}
+        with open(path) as lines:
+            rows = ((os.fsencode(file), int(number)) for file, number in map(str.split, lines))
+            index.executemany("INSERT OR REPLACE INTO official VALUES (?, ?)", rows)
     except ValueError as error:
         raise ValueError(f"{path}: accepted: lines such as '000001.jpg 0' ({error})") from error
-    files = [name.rpartition("/")[2] for name in images.names()]
-    different = sorted(set(files) ^ set(number))
-    if different:
+    files = ((os.fsencode(name.rpartition("/")[2]),) for name in images.names())
+    index.executemany("INSERT INTO zipped VALUES (?)", files)
+    ((different,),) = index.execute(_DIFFERENT)
+    if different is not None:
+        ((count,),) = index.execute("SELECT count(*) FROM official")
         raise ValueError(
-            f"{path}: {len(number)} images for {len(files)} in the zip; {different[0]} is in one only"
+            f"{path}: {count} images for {len(images)} in the zip; {os.fsdecode(different)} is in one only"
         )
-    return np.array([number[file] for file in files])
+    return Numbers(number for (number,) in index.execute(_IN_ORDER))

@@ -61,7 +61,7 @@ def read(dataset: dict, data: Path) -> Source:
             classes.sort(key=lambda synset: english[synset].casefold())
         details["english_names"] = [english[synset] for synset in classes]
     synsets = (name.partition("/")[0] for name in images.names())
-    labels = labels_of(synsets, classes, len(images))
+    labels = labels_of(synsets, classes)
     return Source(images, labels, classes, transform_of(dataset), details=details)
 
 

@@ -3,12 +3,12 @@
 import logging
 import posixpath
 from collections.abc import Iterable
+from itertools import repeat
 from pathlib import Path
-
-import numpy as np
 
 from duodiff.data.archives import Members, open_members
 from duodiff.data.decode import Transform
+from duodiff.data.disk import Numbers
 from duodiff.data.source import Source
 
 log = logging.getLogger("duodiff")
@@ -47,13 +47,13 @@ def only_images(members: Members) -> tuple[Members, int]:
     Hidden files, the `__MACOSX` folder and other extensions are none. Raises ValueError if no image is
     left.
     """
-    chosen = np.fromiter(map(_is_image, members.names()), bool, len(members))
-    if not chosen.any():
+    images = members.select(map(_is_image, members.names()))
+    if not len(images):
         raise ValueError(
             f"{members.root}: found no image among {len(members)} files; accepted:"
             f" {', '.join(_EXTENSIONS)}"
         )
-    return members.select(chosen), int((~chosen).sum())
+    return images, len(members) - len(images)
 
 
 def _is_image(name: str) -> bool:
@@ -61,8 +61,8 @@ def _is_image(name: str) -> bool:
     return not hidden and name.lower().endswith(_EXTENSIONS)
 
 
-def _classes(images: Members) -> tuple[list[str], np.ndarray]:
-    """Class names (empty: no classes) and labels int64 [N] (then -1) of the images."""
+def _classes(images: Members) -> tuple[list[str], Numbers]:
+    """Class names (empty: no classes) and labels [N] (then -1) of the images."""
     # A folder around everything is a wrapper, no class. Of sorted names the first and the last tell.
     ends = [posixpath.dirname(images[i].name) for i in (0, len(images) - 1)]
     wrapper = posixpath.commonpath(ends)
@@ -75,12 +75,17 @@ def _classes(images: Members) -> tuple[list[str], np.ndarray]:
     if stray is not None:
         if any(map(folder, images.names())):
             log.warning("no classes: %s and others lie outside the class folders", stray)
-        return [], np.full(len(images), -1)
+        return [], unlabelled(images)
     class_names = sorted(set(map(folder, images.names())))
-    return class_names, labels_of(map(folder, images.names()), class_names, len(images))
+    return class_names, labels_of(map(folder, images.names()), class_names)
 
 
-def labels_of(classes: Iterable[str], class_names: list[str], n: int) -> np.ndarray:
-    """The position int64 [n] in `class_names` of each of n `classes`."""
+def labels_of(classes: Iterable[str], class_names: list[str]) -> Numbers:
+    """The position in `class_names` of each of `classes`."""
     ids = {name: i for i, name in enumerate(class_names)}
-    return np.fromiter((ids[name] for name in classes), np.int64, n)
+    return Numbers(ids[name] for name in classes)
+
+
+def unlabelled(images: Members) -> Numbers:
+    """-1 for each of the images."""
+    return Numbers(repeat(-1, len(images)))

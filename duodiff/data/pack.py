@@ -1,15 +1,16 @@
 """Any dataset to one packed store, shuffled once and split into training and held-out images.
 
-Images are decoded by several processes, a chunk at a time, and written in order: the memory in use does
-not grow with the dataset, and the store does not depend on the workers.
+Images are decoded by several processes, a chunk at a time, and written in order, each with its label; the
+order lies on disk. So the memory in use does not grow with the dataset, and the store does not depend on
+the workers.
 """
 
 import logging
 import math
-from array import array
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -17,10 +18,11 @@ import numpy as np
 from tqdm import tqdm
 
 from duodiff.data.decode import Decoded, decode_all
+from duodiff.data.disk import Numbers, permutation
 from duodiff.data.families import family
 from duodiff.data.source import Source
-from duodiff.data.store import append_images, finish_store
-from duodiff.files import atomic, remove_leftovers, require_space
+from duodiff.data.store import finish_store, new_arrays, write_arrays
+from duodiff.files import remove_leftovers, require_space
 
 log = logging.getLogger("duodiff")
 
@@ -41,22 +43,19 @@ def pack(dataset: dict, data: Path, workers: int, manifest: Path) -> dict:
     if workers < 1:
         raise ValueError(f"workers: found {workers}; accepted: 1 or more")
     source = family(dataset).read(dataset, data)
-    train, held_out = _order(source, dataset["held_out"], dataset.get("subset"))
-    order, tally = np.concatenate([train, held_out]), _Tally()
+    order, train = _order(source, dataset["held_out"], dataset.get("subset"))
+    tally = _Tally(source, order, train)
     remove_leftovers(manifest.parent)
     require_space(manifest.parent, len(order) * math.prod(_shape(source)), "packing")
-    with atomic(manifest.parent / "images.npy") as file:
+    with new_arrays(manifest.parent) as files:
         with tqdm(total=len(order), desc="pack", unit="image", disable=None) as bar:
-            pixels = tally.kept(_decoded(source, order, workers), bar)
-            append_images(file, _shape(source), pixels)
-        kept = np.array(tally.positions, np.int64)
-        skipped = tally.skipped(source, order)
+            write_arrays(*files, _shape(source), tally.kept(_decoded(source, order, workers), bar))
+        skipped = dict(sorted(tally.skipped.items()))
         for reason, found in skipped.items():
             log.warning("%d skipped as %s: %s", found["count"], reason, ", ".join(found["names"]))
-        splits = _splits(kept, len(train), len(held_out), source.test is not None)
+        splits = tally.splits()
     return finish_store(
         manifest,
-        source.labels[order[kept]],
         {
             "source": dataset["source"],
             "num_classes": len(source.class_names) or -1,
@@ -70,20 +69,21 @@ def pack(dataset: dict, data: Path, workers: int, manifest: Path) -> dict:
     )
 
 
-def _order(source: Source, held_out: int, subset: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the images to train on and of those to hold out, shuffled (seed 0)."""
-    order = np.random.default_rng(0).permutation(len(source.labels))
-    if source.test is None:
-        _check("held_out", held_out, len(order) - 1)
-        train, held = np.split(order, [len(order) - held_out])
-    else:
-        train, held = order[~source.test[order]], order[source.test[order]]
-        _check("held_out", held_out, len(held))
-        held = held[:held_out]
+def _order(source: Source, held_out: int, subset: int | None) -> tuple[Numbers, int]:
+    """Indices of the images to train on, then of those to hold out, shuffled; how many the former are."""
+    n, marked = len(source.labels), source.test is not None
+    most = sum(map(bool, source.test)) if marked else n - 1
+    _check("held_out", held_out, most)
+    train = n - (most if marked else held_out)
     if subset is not None:
-        _check("subset", subset, len(train))
-        train = train[:subset]
-    return train, held
+        _check("subset", subset, train)
+    shuffled = permutation(n, seed=0)
+    if marked:
+        pools = (i for i in shuffled if not source.test[i]), (i for i in shuffled if source.test[i])
+    else:
+        pools = islice(shuffled, train), islice(shuffled, train, None)
+    order = Numbers(chain(islice(pools[0], subset), islice(pools[1], held_out)))
+    return order, len(order) - held_out
 
 
 def _check(key: str, found: int, most: int) -> None:
@@ -95,13 +95,14 @@ def _shape(source: Source) -> tuple[int, int, int]:
     return source.transform.shape if source.transform else source.images.shape[1:]
 
 
-def _decoded(source: Source, order: np.ndarray, workers: int) -> Iterator[Decoded]:
+def _decoded(source: Source, order: Numbers, workers: int) -> Iterator[Decoded]:
     """The images of `order`, in that order."""
     if source.transform is None:
         yield from (Decoded(source.images[i]) for i in order)
         return
-    chunks = (order[i : i + _CHUNK] for i in range(0, len(order), _CHUNK))
-    tasks = (([source.images[i] for i in chunk], source.transform) for chunk in chunks)
+    members = (source.images[i] for i in order)
+    chunks = iter(lambda: list(islice(members, _CHUNK)), [])
+    tasks = ((chunk, source.transform) for chunk in chunks)
     if workers == 1:
         for task in tasks:
             yield from decode_all(*task)
@@ -118,46 +119,44 @@ def _decoded(source: Source, order: np.ndarray, workers: int) -> Iterator[Decode
 
 
 class _Tally:
-    """What became of the images of an order, by their position in it."""
+    """What became of the images of an order, the first `train` of which are to be trained on."""
 
-    def __init__(self):
-        self.positions = array("q")  # of those kept
+    def __init__(self, source: Source, order: Numbers, train: int):
+        self._source, self._order, self._train = source, order, train
+        self._usable = [0, 0]  # to train on, to hold out
         self.converted: Counter = Counter()
-        self._skipped: dict[str, list[int]] = {}
+        self.skipped: dict[str, dict] = {}  # by reason, the count and the first names
 
-    def kept(self, decoded: Iterable[Decoded], bar: tqdm) -> Iterator[np.ndarray]:
-        """The pixels of those not skipped; all are counted."""
-        for position, image in enumerate(decoded):
+    def kept(self, decoded: Iterable[Decoded], bar: tqdm) -> Iterator[tuple[np.ndarray, int]]:
+        """The pixels and labels of those not skipped; all are counted."""
+        for position, (i, image) in enumerate(zip(self._order, decoded, strict=True)):
             bar.update()
             if image.skipped is not None:
-                self._skipped.setdefault(image.skipped, []).append(position)
+                self._skip(image.skipped, i)
                 continue
-            self.positions.append(position)
+            self._usable[position >= self._train] += 1
             self.converted.update(image.converted)
-            yield image.pixels
+            yield image.pixels, self._source.labels[i]
 
-    def skipped(self, source: Source, order: np.ndarray) -> dict[str, dict]:
-        """For each reason the count and the first names."""
-        return {
-            reason: {
-                "count": len(positions),
-                "names": [source.images[order[p]].name for p in positions[:_NAMES]],
-            }
-            for reason, positions in sorted(self._skipped.items())
-        }
+    def _skip(self, reason: str, i: int) -> None:
+        found = self.skipped.setdefault(reason, {"count": 0, "names": []})
+        found["count"] += 1
+        if len(found["names"]) < _NAMES:
+            found["names"].append(self._source.images[i].name)
 
+    def splits(self) -> dict[str, list[int]]:
+        """[first, past the last] of the training and of the held-out images among those kept.
 
-def _splits(kept: np.ndarray, train: int, held_out: int, separate: bool) -> dict[str, list[int]]:
-    """[first, past the last] of the training and of the held-out images among those kept.
-
-    The held-out ones stay as many as asked for: where both come from one pool (not `separate`) training
-    images take the place of skipped ones. Raises ValueError if too few are left.
-    """
-    first = int((kept < train).sum()) if separate else len(kept) - held_out
-    if first < 1 or len(kept) - first < held_out:
-        where = f", {len(kept) - first} of them to hold out" if separate else ""
-        raise ValueError(
-            f"dataset.held_out: found {held_out}, but only {len(kept)} of {train + held_out} images are"
-            f" usable{where}"
-        )
-    return {"train": [0, first], "held_out": [first, len(kept)]}
+        The held-out ones stay as many as asked for: where both come from one pool (the source marks no
+        test images) training images take the place of skipped ones. Raises ValueError if too few are left.
+        """
+        separate = self._source.test is not None
+        held_out, usable = len(self._order) - self._train, sum(self._usable)
+        first = self._usable[0] if separate else usable - held_out
+        if first < 1 or usable - first < held_out:
+            where = f", {usable - first} of them to hold out" if separate else ""
+            raise ValueError(
+                f"dataset.held_out: found {held_out}, but only {usable} of {len(self._order)} images are"
+                f" usable{where}"
+            )
+        return {"train": [0, first], "held_out": [first, usable]}

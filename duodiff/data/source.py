@@ -1,5 +1,6 @@
 """What a dataset family provides to be packed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,14 +13,14 @@ from duodiff.data.decode import Transform
 class Source:
     """N images before packing: pixels (uint8 [N, C, H, W], `transform` None) or files to decode.
 
-    `labels` int64 [N] index `class_names` (-1 and [] where there are none). `test` bool [N] marks
-    images that may only be held out; None: the held-out images are split off at random. `details` go
-    into the manifest.
+    `labels` [N] index `class_names` (-1 and [] where there are none). `test` [N] is true for images that
+    may only be held out; None: the held-out images are split off at random. Both are arrays or, where
+    there are files without limit to their number, `duodiff.data.disk.Numbers`. `details` go into the manifest.
     """
 
     images: np.ndarray | Members
-    labels: np.ndarray
+    labels: Sequence[int]
     class_names: list[str]
     transform: Transform | None = None
-    test: np.ndarray | None = None
+    test: Sequence[int] | None = None
     details: dict = field(default_factory=dict)

@@ -6,7 +6,9 @@ Datasets and generated samples are kept in the same form. A store is a folder wi
 manifest, which is written last and pins the rest by content.
 """
 
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -95,41 +97,55 @@ def write_store(
         )
     if labels.shape != images.shape[:1]:
         raise ValueError(f"labels: found shape {labels.shape} for {len(images)} images")
-    with atomic(Path(path).parent / "images.npy") as file:
-        append_images(file, images.shape[1:], images)
-    return finish_store(path, labels, description)
+    with new_arrays(Path(path).parent) as files:
+        write_arrays(*files, images.shape[1:], zip(images, labels.astype(np.int64), strict=True))
+    return finish_store(path, description)
 
 
-def append_images(path: Path, shape: tuple[int, int, int], images: Iterable[np.ndarray]) -> None:
-    """Writes `images` (each uint8 of `shape`) to the `.npy` file `path`, one at a time.
+@contextmanager
+def new_arrays(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Yields temporary paths of the two arrays in `folder`; they replace the files there as `atomic` does."""
+    # The images inside: they are what fills a disk, and then named.
+    with atomic(folder / "labels.npy") as labels, atomic(folder / "images.npy") as images:
+        yield images, labels
+
+
+def write_arrays(
+    images: Path,
+    labels: Path,
+    shape: tuple[int, int, int],
+    labelled: Iterable[tuple[np.ndarray, int]],
+) -> None:
+    """Writes pairs of an image (uint8 of `shape`) and its label to two `.npy` files, one at a time.
 
     The bytes are those of `np.save`, though their number need not be known: numpy's header leaves room
     for any. Raises ValueError for an image of another type or shape.
     """
     count = 0
-    with open(path, "wb") as file:
-        _write_header(file, 0, shape)
-        for image in images:
+    with open(images, "wb") as pixels, open(labels, "wb") as numbers:
+        _write_header(pixels, "|u1", 0, *shape)
+        _write_header(numbers, "<i8", 0)
+        for image, label in labelled:
             if image.dtype != np.uint8 or image.shape != shape:
                 raise ValueError(
                     f"image {count}: found {image.dtype} {image.shape}; accepted: uint8 {shape}"
                 )
-            file.write(image.tobytes())
+            pixels.write(image.tobytes())
+            numbers.write(struct.pack("<q", label))
             count += 1
-        file.seek(0)
-        _write_header(file, count, shape)
+        _write_header(pixels, "|u1", count, *shape)
+        _write_header(numbers, "<i8", count)
 
 
-def _write_header(file: BinaryIO, count: int, shape: tuple[int, int, int]) -> None:
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+def _write_header(file: BinaryIO, kind: str, *shape: int) -> None:
+    file.seek(0)
+    header = {"descr": kind, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def finish_store(path: str | Path, labels: np.ndarray, description: dict) -> dict:
-    """Manifest of the store whose `images.npy` is there already: writes `labels` [N], then the manifest."""
+def finish_store(path: str | Path, description: dict) -> dict:
+    """Manifest of the store whose two arrays are there already, written to `path`."""
     folder = Path(path).parent
-    with atomic(folder / "labels.npy") as file:
-        np.save(file, labels.astype(np.int64))
     images = np.load(folder / "images.npy", mmap_mode="r")
     manifest = {
         "count": len(images),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from duodiff.data.store import ImageStore, LatentStore
 from duodiff.files import read_json, write_csv
 from duodiff.schedules import noise_schedule
-from duodiff.training import checkpoints
+from duodiff.training import checkpoints, devices
 from duodiff.training.batches import Batch, Noiser
 from duodiff.training.loop import TrainingConfig, Watch, fit
 from duodiff.training.state import Saves
@@ -123,6 +123,8 @@ def train_backbone(
         watch=watch,
         saves=saves,
     )
+    if not devices.is_first():
+        return curve
     write_csv(Path(out).parent / "curve.csv", curve)
     description["skipped_steps"] = curve[-1]["skipped_steps"]
     checkpoints.save(out, average.net.state_dict(), description)

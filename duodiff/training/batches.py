@@ -1,7 +1,7 @@
 """Training batches as a pure function of (seed, step): nothing about the data position is stored."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,7 +17,8 @@ class Batch:
     """Noised images and what they were made from.
 
     x_0, x_t, eps and target (what the network is to predict): float32 [B, C, H, W]; t: int64 [B]; y:
-    int64 [B], None without classes.
+    int64 [B], None without classes. `parts`: of how many equal parts of a training batch this is one; losses and
+    gradients are averaged over them, so what a loss sums over the batch it multiplies by `parts`.
     """
 
     x_0: Tensor
@@ -26,6 +27,7 @@ class Batch:
     eps: Tensor
     target: Tensor
     y: Tensor | None
+    parts: int = 1
 
     def __len__(self) -> int:
         return len(self.t)
@@ -33,8 +35,9 @@ class Batch:
     def chunks(self, size: int) -> Iterator["Batch"]:
         """The batch in parts of `size` images, the last one smaller."""
         for first in range(0, len(self), size):
-            part = (getattr(self, field.name) for field in fields(self))
-            yield Batch(*(None if v is None else v[first : first + size] for v in part))
+            named = {field.name: getattr(self, field.name) for field in fields(self)}
+            tensors = {k: v[first : first + size] for k, v in named.items() if torch.is_tensor(v)}
+            yield replace(self, **tensors)
 
 
 class Noiser:
@@ -71,10 +74,12 @@ class Noiser:
     def __len__(self) -> int:
         return len(self.images)
 
-    def clean(self, index: np.ndarray, flip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def clean(
+        self, index: np.ndarray, flip: np.ndarray, rng: np.random.Generator, before: int = 0
+    ) -> np.ndarray:
         """x_0 of the images `index` [B], mirrored where `flip` [B], float32 [B, C, H, W].
 
-        Latents are drawn anew from their moments with `rng`.
+        Latents are drawn anew from their moments with `rng`, after those of `before` other images.
         """
         if not self.latent:
             x_0 = to_unit_range(self.images[index])
@@ -83,7 +88,7 @@ class Noiser:
         mean, log_variance = np.split(
             self.images[index, flip.astype(np.int64)].astype(np.float32), 2, axis=1
         )
-        z = rng.standard_normal(mean.shape, dtype=np.float32)
+        z = _normals(rng, before, before + len(index), self.shape)
         return self.scale * (mean + np.exp(0.5 * log_variance) * z)
 
     def noised(
@@ -94,10 +99,11 @@ class Noiser:
         rng: np.random.Generator,
         flip: np.ndarray | None = None,
         y: np.ndarray | None = None,
+        before: int = 0,
     ) -> Batch:
         """The batch of images `index` [B] at timesteps `t` [B] with noise `eps` [B, C, H, W]."""
         flip = np.zeros(len(index), bool) if flip is None else flip
-        x_0 = torch.from_numpy(self.clean(index, flip, rng))
+        x_0 = torch.from_numpy(self.clean(index, flip, rng, before))
         t, eps = torch.from_numpy(t), torch.from_numpy(eps)
         # x_t = sqrt(ab_t) x_0 + sqrt(1 - ab_t) eps (Eq. 1)
         x_t = _at(self.signal, t) * x_0 + _at(self.noise, t) * eps
@@ -108,8 +114,12 @@ class Noiser:
         moved = (None if v is None else v.to(self.device) for v in (x_0, x_t, t, eps, target, y))
         return Batch(*moved)
 
-    def at_step(self, seed: int, step: int, batch: int) -> Batch:
-        """Batch number `step` (0-based): every epoch visits each image once, in an order of its own."""
+    def at_step(self, seed: int, step: int, batch: int, rows: slice | None = None) -> Batch:
+        """Batch number `step` (0-based): every epoch visits each image once, in an order of its own.
+
+        With `rows` those of the batch alone, the same as in all of it; they are an equal part of it.
+        """
+        rows = rows or slice(0, batch)
         n, steps_t = len(self), len(self.signal)
         position = np.arange(step * batch, (step + 1) * batch)
         index = np.empty(batch, np.int64)
@@ -118,13 +128,15 @@ class Noiser:
             index[here] = _order(seed, int(epoch), n)[position[here] % n]
         rng = _generator(seed, 0, step)
         t = rng.integers(steps_t, size=batch)
-        eps = rng.standard_normal((batch, *self.shape), dtype=np.float32)
+        eps = _normals(rng, rows.start, rows.stop, self.shape)
         flip = self.flips & (_generator(seed, 3, step).random(batch) < 0.5)
         y = None if self.labels is None else self.labels[index]
         if self.label_dropout:
             dropped = _generator(seed, 4, step).random(batch) < self.label_dropout
             y = np.where(dropped, self.null_class, y)
-        return self.noised(index, t, eps, _generator(seed, 5, step), flip, y)
+        index, t, flip, y = (None if v is None else v[rows] for v in (index, t, flip, y))
+        part = self.noised(index, t, eps, _generator(seed, 5, step), flip, y, rows.start)
+        return replace(part, parts=batch // len(index))
 
     def stratified(self, seed: int) -> Batch:
         """Every image once, its t spread evenly over 0..T-1: a fixed batch to validate on."""
@@ -133,6 +145,11 @@ class Noiser:
         t = rng.permutation(np.linspace(0, steps_t - 1, n).astype(np.int64))
         eps = rng.standard_normal((n, *self.shape), dtype=np.float32)
         return self.noised(np.arange(n), t, eps, _generator(seed, 6, 0))
+
+
+def _normals(rng: np.random.Generator, start: int, stop: int, shape: tuple) -> np.ndarray:
+    """Rows `start` to `stop` of what `rng` draws for a batch, float32 [stop - start, *shape]."""
+    return rng.standard_normal((stop, *shape), dtype=np.float32)[start:]
 
 
 def _at(coefficients: Tensor, t: Tensor) -> Tensor:

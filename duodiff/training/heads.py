@@ -16,7 +16,7 @@ from duodiff.early_exit import (
 from duodiff.files import write_csv
 from duodiff.protocol import PROTOCOLS, Protocol
 from duodiff.schedules import time_input
-from duodiff.training import checkpoints
+from duodiff.training import checkpoints, devices
 from duodiff.training.backbone import noisers
 from duodiff.training.batches import Batch
 from duodiff.training.loop import TrainingConfig, fit
@@ -35,12 +35,11 @@ def heads_loss(model: AdaDiff, batch: Batch, time_convention: str, protocol: Pro
         )
     u, g = model.evaluate_heads(layers, time_emb)
     u_hat, errors = uncertainty_target(g, batch.target), layer_errors(g, batch.target)
-    return uncertainty_loss(
-        u,
-        u_hat,
-        detach=protocol.detach_uncertainty_target,
-        sum_batch=protocol.sum_uncertainty_loss_over_batch,
-    ) + layerwise_loss(errors, u, u_hat, weight=protocol.layer_loss_weight)
+    sum_batch = protocol.sum_uncertainty_loss_over_batch
+    l_u = uncertainty_loss(u, u_hat, detach=protocol.detach_uncertainty_target, sum_batch=sum_batch)
+    if sum_batch:
+        l_u = l_u * batch.parts  # their mean is then the sum over the whole batch
+    return l_u + layerwise_loss(errors, u, u_hat, weight=protocol.layer_loss_weight)
 
 
 def train_heads(
@@ -101,6 +100,8 @@ def train_heads(
         watch=watch,
         saves=saves,
     )
+    if not devices.is_first():
+        return curve
     write_csv(Path(out).parent / "curve.csv", curve)
     description["skipped_steps"] = curve[-1]["skipped_steps"]
     weights = {k: v for k, v in average.state_dict().items() if not k.startswith("uvit.")}

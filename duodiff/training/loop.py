@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from duodiff.training import devices
 from duodiff.training.batches import Batch, Noiser
 from duodiff.training.state import Saves, State, optimizer_state, restore_optimizer
 
@@ -69,9 +70,10 @@ def fit(
     training loss since the last entry, the held-out loss of the average, the learning rate and the number of
     steps skipped so far, because loss or gradient was not finite. `watch` is called with the curve so far and the
     average after each entry. With `saves` an interrupted training is continued, to the same bits where the device
-    repeats itself (a CPU; a GPU with config.deterministic). Raises ValueError after `MOST_SKIPPED` skipped
-    steps in a row.
+    repeats itself (a CPU; a GPU with config.deterministic). Under torchrun each process computes its rows of the
+    batch (`duodiff.training.devices`). Raises ValueError after `MOST_SKIPPED` skipped steps in a row.
     """
+    rows = devices.rows(config.batch)
     run = _Run(model, parameters, config, saves)
     every = max(1, config.steps // evaluations)
     with _deterministic(config.deterministic), saves.on_stop() if saves else nullcontext():
@@ -81,11 +83,11 @@ def fit(
             initial=run.step,
             total=config.steps,
             unit="step",
-            disable=None,
+            disable=None if devices.is_first() else True,
             mininterval=1,
         )
         for step in progress:
-            batch = train.at_step(seed, step, config.batch)
+            batch = train.at_step(seed, step, config.batch, rows)
             with _autocast(config.precision, batch.x_t.device):
                 value = loss(model, batch)
             value.backward()
@@ -94,7 +96,7 @@ def fit(
                 validation = _mean_loss(run.average, loss, held_out, config.batch)
                 run.add_to_curve(validation)
                 progress.set_postfix(loss=f"{validation:.4f}")
-                if watch is not None:
+                if watch is not None and devices.is_first():
                     watch(run.curve, run.average)
             if saves:
                 saves.after_step(run.step, run.state)
@@ -128,11 +130,13 @@ class _Run:
             size = sum(p.nbytes for p in parameters)
             # a state: parameters, their average and two moments; in the end the average of the whole model
             saves.require_space(4 * size, sum(p.nbytes for p in model.parameters()))
-            self._restore(saves.restore())
+            with devices.first_goes_first():  # it removes what is damaged
+                self._restore(saves.restore())
 
     def update(self, loss: float) -> None:
         """One step of the optimizer and the average with the gradients there are, unless they are not finite."""
         lr = learning_rate(self.config, self.step)
+        loss = devices.average_gradients(self.parameters, loss)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip).item()
         if math.isfinite(loss) and math.isfinite(norm):
             for group in self.optimizer.param_groups:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from duodiff import signals
 from duodiff.files import atomic, code_sha256, remove_leftovers, require_space
+from duodiff.training import devices
 
 log = logging.getLogger("duodiff")
 
@@ -36,7 +37,10 @@ SHARE = 0.02
 
 _DECIDING = (
     *("uvit", "early_exit", "autoencoder", "schedules", "protocol", "data/store"),
-    *(f"training/{name}" for name in ("batches", "loop", "backbone", "heads", "autoencoder")),
+    *(
+        f"training/{name}"
+        for name in ("batches", "devices", "loop", "backbone", "heads", "autoencoder")
+    ),
 )
 """The modules that decide what a training computes: an edit of one starts it anew."""
 
@@ -98,10 +102,11 @@ class Saves:
 
     def after_step(self, step: int, state: Callable[[], State]) -> None:
         """Saves the `state` after the finished `step`s if it is time. Raises Stopped, saved, if a signal asks to."""
-        asked = self._request.signal
+        asked = devices.asked_to_stop(self._request.signal)
         if asked or time.monotonic() >= self._due:
             self.save(step, state())
         if asked:
+            devices.wait()  # torchrun ends all processes once one has ended
             raise signals.Stopped(
                 f"stopped by {asked}, saved at step {step}; run again to continue"
             )
@@ -111,6 +116,8 @@ class Saves:
         begun = time.monotonic()
         tensors, values = state
         path = self.folder / f"step-{step:09d}.safetensors"
+        if not devices.is_first():
+            return path
         tensors = {k: v.detach().cpu().contiguous() for k, v in (tensors | _generators()).items()}
         header = {"training": self.training, "values": json.dumps(values)}
         with atomic(path) as temporary:

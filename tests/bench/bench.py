@@ -1,4 +1,5 @@
-"""What `make bench` measures: one table, results/bench/bench.md, and its numbers as JSON beside it.
+"""What `make bench` measures: one table, results/bench/bench.md, and its numbers as JSON beside it, with the rates
+that `python -m duodiff cost --bench` reads.
 
     python tests/bench/bench.py [--images cifar10-train-jpeg.zip]
 
@@ -48,11 +49,65 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="a zip of at least 50,000 images")
     images = parser.parse_args().images
     with tempfile.TemporaryDirectory() as folder:
-        rows = [*packing(Path(folder), images), *encoding(Path(folder)), *planning()]
+        rows = [*speed(), *packing(Path(folder), images), *encoding(Path(folder)), *planning()]
     machine = f"{cpu_name()}, {psutil.cpu_count()} cores"
-    write_json(OUT / "bench.json", {"machine": machine, "rounds": ROUNDS, "rows": rows})
+    found = {"machine": machine, "rounds": ROUNDS, "rows": rows, "rates": rates(machine)}
+    write_json(OUT / "bench.json", found)
     write_text(OUT / "bench.md", table(rows, machine))
     print((OUT / "bench.md").read_text())
+
+
+def speed() -> list[dict]:
+    """Sampling, early exit and training (tests/bench/speed.py), beside the plain eager loop where that tells."""
+    cases = ["utilisation", "small", "training", "switch", "early_exit", "loop"]
+    compared = {"utilisation", "small", "training"}
+    names = [n for case in cases for n in (case, f"{case} plain") if n == case or case in compared]
+    found = {name: [] for name in names}
+    for _ in tqdm(range(ROUNDS), desc="speed", disable=None):
+        for name in names:
+            found[name].append(_case(name))
+    rows = []
+    for name, rounds in found.items():
+        case, _, plain = name.partition(" ")
+        label = case.replace("_", " ") + (", plain eager" if plain else "")
+        for key in rounds[0]:
+            rows.append(_row(f"{label}: {key}", _unit(key), [r[key] for r in rounds], None))
+            if case in compared and not plain and key in found[f"{case} plain"][0]:
+                ours = [
+                    r[key] / p[key] for r, p in zip(rounds, found[f"{case} plain"], strict=True)
+                ]
+                rows.append(_row(f"{label}: {key}, over plain eager", "1", ours, None))
+    return rows
+
+
+def rates(machine: str) -> dict:
+    """What this machine achieves on the paper's networks, and how long a process takes to start."""
+    found, start = _case("rates"), [sys.executable, "-c", "import duodiff.generation"]
+    kinds = {
+        kind: {n.split()[1]: r for n, r in found.items() if n.startswith(kind)}
+        for kind in ("sampling", "training")
+    }
+    return {
+        "device": machine,
+        "dtype": "float32",
+        "sampling_flops_per_s": kinds["sampling"],
+        "training_flops_per_s": kinds["training"],
+        "startup_s": statistics.median(s for s, _ in _rounds({"start": start})["start"]),
+    }
+
+
+def _case(name: str) -> dict[str, float]:
+    """What tests/bench/speed.py measures of one case."""
+    command = [sys.executable, str(ROOT / "tests/bench/speed.py"), *name.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"exit status {done.returncode}: {' '.join(command)}\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _unit(key: str) -> str:
+    units = {"flops_per_s": "FLOP/s", "steps_per_s": "steps/s"}
+    return "images/s" if "blocks" in key else units.get(key, "1")
 
 
 def packing(folder: Path, images: Path | None) -> list[dict]:

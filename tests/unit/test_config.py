@@ -69,9 +69,11 @@ GRID = f"{DIGITS}.grid.ddpm"
         (
             "cores",
             2,
-            r"unknown key 'cores'; accepted: threads, device, data, extractors, only, datasets, experiments",
+            r"unknown key 'cores'; accepted: threads, device, gpus, data, extractors, only, datasets, experiments",
         ),
         ("device", "gpu", "device: found 'gpu'; accepted: cpu or cuda"),
+        ("gpus", 2, "gpus: found 2; accepted: 1 with device cpu"),
+        ("gpus", 0, "gpus: found 0; accepted: an integer from 1"),
         (f"{DIGITS}.protocl", "paper", r"unknown key 'protocl' \(did you mean 'protocol'\?\)"),
         (f"{DIGITS}.protocol", "released", "found 'released'; accepted: corrected or paper"),
         (
@@ -296,6 +298,14 @@ def test_models_of_another_experiment_can_be_reused_where_they_fit():
         study.complete(two(reuse={"heads": "digits"}, protocol="paper"))
     with pytest.raises(study.ConfigError, match=r"reuse.shallow: digits has another shallow_depth"):
         study.complete(two(reuse={"shallow": "digits"}, shallow_depth=5))
+
+
+def test_every_gpu_trains_on_as_many_images():
+    config = DEFAULT | {"device": "cuda", "gpus": 4}
+    assert study.complete(config)["gpus"] == 4
+    message = r"digits.backbone_training.batch: found 64; accepted: a multiple of gpus 3"
+    with pytest.raises(study.ConfigError, match=message):
+        study.complete(config | {"gpus": 3})
 
 
 def test_experiments_are_selected_by_name():

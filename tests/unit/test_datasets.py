@@ -7,6 +7,7 @@ import pickle
 import stat
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,7 +18,8 @@ from PIL import Image
 
 from duodiff.data import archives, cifar10
 from duodiff.data.archives import open_members, open_nested_tar
-from duodiff.data.decode import Transform, decode
+from duodiff.data.decode import Decoded, Transform, decode
+from duodiff.data.disk import Numbers, permutation
 from duodiff.data.families import fetch_dataset
 from duodiff.data.pack import pack
 from duodiff.data.store import ImageStore
@@ -114,6 +116,60 @@ def test_the_store_does_not_depend_on_the_workers(tmp_path, monkeypatch):
     assert store.manifest["converted"] == {"grey": 1}
     np.save(tmp_path / "saved.npy", np.array(store.images))
     assert (tmp_path / "saved.npy").read_bytes() == (tmp_path / "store1/images.npy").read_bytes()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 129, 1797, 5000])
+def test_the_order_on_disk_is_numpys_permutation(monkeypatch, n):
+    monkeypatch.setattr("duodiff.data.disk._BLOCK", 100)
+    for seed in (0, 7):
+        assert list(permutation(n, seed)) == np.random.default_rng(seed).permutation(n).tolist()
+
+
+def test_numbers_on_disk_are_a_sequence_across_blocks(monkeypatch):
+    monkeypatch.setattr("duodiff.data.disk._BLOCK", 3)
+    numbers = Numbers(i**2 - 5 for i in range(10))
+    numbers[7] = -(1 << 62)
+    expected = [-5, -4, -1, 4, 11, 20, 31, -(1 << 62), 59, 76]
+    assert [numbers[i] for i in range(10)] == list(numbers) == expected
+    assert (len(numbers), len(Numbers([])), list(Numbers([]))) == (10, 0, [])
+
+
+@pytest.mark.parametrize("family", ["images", "celeba"])
+def test_ten_times_the_images_take_no_more_memory(tmp_path, monkeypatch, family):
+    """Of Python's and numpy's, which a list or an array of one number an image would raise by 72 kB."""
+    few, many = 1000, 10_000
+
+    def decoded(images, _):  # for true decoding takes longer; of every six one is skipped
+        skip = [int(Path(image.name).stem) % 6 == 0 for image in images]
+        return [Decoded(None, skipped="corrupt") if s else Decoded(pixels) for s in skip]
+
+    pixels = np.zeros((3, 4, 4), np.uint8)
+    monkeypatch.setattr("duodiff.data.pack.decode_all", decoded)
+    # What has a fixed size would hide much.
+    monkeypatch.setattr("duodiff.data.store.sha256", lambda _: "")
+    monkeypatch.setattr("duodiff.data.archives._COMMENT", 0)
+    monkeypatch.setattr("duodiff.data.pack._CHUNK", 8)
+    monkeypatch.setattr("duodiff.data.disk._BLOCK", 50)
+    peaks = []
+    for n in (few // 2, few, many):  # the first time modules and caches fill
+        data = tmp_path / str(n)
+        dataset = many_images(data, family, n)
+        tracemalloc.start()
+        manifest = pack(dataset, data, 1, data / "store/manifest.json")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert manifest["skipped"]["corrupt"]["count"] >= n // 6
+    assert peaks[2] - peaks[1] < 2 * (many - few)
+
+
+def many_images(data: Path, family: str, n: int) -> dict:
+    """Writes a zip of `n` files that are called images, in any order; their dataset."""
+    files = {f"{i % 7}/{i}.jpg": str(i).encode() for i in range(n)}
+    if family == "images":
+        write_zip(data / "images.zip", files)
+        return IMAGES | {"path": "images.zip", "size": 4}
+    celeba(data, files, "".join(f"{i}.jpg {i % 3}\n" for i in range(n)))
+    return CELEBA | {"split": "train", "size": 4}
 
 
 def test_images_and_labels_stay_together_in_the_fixed_order(tmp_path):

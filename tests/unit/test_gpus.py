@@ -12,7 +12,7 @@ CLAIM = """
 import os, sys
 from pathlib import Path
 from duodiff import gpus
-gpus.claim(Path(sys.argv[1]))
+gpus.claim(int(sys.argv[1]), Path(sys.argv[2]))
 print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
 sys.stdin.read()
 """
@@ -20,16 +20,16 @@ sys.stdin.read()
 
 @pytest.fixture
 def claimed(tmp_path):
-    """A function that starts a process that claims a GPU, of a driver that knows two."""
+    """A function that starts a process that claims a GPU, of a driver that knows three."""
     driver = tmp_path / "nvidia-smi"
-    driver.write_text("#!/bin/sh\necho GPU-a\necho GPU-b\n")
+    driver.write_text("#!/bin/sh\nprintf "GPU-a\\nGPU-b\\nGPU-c\\n"\n")
     driver.chmod(0o755)
     environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
     environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     started = []
 
-    def start(**told: str) -> subprocess.Popen:
-        command = [sys.executable, "-c", CLAIM, str(tmp_path)]
+    def start(count: int = 1, **told: str) -> subprocess.Popen:
+        command = [sys.executable, "-c", CLAIM, str(count), str(tmp_path)]
         pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
         started.append(subprocess.Popen(command, env=environment | told, text=True, **pipes))
         return started[-1]
@@ -44,15 +44,15 @@ def device(process: subprocess.Popen) -> str:
     return process.stdout.readline().strip()
 
 
-def test_jobs_side_by_side_get_a_gpu_each_and_a_killed_one_gives_it_back(claimed):
+def test_jobs_side_by_side_have_gpus_of_their_own_and_a_killed_one_gives_them_back(claimed):
     first, second = claimed(), claimed()
-    taken = device(first)
-    assert {taken, device(second)} == {"GPU-a", "GPU-b"}
-    third = claimed()
+    taken = [device(first), device(second)]
+    assert sorted(taken) == ["GPU-a", "GPU-b"]
+    two = claimed(2)
     with pytest.raises(subprocess.TimeoutExpired):
-        third.wait(1)  # there is none
+        two.wait(1)  # there is one
     first.kill()
-    assert device(third) == taken
+    assert device(two) == f"{taken[0]},GPU-c"
 
 
 def test_a_gpu_that_a_scheduler_has_chosen_is_left_as_it_is(claimed):

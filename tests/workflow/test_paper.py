@@ -1,8 +1,15 @@
 """config/paper.yaml: the whole study is planned, offline, and has the jobs its grids say."""
 
 import re
+from pathlib import Path
 
 import pytest
+import yaml
+
+from duodiff import config as study
+from duodiff.analysis import cost
+
+ROOT = Path(__file__).parents[2]
 
 # Cells of one experiment at one training and one sampling seed, from the grids of Tables 1 and 2:
 # DDPM t_s + DDPM theta + DDIM t_s.
@@ -117,3 +124,13 @@ def test_files_that_are_not_there_are_asked_for_before_any_compute(fresh, only, 
     for message in messages:
         assert re.search(message, done.stdout)
     assert not list(fresh.folder.glob("results/*/train*"))
+
+
+def test_the_cost_command_counts_the_jobs_that_ask_for_a_gpu():
+    rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    asking = [rule for rule in re.split(r"^rule ", rules, flags=re.M) if " gpu=" in rule]
+    names = [rule.partition(":")[0] for rule in asking]
+    config = study.complete(yaml.safe_load((ROOT / "config/paper.yaml").read_text()))
+    found = sum(work.jobs for works in cost.works(config).values() for work in works)
+    # train_autoencoder is no job of this configuration
+    assert found == sum(JOBS.get(name, 0) for name in names)

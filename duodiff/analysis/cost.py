@@ -1,0 +1,366 @@
+"""What a configuration costs before it is run: floating-point operations, jobs, disk, and hours at measured rates.
+
+Operations are those `duodiff.metrics.flops` counts (a multiply-add is two), in closed form. A backward pass is two
+forward ones. An AdaDiff cell costs what the paper's Table 2 has as its mean exit layer, or the full depth where
+that is not known.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from duodiff import config as study
+from duodiff.analysis.operations import network
+from duodiff.conflicts import has_heads, selected
+from duodiff.files import read_json
+from duodiff.protocol import PROTOCOLS
+from duodiff.schedules import T, timesteps
+from duodiff.spaces import space
+
+_ROOT = Path(__file__).parents[2]
+_TABLE_2, _PAPER = _ROOT / "report/paper/table2.csv", _ROOT / "config/paper.yaml"
+_SIZES = {"digits": 8, "cifar10": 32}
+
+ARCHITECTURES = {"cifar10": "S/2", "celeba64": "S/4", "imagenet64": "M/4", "imagenet256": "L/2"}
+"""The paper's names of its networks, as bench records have them, by dataset."""
+
+_FEATURES = {"inception": 11.42e9, "dinov2": 162.02e9, None: 0}
+"""Operations for the features of one image, counted by torch; a small classifier's are left out."""
+
+_BYTES, _STATE = 4, 4 * 4
+"""Of a parameter in a checkpoint, and in the state of an unfinished training (with its average and two moments)."""
+_STATES = 3  # two are kept, one is being written
+
+
+@dataclass(frozen=True)
+class Work:
+    """One kind of GPU job of an experiment or a dataset: how many, their operations and the bytes they leave.
+
+    `kind` is training, sampling or other. `peak` are the bytes that are there only while one of them runs.
+    """
+
+    kind: str
+    jobs: int
+    operations: float
+    bytes: float = 0
+    peak: float = 0
+
+
+def works(config: dict) -> dict[str, list[Work]]:
+    """The GPU jobs that a complete configuration's selected experiments need, by the name of what they belong to.
+
+    Those are experiments (others than the selected ones where models are reused) and, after them, datasets.
+    """
+    experiments, chosen = config["experiments"], selected(config)
+    found: dict[str, list[Work]] = {}
+    for name, experiment in experiments.items():
+        roles = [
+            role
+            for role in study.ROLES
+            if any(study.owner(config, other, role) == name for other in chosen)
+        ]
+        own = list(_trainings(experiment, roles))
+        if name in chosen:
+            own += _measurements(experiment, config["datasets"][experiment["dataset"]])
+        if own:
+            seeds = len(experiment["train_seeds"])
+            found[name] = [_times(work, seeds) for work in own]
+    for name, dataset in config["datasets"].items():
+        users = [experiments[e] for e in chosen if experiments[e]["dataset"] == name]
+        if users:
+            found[f"dataset {name}"] = list(_preparation(dataset, users))
+    return found
+
+
+def _times(work: Work, seeds: int) -> Work:
+    return Work(
+        work.kind, work.jobs * seeds, work.operations * seeds, work.bytes * seeds, work.peak
+    )
+
+
+def _trainings(experiment: dict, roles: list[str]) -> Iterator[Work]:
+    nets = {
+        role: network(study.backbone_architecture(experiment, role))
+        for role in roles
+        if role != "heads"
+    }
+    images = _images_of(experiment["backbone_training"])
+    for role, net in nets.items():
+        checkpoint = _BYTES * net.parameters
+        if role == "full" and "pretrained" in experiment:
+            yield Work("other", 0, 0, checkpoint)
+        else:
+            peak = _STATES * _STATE * net.parameters
+            yield Work("training", 1, 3 * images * net.forward, checkpoint, peak)
+    if "heads" in roles and has_heads(experiment):
+        net = network(study.backbone_architecture(experiment, "full"))
+        depth = len(net.blocks)
+        parameters = depth * (net.output_head + _uncertainty_parameters(experiment))
+        images = _images_of(experiment["heads_training"])
+        frozen = net.forward - net.decode
+        operations = images * (frozen + 3 * depth * net.decode)
+        peak = _STATES * _STATE * parameters
+        yield Work("training", 1, operations, _BYTES * parameters, peak)
+
+
+def _images_of(training: dict) -> int:
+    return training["steps"] * training["batch"]
+
+
+def _uncertainty_parameters(experiment: dict) -> int:
+    aware = PROTOCOLS[experiment["protocol"]].timestep_aware_uncertainty
+    return (2 if aware else 1) * experiment["backbone"]["embed_dim"] + 1
+
+
+def _measurements(experiment: dict, dataset: dict) -> Iterator[Work]:
+    """Profile, samples, their evaluation and the timing of one training seed."""
+    full, shallow = (
+        network(study.backbone_architecture(experiment, role)) for role in ("full", "shallow")
+    )
+    heads = len(full.blocks) * full.decode if has_heads(experiment) else 0
+    profiled = experiment["profile"]["timesteps"] * dataset["held_out"]
+    yield Work("other", 1, profiled * (full.forward + heads + shallow.forward))
+
+    sampling, latency = experiment["sampling"], experiment["latency"]
+    points, decode = study.grid_points(experiment), _codec(dataset)[1]
+    images = math.ceil(sampling["images"] / sampling["batch"]) * sampling["batch"]
+    kept = sampling["images"] * (_image_bytes(dataset) + 8)
+    for point in points:
+        calls = _calls(experiment, point.sampler, point.setting)
+        operations = images * (sum(calls) + decode)
+        yield Work("sampling", 1, operations, kept + sampling["images"] * len(calls))
+
+    timed = [(name, s) for name, g in experiment["grid"].items() for _, s in study.settings(g)]
+    per_image = sum(sum(_calls(experiment, *cell)) for cell in timed)
+    with_heads = [name for name, grid in experiment["grid"].items() if grid["theta"]]
+    per_image += sum(
+        len(_calls(experiment, name, "t_s=0")) * (full.forward + heads) for name in with_heads
+    )
+    yield Work("other", 1, latency["repeats"] * latency["batch"] * (per_image + decode))
+
+    features = _FEATURES[space(experiment["metric"]["name"]).weights]
+    yield Work("other", 1, len(points) * sampling["images"] * features)
+
+
+def _calls(experiment: dict, sampler: str, setting: str) -> list[float]:
+    """Operations of each network call that an image of a cell takes."""
+    protocol, t = PROTOCOLS[experiment["protocol"]], timesteps(experiment["grid"][sampler]["steps"])
+    if sampler == "ddim" and not protocol.ddim_final_step:
+        t = t[:-1]
+    full, shallow = (
+        network(study.backbone_architecture(experiment, role)) for role in ("full", "shallow")
+    )
+    key, _, value = setting.partition("=")
+    if key == "theta":
+        layer = _mean_exit(experiment["paper_dataset"], value) if sampler == "ddpm" else None
+        return [full.exiting(len(full.blocks) if layer is None else layer)] * len(t)
+    switched = int((t >= T - int(value)).sum())
+    if sampler == "ddim" and protocol.ddim_switch_one_call_late and switched:
+        switched = min(switched + 1, len(t))
+    guided = 2 if experiment["sampling"]["guidance"] else 1
+    calls = [shallow.forward] * switched + [full.forward] * (len(t) - switched)
+    return [guided * call for call in calls]
+
+
+def _mean_exit(dataset: str | None, theta: str) -> float | None:
+    """The mean exit layer at a threshold in the paper's Table 2, if it has that."""
+    if theta.startswith("q"):
+        return None
+    rows = pd.read_csv(_TABLE_2).query("dataset == @dataset and parameter == 'theta'")
+    found = rows.loc[rows["value"] == float(theta), "mean_exit_layer"]
+    return None if found.empty else float(found.iloc[0])
+
+
+def _preparation(dataset: dict, users: list[dict]) -> Iterator[Work]:
+    """The references and the latents of a dataset that the experiments `users` share."""
+    n = _count(dataset)
+    references = {(e["metric"]["name"], e["metric"].get("reference", "all")) for e in users}
+    for name in sorted({name for name, _ in references}):
+        jobs = sum(name == other for other, _ in references)
+        yield Work("other", jobs, n * _FEATURES[space(name).weights])
+    yield Work("other", 0, 0, n * _image_bytes(dataset))
+    if "autoencoder" not in dataset:
+        return
+    codec, (encode, decode) = dataset["autoencoder"], _codec(dataset)
+    if "train" in codec:
+        yield Work("training", 1, 3 * _images_of(codec["train"]) * (encode + decode))
+    faces = 2 if codec["flips"] else 1
+    _, size = _shape(dataset)
+    cells = (size // _reduction(codec)) ** 2 * codec["architecture"]["latent_channels"]
+    latents = n * faces * 2 * cells * 2  # mean and log-variance, float16
+    yield Work("other", codec["shards"], n * faces * encode, latents, latents)
+
+
+def _count(dataset: dict) -> int:
+    """Images of a packed dataset; 0 where only its files tell."""
+    if "subset" in dataset:
+        return dataset["subset"] + dataset["held_out"]
+    images = {"digits": 1797, "cifar10": 50_000 + dataset["held_out"], "imagenet": 1_281_167}
+    celeba = 202_599 if dataset.get("split") == "all" else 162_770 + dataset["held_out"]
+    return (images | {"celeba": celeba}).get(dataset["source"], 0)
+
+
+def _shape(dataset: dict) -> tuple[int, int]:
+    """Channels and width of the packed images."""
+    channels = dataset.get("channels", 1 if dataset["source"] == "digits" else 3)
+    return channels, dataset.get("size", _SIZES.get(dataset["source"]))
+
+
+def _image_bytes(dataset: dict) -> int:
+    channels, size = _shape(dataset)
+    return channels * size**2
+
+
+def _reduction(codec: dict) -> int:
+    return 2 ** (len(codec["architecture"]["block_out_channels"]) - 1)
+
+
+@cache
+def _codec_operations(architecture: str, channels: int, size: int) -> tuple[float, float]:
+    import torch  # for datasets with an autoencoder alone: it takes seconds
+    from diffusers import AutoencoderKL
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from duodiff.autoencoder import network_config
+
+    found = json.loads(architecture)
+    with torch.device("meta"), torch.inference_mode():
+        net = AutoencoderKL.from_config(network_config(found, channels))
+        latent = size // _reduction({"architecture": found})
+        calls = (
+            (net.encode, torch.zeros(1, channels, size, size)),
+            (net.decode, torch.zeros(1, found["latent_channels"], latent, latent)),
+        )
+        counted = []
+        for call, x in calls:
+            with FlopCounterMode(display=False) as counter:
+                call(x)
+            counted.append(float(counter.get_total_flops()))
+    return counted[0], counted[1]
+
+
+def _codec(dataset: dict) -> tuple[float, float]:
+    """Operations to encode and to decode one image; 0 without an autoencoder."""
+    if "autoencoder" not in dataset:
+        return 0.0, 0.0
+    return _codec_operations(json.dumps(dataset["autoencoder"]["architecture"]), *_shape(dataset))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a device achieves, as a bench record says: operations a second by architecture, and seconds of start-up."""
+
+    device: str
+    dtype: str
+    sampling_flops_per_s: dict[str, float]
+    training_flops_per_s: dict[str, float]
+    startup_s: float
+
+    def hours(self, work: Work, architecture: str) -> float:
+        """Hours that the work's operations take, start-up not included."""
+        rates = self.training_flops_per_s if work.kind == "training" else self.sampling_flops_per_s
+        return work.operations / rates[architecture] / 3600
+
+    def startup_hours(self, work: Work) -> float:
+        """Hours that its jobs need to start."""
+        return work.jobs * self.startup_s / 3600
+
+
+def read_rates(bench: Path) -> Rates:
+    """The rates in a record of `make bench`. Raises ValueError if it has none, or not for all architectures."""
+    found = read_json(bench).get("rates")
+    if found is None:
+        raise ValueError(
+            f"{bench}: it has no rates; make bench writes them on a machine with a GPU"
+        )
+    keys = [field.name for field in fields(Rates)]
+    if missing := set(keys) - set(found):
+        raise ValueError(f"{bench}: rates: missing {', '.join(sorted(missing))}")
+    rates = Rates(**{key: found[key] for key in keys})
+    for key in ("sampling_flops_per_s", "training_flops_per_s"):
+        if missing := set(ARCHITECTURES.values()) - set(getattr(rates, key)):
+            raise ValueError(f"{bench}: rates.{key}: missing {', '.join(sorted(missing))}")
+    return rates
+
+
+def nearest(architecture: dict) -> tuple[str, bool]:
+    """The paper's architecture whose operations are nearest to those of a U-ViT, and whether it is that one."""
+    forward = network(architecture).forward
+    papers = {
+        ARCHITECTURES[name]: experiment["backbone"]
+        for name, experiment in study.published_experiments(_PAPER).items()
+    }
+    name = min(papers, key=lambda n: abs(math.log(network(papers[n]).forward / forward)))
+    return name, papers[name] == architecture
+
+
+def describe(path: Path, bench: Path | None) -> str:
+    """What the configuration file `path` costs: a Markdown table, with hours at the rates in `bench`, and notes."""
+    config = study.complete(yaml.safe_load(path.read_text()))
+    rates = read_rates(bench) if bench else None
+    rows, notes = [], []
+    for name, found in works(config).items():
+        experiment = _of(config, name)
+        architecture, exact = nearest(experiment["backbone"])
+        if rates and not exact and name in config["experiments"]:
+            notes.append(f"{name}: at the rates of {architecture}, the nearest in operations.")
+        rows.append(_row(name, found, rates, architecture))
+    table = pd.DataFrame(rows)
+    unknown = [n for n in config["datasets"] if not _count(config["datasets"][n])]
+    notes += [
+        f"dataset {n}: its images are left out, only its files tell how many there are."
+        for n in unknown
+        if f"dataset {n}" in set(table["of"])
+    ]
+    total = table.drop(columns=["of", "peak GB", "start-up %"], errors="ignore").sum()
+    total["peak GB"] = table["peak GB"].max()
+    if rates:
+        startup = (table["GPU hours"] * table["start-up %"]).sum()
+        total["start-up %"] = startup / total["GPU hours"]
+        notes.append(
+            f"Hours on one {rates.device} ({rates.dtype}), {rates.startup_s:g} s of start-up a job."
+        )
+    else:
+        notes.append(
+            "Hours need the rates of your GPU: make bench there, then --bench results/bench/bench.json."
+        )
+    table.loc[len(table)] = {"of": "all", **total}
+    return "\n".join([str(path), _markdown(table[list(rows[0])]), *notes])
+
+
+def _of(config: dict, name: str) -> dict:
+    """The experiment that a row is of, or the first selected one on the row's dataset."""
+    experiments, dataset = config["experiments"], name.removeprefix("dataset ")
+    if dataset == name:
+        return experiments[name]
+    return next(experiments[e] for e in selected(config) if experiments[e]["dataset"] == dataset)
+
+
+def _row(name: str, found: list[Work], rates: Rates | None, architecture: str) -> dict:
+    row = {"of": name, "GPU jobs": sum(work.jobs for work in found)}
+    for kind in ("training", "sampling", "other"):
+        row[f"{kind} EFLOP"] = sum(w.operations for w in found if w.kind == kind) / 1e18
+    row["disk GB"] = sum(work.bytes for work in found) / 1e9
+    row["peak GB"] = max(work.peak for work in found) / 1e9
+    if rates:
+        startup = sum(map(rates.startup_hours, found))
+        hours = startup + sum(rates.hours(work, architecture) for work in found)
+        row |= {"GPU hours": hours, "start-up %": 100 * startup / hours if hours else 0.0}
+    return row
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    def cell(value) -> str:
+        if isinstance(value, str):
+            return value
+        return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+
+    lines = [list(table), ["---", *["--:"] * (len(table.columns) - 1)]]
+    lines += [[cell(v) for v in row] for row in table.astype(object).itertuples(index=False)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

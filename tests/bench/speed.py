@@ -1,0 +1,284 @@
+"""One speed measurement, in a process of its own, as JSON: what `make bench` runs in turns.
+
+    python tests/bench/speed.py CASE [plain]
+
+`plain` is the baseline of the issue: eager PyTorch with memory as the C library handles it by default. The networks
+have random weights, on which speed does not depend.
+"""
+
+import copy
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from duodiff import memory, samplers
+from duodiff.analysis.operations import network
+from duodiff.backbones import duodiff, single
+from duodiff.early_exit import AdaDiff
+from duodiff.protocol import PROTOCOLS
+from duodiff.schedules import noise_schedule
+from duodiff.training.backbone import denoising_loss
+from duodiff.training.batches import Noiser
+from duodiff.training.heads import heads_loss
+from duodiff.training.loop import TrainingConfig, fit
+from duodiff.uvit import Denoiser, UViT
+
+ARCHITECTURES = {
+    "S/2": {"img_size": 32, "patch_size": 2, "embed_dim": 512, "depth": 13, "num_heads": 8},
+    "S/4": {"img_size": 64, "patch_size": 4, "embed_dim": 512, "depth": 13, "num_heads": 8},
+    "M/4": {"img_size": 64, "patch_size": 4, "embed_dim": 768, "depth": 17, "num_heads": 12},
+    "L/2": {"img_size": 32, "patch_size": 2, "embed_dim": 1024, "depth": 21, "num_heads": 16},
+}
+"""The paper's networks by their constructor's keywords; those of ImageNet take labels, L/2 latents."""
+
+MEAN_EXITS = (12.87, 10.87, 8.80)  # CIFAR-10's in Table 2
+SMALL = {"img_size": 8, "patch_size": 2, "in_chans": 1, "embed_dim": 64, "num_heads": 4}
+SCHEDULE = noise_schedule("linear")
+_STEPS = 7
+
+
+def uvit(name: str, depth: int | None = None) -> UViT:
+    """One of the paper's networks, or with another number of blocks."""
+    options = dict(ARCHITECTURES[name], qkv_bias=False, in_chans=4 if name == "L/2" else 3)
+    options |= {"num_classes": 1000 if name in ("M/4", "L/2") else -1}
+    return UViT(**options | ({"depth": depth} if depth else {})).eval()
+
+
+def inputs(net: UViT, batch: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """x [B, C, H, W], t [B] and y [B] or None."""
+    y = torch.zeros(batch, dtype=torch.long) if net.num_classes > 0 else None
+    return (
+        torch.randn(batch, net.in_chans, net.img_size, net.img_size),
+        torch.full((batch,), 500),
+        y,
+    )
+
+
+def operations(net: UViT) -> float:
+    """Floating-point operations of one image."""
+    keys = ("img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_classes", "conv")
+    options = {key: getattr(net, key) for key in keys}
+    return network(options | {"mlp_ratio": 4, "mlp_time_embed": False, "qkv_bias": False}).forward
+
+
+def medians(calls: dict[str, Callable], rounds: int = 5) -> dict[str, float]:
+    """Median seconds of each call, in turns after one of each to warm up."""
+    taken = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(rounds):
+        for name, call in calls.items():
+            begun = time.perf_counter()
+            call()
+            taken[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(found) for name, found in taken.items()}
+
+
+def product() -> Callable[[], Tensor]:
+    """A float32 product of matrices of 2048 x 2048: 2 x 2048^3 operations."""
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    return lambda: a @ b
+
+
+@torch.inference_mode()
+def utilisation() -> dict[str, float]:
+    """U-ViT-S/2, batch 8: its rate, and that over the rate of a product of matrices in the same process."""
+    net = uvit("S/2")
+    call = partial(net, *inputs(net, 8))
+    taken = medians({"product": product(), "network": call}, rounds=7)
+    rate = 8 * operations(net) / taken["network"]
+    return {"of the product's rate": rate * taken["product"] / (2 * 2048**3), "flops_per_s": rate}
+
+
+@torch.inference_mode()
+def switch() -> dict[str, float]:
+    """DuoDiff's speed-up on S/2 over 10 DDPM steps, batch 8, over that of the formula."""
+    full, shallow = Denoiser(uvit("S/2")), Denoiser(uvit("S/2", depth=3))
+    steps, share = samplers.ddpm(SCHEDULE, 10), operations(shallow.net) / operations(full.net)
+    calls = {
+        t_s: partial(samplers.sample, duodiff(full, shallow, t_s), steps, (3, 32, 32), 0, 8, 0)
+        for t_s in (0, 300, 400, 500)
+    }
+    taken = medians(calls, rounds=3)
+    ideal = {t_s: 1 / (1 - t_s / 1000 * (1 - share)) for t_s in calls}
+    return {f"t_s={t}": taken[0] / taken[t] / ideal[t] for t in calls if t}
+
+
+class Scripted(nn.Module):
+    """An uncertainty head that costs what it costs, and has the images exit where `exits` says (they share it)."""
+
+    def __init__(self, head: nn.Module, layer: int, exits: list[Tensor]):
+        super().__init__()
+        self.head, self.layer, self.exits = head, layer, exits
+
+    def forward(self, tokens: Tensor, time_emb: Tensor) -> Tensor:
+        left = self.exits[0]
+        leaves = left <= self.layer
+        self.exits[0] = left[~leaves]
+        return torch.where(leaves, 0.0, 0.5 + 0 * self.head(tokens, time_emb))
+
+
+@torch.inference_mode()
+def early_exit() -> dict[str, float]:
+    """Early exit on S/2, batch 8, over its ideal cost; and over the network's own where nothing exits.
+
+    The ideal: of each image the blocks and uncertainty heads it used and an output head, at the rates they have in
+    the whole batch.
+    """
+    net = uvit("S/2")
+    model, depth = AdaDiff(net).eval(), net.depth
+    x, t, _ = inputs(net, 8)
+    calls, exits = {"network": lambda: net(x, t), "none exits": lambda: model(x, t, None, 0.0)}, {}
+    for mean in MEAN_EXITS:
+        exits[mean] = _exits_around(mean, depth)
+        calls[f"{mean}"] = partial(_scripted, copy.deepcopy(model), exits[mean], x, t)
+    layers, time_emb = model.layer_inputs(x, t)
+    calls["heads"] = lambda: [h(layers[0], time_emb) for h in model.uncertainty_heads]
+    calls["ends"] = lambda: net.decode(net.embed(x, net.embed_time(t)))
+    taken = medians(calls)
+    block = (taken["network"] - taken["ends"]) / depth
+    found = {"none exits": taken["none exits"] / taken["network"]}
+    for mean, layer in exits.items():
+        used = layer.double().mean().item()
+        heads = torch.clamp(layer + 1, max=depth).double().mean().item()
+        ideal = taken["ends"] + used * block + heads * taken["heads"] / depth
+        found[f"mean exit {mean}"] = taken[f"{mean}"] / ideal
+    return found
+
+
+def _exits_around(mean: float, depth: int) -> Tensor:
+    """Exit layers of 8 images, spread by a layer to each side as far as there are any, about `mean` on average."""
+    spread = torch.tensor([-1, -1, -1, 0, 0, 1, 1, 1])
+    return torch.clamp((mean + spread).round().long(), 0, depth)
+
+
+def _scripted(model: AdaDiff, exits: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    shared = [exits]
+    for i, head in enumerate(model.uncertainty_heads):
+        plain = head.head if isinstance(head, Scripted) else head
+        model.uncertainty_heads[i] = Scripted(plain, i, shared)
+    output, found = model(x, t, None, 0.25)
+    assert torch.equal(found, exits), f"{found} for {exits}"
+    return output
+
+
+@torch.inference_mode()
+def loop() -> dict[str, float]:
+    """What the sampling loop takes beside the network, noise included, over a step of S/2 at batch 8."""
+    net = uvit("S/2")
+    call, steps = partial(net, *inputs(net, 8)), samplers.ddpm(SCHEDULE, 50)
+    nothing = single(lambda x, t, y: x)
+    sample = partial(samplers.sample, nothing, steps, (3, 32, 32), 0, 8, 0)
+    taken = medians({"network": call, "loop": sample})
+    return {"share of a step": taken["loop"] / len(steps) / taken["network"]}
+
+
+@torch.inference_mode()
+def small(plain: bool) -> dict[str, float]:
+    """Images a second of the embedded default's two backbones, 50 steps of DDPM, batch 128, one thread."""
+    torch.set_num_threads(1)
+    found = {}
+    for depth in (7, 3):
+        net = Denoiser(UViT(**SMALL, depth=depth, num_classes=10).eval())
+        steps, y = samplers.ddpm(SCHEDULE, 50), torch.arange(128) % 10
+        run = _plain_sampling if plain else samplers.sample
+        call = partial(run, single(net), steps, (1, 8, 8), 0, 128, 0, y)
+        found[f"{depth} blocks"] = 128 / medians({"": call}, rounds=3)[""]
+    return found
+
+
+def _plain_sampling(schedule, steps, shape, start, count, seed, y) -> Tensor:
+    """The baseline's loop: one randn a step."""
+    x = torch.randn(count, *shape)
+    for step in steps:
+        t = torch.full((count,), step.t)
+        x = step.x_coef * x + step.eps_coef * schedule.at(step.t)(x, t, y)
+        x = x + step.noise_coef * torch.randn_like(x)
+    return x
+
+
+def training(plain: bool) -> dict[str, float]:
+    """Steps a second of training S/2 at batch 16, and of its AdaDiff heads over those of the backbone."""
+    net, batch = uvit("S/2").train(), 16
+    noiser = _noiser(net)
+    if plain:
+        return {"steps_per_s": 1 / _plain_training(net, noiser, batch)}
+    backbone = _seconds_a_step(Denoiser(net), list(net.parameters()), denoising_loss, noiser, batch)
+    net.requires_grad_(False)
+    model = AdaDiff(net)
+    loss = partial(heads_loss, time_convention="t", protocol=PROTOCOLS["corrected"])
+    heads = _seconds_a_step(model, model.heads_parameters(), loss, noiser, batch)
+    return {"steps_per_s": 1 / backbone, "heads cheaper by": backbone / heads}
+
+
+def _noiser(net: UViT) -> Noiser:
+    images = torch.randint(256, (64, net.in_chans, net.img_size, net.img_size), dtype=torch.uint8)
+    labels = torch.zeros(64, dtype=torch.long).numpy() if net.num_classes > 0 else None
+    return Noiser(images.numpy(), labels, SCHEDULE)
+
+
+def _seconds_a_step(model, parameters, loss, noiser: Noiser, batch: int) -> float:
+    options = {"lr": 2e-4, "lr_schedule": "constant", "betas": (0.9, 0.99), "weight_decay": 0.01}
+    options |= {"warmup_steps": 0, "grad_clip": 1.0, "ema": 0.999, "precision": "float32"}
+    held_out, begun = next(noiser.stratified(0).chunks(1)), []
+
+    def timed(*arguments) -> Tensor:
+        begun.append(time.perf_counter())
+        return loss(*arguments)
+
+    config = TrainingConfig(steps=_STEPS, batch=batch, **options)
+    fit(model, parameters, timed, noiser, held_out, config, seed=0, evaluations=1)
+    taken = [later - earlier for earlier, later in pairwise(begun[:_STEPS])]
+    return statistics.median(taken[1:])  # memory is first touched in the first
+
+
+def _plain_training(net: UViT, noiser: Noiser, batch: int) -> float:
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-4)
+    average, taken = copy.deepcopy(net).requires_grad_(False), []
+    for step in range(_STEPS - 1):
+        begun = time.perf_counter()
+        made = noiser.at_step(0, step, batch)
+        F.mse_loss(net(made.x_t, made.t, made.y), made.target).backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            for mean, parameter in zip(average.parameters(), net.parameters(), strict=True):
+                mean.mul_(0.999).add_(parameter, alpha=0.001)
+        taken.append(time.perf_counter() - begun)
+    return statistics.median(taken[1:])
+
+
+def rates() -> dict[str, float]:
+    """Operations a second of the paper's networks, in sampling (batch 8, L/2 2) and in training (half of it)."""
+    found = {}
+    for name in ARCHITECTURES:
+        net, batch = uvit(name), 2 if name == "L/2" else 8
+        with torch.inference_mode():
+            taken = medians({"": partial(net, *inputs(net, batch))}, rounds=3)[""]
+        found[f"sampling {name}"] = batch * operations(net) / taken
+        batch //= 2
+        model = Denoiser(net.train())
+        step = _seconds_a_step(model, list(net.parameters()), denoising_loss, _noiser(net), batch)
+        found[f"training {name}"] = 3 * batch * operations(net) / step
+    return found
+
+
+CASES = {f.__name__: f for f in (utilisation, switch, early_exit, loop, small, training, rates)}
+
+if __name__ == "__main__":
+    case, *options = sys.argv[1:]
+    torch.manual_seed(0)
+    if "plain" not in options:
+        memory.keep_freed_memory()
+    function = CASES[case]
+    arguments = ["plain" in options] if case in ("small", "training") else []
+    print(json.dumps(function(*arguments)))

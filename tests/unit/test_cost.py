@@ -1,0 +1,177 @@
+"""`python -m duodiff cost`: operations against torch's own count, and hours against a bench record."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from duodiff import config as study
+from duodiff.analysis import cost
+from duodiff.analysis.operations import network
+from duodiff.early_exit import AdaDiff
+from duodiff.metrics.flops import gflops, parameters
+from duodiff.uvit import UViT
+
+ROOT = Path(__file__).parents[2]
+PAPER = study.complete(yaml.safe_load((ROOT / "config/paper.yaml").read_text()))
+SMALL = {
+    "img_size": 6,
+    "patch_size": 2,
+    "in_chans": 3,
+    "embed_dim": 14,
+    "depth": 5,
+    "num_heads": 7,
+    "mlp_ratio": 3,
+    "qkv_bias": True,
+    "mlp_time_embed": True,
+    "num_classes": 11,
+    "conv": False,
+}
+OTHERS = {"qkv_bias": False, "mlp_time_embed": False, "num_classes": -1, "conv": True}
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        SMALL,
+        SMALL | OTHERS,
+        *(
+            study.backbone_architecture(PAPER["experiments"][name], role)
+            for name in cost.ARCHITECTURES
+            for role in ("full", "shallow")
+        ),
+    ],
+)
+def test_operations_and_parameters_are_those_that_torch_counts(architecture):
+    found = network(architecture)
+    with torch.device("meta"):
+        net = UViT(**architecture)
+        model = AdaDiff(net)
+    assert found.forward == gflops(net) * 1e9
+    assert found.parameters == parameters(net)
+    assert found.output_head == parameters(model.output_heads[0])
+    every_head = gflops(net, model.all_layers) * 1e9
+    assert found.forward + len(found.blocks) * found.decode == every_head
+
+
+def test_an_exit_costs_the_blocks_before_it():
+    found = network(SMALL)
+    assert found.exiting(0) == found.embed + found.decode
+    assert found.exiting(5) == found.forward
+    assert found.exiting(3.5) == pytest.approx(found.forward - 1.5 * found.blocks[-1])
+
+
+def test_a_cell_makes_the_calls_of_its_sampler_and_switch():
+    experiments = PAPER["experiments"]
+    full, shallow = (
+        network(study.backbone_architecture(experiments["cifar10"], role)).forward
+        for role in ("full", "shallow")
+    )
+
+    def calls(name, *cell):
+        found = cost._calls(experiments[name], *cell)
+        return found.count(shallow), found.count(full), len(found)
+
+    assert calls("cifar10", "ddpm", "t_s=0") == (0, 1000, 1000)
+    assert calls("cifar10", "ddpm", "t_s=300") == (300, 700, 1000)
+    assert calls("cifar10", "ddim", "t_s=300") == (15, 35, 50)
+    assert calls("cifar10_released", "ddim", "t_s=300") == (16, 33, 49)
+    exits = cost._calls(experiments["celeba64"], "ddpm", "theta=0.08")
+    net = network(experiments["celeba64"]["backbone"])
+    assert exits == [net.exiting(9.09)] * 1000  # Table 2
+    unknown = cost._calls(experiments["cifar10_v"], "ddpm", "theta=q0.25")
+    assert unknown == [full] * 1000
+
+
+def test_a_training_is_its_images_forward_and_twice_that_back():
+    found = cost.works(PAPER)["cifar10"]
+    full, shallow, heads, *_ = [w for w in found if w.kind == "training"]
+    assert full.operations == pytest.approx(500_000 * 128 * 3 * 24.40e9, rel=1e-3)
+    assert shallow.operations == pytest.approx(500_000 * 128 * 3 * 5.53e9, rel=1e-3)
+    assert full.bytes == pytest.approx(4 * 44.26e6, rel=1e-3)
+    assert (
+        100_000 * 128 * 24.3e9 < heads.operations < 100_000 * 128 * 25e9
+    )  # the backbone is frozen
+
+
+def test_models_that_are_reused_are_trained_once_and_where_they_belong():
+    found = cost.works(PAPER | {"only": ["cifar10_released"]})
+    assert set(found) == {"cifar10", "cifar10_released", "dataset cifar10"}
+    assert [(w.kind, w.jobs) for w in found["cifar10"]] == [("training", 1), ("training", 1)]
+    assert [w.jobs for w in found["cifar10_released"] if w.kind == "training"] == [1]
+
+
+@pytest.fixture
+def bench(tmp_path) -> Path:
+    rates = {
+        "device": "Made GPU",
+        "dtype": "bfloat16",
+        "sampling_flops_per_s": {"S/2": 1e14, "S/4": 2e14, "M/4": 3e14, "L/2": 4e14},
+        "training_flops_per_s": {"S/2": 5e13, "S/4": 6e13, "M/4": 7e13, "L/2": 8e13},
+        "startup_s": 36.0,
+    }
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps({"rates": rates}))
+    return path
+
+
+def rows(text: str) -> dict[str, dict[str, str]]:
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    head, _, *body = lines
+    return {line[0]: dict(zip(head, line, strict=True)) for line in body}
+
+
+def test_hours_are_operations_at_the_benchs_rates_and_the_start_of_every_job(bench, tmp_path):
+    only = yaml.safe_load((ROOT / "config/paper.yaml").read_text()) | {"only": "celeba64"}
+    config = tmp_path / "one.yaml"
+    config.write_text(yaml.safe_dump(only))
+    found = rows(cost.describe(config, bench))["celeba64"]
+    work = cost.works(study.complete(only))["celeba64"]
+    training = sum(w.operations for w in work if w.kind == "training")
+    rest = sum(w.operations for w in work if w.kind != "training")
+    starting = sum(w.jobs for w in work) * 36 / 3600
+    hours = training / 6e13 / 3600 + rest / 2e14 / 3600 + starting
+    assert float(found["GPU hours"]) == pytest.approx(hours, rel=6e-3)  # three digits
+    assert float(found["start-up %"]) == pytest.approx(100 * starting / hours, rel=6e-3)
+
+
+def test_another_architecture_takes_the_nearest_rates_and_says_so(bench):
+    text = cost.describe(ROOT / "config/config.yaml", bench)
+    assert "digits: at the rates of S/2, the nearest in operations." in text
+    assert "Made GPU (bfloat16), 36 s" in text
+
+
+def test_a_dataset_whose_size_only_its_files_tell_is_named():
+    text = cost.describe(ROOT / "config/cifar10_cpu.yaml", None)
+    assert "dataset cifar10_jpeg: its images are left out" in text
+
+
+def test_without_a_bench_there_are_no_hours_and_without_torch_the_rest():
+    run = (
+        "import sys; from pathlib import Path; from duodiff.analysis import cost;"
+        "print(cost.describe(Path('config/config.yaml'), None), 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", run]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "GPU hours" not in done.stdout
+    assert "Hours need the rates of your GPU: make bench" in done.stdout
+    assert done.stdout.endswith("False\n")
+
+
+def test_a_bench_without_the_rates_is_refused(bench):
+    record = json.loads(bench.read_text())
+
+    def refused(content: dict, message: str) -> None:
+        bench.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=message):
+            cost.read_rates(bench)
+
+    rates = record["rates"]
+    refused({}, "it has no rates; make bench writes them")
+    refused({"rates": {k: v for k, v in rates.items() if k != "dtype"}}, "rates: missing dtype")
+    fewer = rates | {"sampling_flops_per_s": {"S/2": 1e14, "S/4": 1e14}}
+    refused({"rates": fewer}, r"rates.sampling_flops_per_s: missing L/2, M/4")
