@@ -16,7 +16,7 @@ _held: list[TextIO] = []  # open, and so locked, until the process ends
 
 
 def claim(count: int, folder: Path | None = None) -> None:
-    """Leaves this process `count` of the GPUs it sees, that no other process of ours has, until it ends; waits for them.
+    """Leaves this process `count` of the GPUs it sees, which no other job has, until it ends; waits for them.
 
     The claim is a lock on a file in `folder`, that of temporary files, which the kernel gives back whatever ends the
     process. It sets CUDA_VISIBLE_DEVICES, so it comes before CUDA is first used. Where no more GPUs are seen (a

@@ -22,7 +22,7 @@ sys.stdin.read()
 def claimed(tmp_path):
     """A function that starts a process that claims a GPU, of a driver that knows three."""
     driver = tmp_path / "nvidia-smi"
-    driver.write_text("#!/bin/sh\nprintf "GPU-a\\nGPU-b\\nGPU-c\\n"\n")
+    driver.write_text("#!/bin/sh\necho GPU-a; echo GPU-b; echo GPU-c\n")
     driver.chmod(0o755)
     environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
     environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
