@@ -1,5 +1,6 @@
 """Rules between keys of the configuration that a schema cannot express (no torch)."""
 
+import math
 from collections.abc import Iterator
 
 from duodiff.protocol import PROTOCOLS
@@ -363,6 +364,13 @@ def _grid_conflicts(experiment: dict) -> Iterator[str]:
     for sampler, grid in experiment["grid"].items():
         if 0 not in grid["t_s"]:
             yield f"grid.{sampler}.t_s: 0 is missing; every comparison is against the full backbone"
+        sampling = experiment["sampling"]
+        batches = math.ceil(sampling["images"] / sampling["batch"])
+        if grid["shards"] > batches:
+            yield (
+                f"grid.{sampler}.shards: found {grid['shards']}; accepted: up to the {batches} batches"
+                f" of {sampling['images']} images"
+            )
         eta = grid.get("eta", 0)
         limit = one_step_eta_limit(noise_schedule(experiment["schedule"]), grid["steps"])
         if PROTOCOLS[experiment["protocol"]].ddim_one_step_variance and eta > limit:

@@ -33,6 +33,7 @@ from duodiff.protocol import PROTOCOLS, Protocol
 from duodiff.records import device_name
 from duodiff.samplers import Step
 from duodiff.schedules import T, noise_schedule
+from duodiff.shards import shard_range
 from duodiff.training.checkpoints import departures, load_backbone
 from duodiff.training.heads import load_adadiff
 from duodiff.uvit import Denoiser
@@ -312,8 +313,12 @@ def write_samples(
     device: str,
     context: dict,
     autoencoder: Autoencoder | None = None,
+    shard: int = 0,
+    shards: int = 1,
 ) -> dict:
     """Manifest of one cell's sample store, written to `out`, with blocks_run.npy beside it.
+
+    It holds all `images` of the cell, or those of one `shard` (0-based) of `shards`, cut between compute batches.
 
     `paths` and `conventions` are the arguments of `Models`; `context` (experiment, protocol, train_seed)
     goes into the manifest, which holds everything a record says of its samples. An interrupted run is continued
@@ -321,6 +326,7 @@ def write_samples(
     """
     models = Models(conventions, context["protocol"], **paths, device=device)
     cell = build_cell(models, sampler, setting, context["protocol"])
+    first, end = shard_range(images, batch, shard, shards)
     description = {
         **context,
         **conventions,
@@ -330,7 +336,7 @@ def write_samples(
         "sampler": sampler,
         "nfe": len(cell.steps),
         "timesteps": [step.t for step in cell.steps],
-        "indices": [0, images],
+        "indices": [first, end],
         "seed": seed,
         "dtype": "float32",
         "compute_batch": batch,
@@ -345,8 +351,8 @@ def write_samples(
     remove_leftovers(out.parent)
     size = autoencoder.image_shape(models.shape) if autoencoder else models.shape
     # twice: as parts, and as the whole
-    require_space(out.parent, 2 * images * (math.prod(size) + len(cell.steps)), "sampling")
-    pixels, labels, blocks = generate(models, cell, 0, images, batch, seed, autoencoder, parts)
+    require_space(out.parent, 2 * (end - first) * (math.prod(size) + len(cell.steps)), "sampling")
+    pixels, labels, blocks = generate(models, cell, first, end, batch, seed, autoencoder, parts)
     with atomic(out.parent / "blocks_run.npy") as file:
         np.save(file, blocks)
     description["blocks_run_sha256"] = sha256(out.parent / "blocks_run.npy")

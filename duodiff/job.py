@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-from duodiff import memory, signals
+from duodiff import gpus, memory, signals
 
 log = logging.getLogger("duodiff")
 
@@ -61,6 +61,8 @@ def _add_options(parser: argparse.ArgumentParser, function: Callable) -> None:
 def _call(function: Callable[..., str], options: dict) -> None:
     _configure_logging(options.pop("log"))
     signals.stop_at_once()
+    if options.get("device") == "cuda" and "LOCAL_RANK" not in os.environ:
+        gpus.claim(1)  # one of torchrun's processes has its own of those that `launch` claimed
     if "torch" in sys.modules:  # what works without tensors stays small
         memory.keep_freed_memory()
     parameters = inspect.signature(function).parameters.values()

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 
+from duodiff.gpus import claim
 from duodiff.signals import EXIT_CODE
 
 
@@ -15,6 +16,7 @@ def launch(gpus: int, command: list[str]) -> None:
     """Runs the script and arguments in `command`, and exits as it does."""
     if gpus <= 1:
         os.execv(sys.executable, [sys.executable, *command])
+    claim(gpus)
     os.environ["OMP_NUM_THREADS"] = str(max(1, int(os.environ.get("OMP_NUM_THREADS", 1)) // gpus))
 
     from torch.distributed import run

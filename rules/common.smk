@@ -29,9 +29,9 @@ if any(Path(".snakemake/locks").glob("*.lock")) and workflow.is_main_process:
 EXPERIMENTS, DATASETS = config["experiments"], config["datasets"]
 SELECTED = {name: EXPERIMENTS[name] for name in selected(config)}
 DATA = Path(config["data"])
-# Scripts find the package whether or not it is installed in the environment a job runs in.
-# The shell outlives a scheduler's signal, which its script gets too, so that the job ends as its script does.
-shell.prefix(f'set -euo pipefail; trap : TERM USR1; export PYTHONPATH="{ROOT}"; ')
+# Scripts find the package whether or not it is installed in the environment a job runs in. `exec`: a script takes the
+# place of its shell, which would die of a scheduler's signal and leave the script to be killed before it has saved.
+shell.prefix(f'set -euo pipefail; export PYTHONPATH="{ROOT}"; exec ')
 
 
 wildcard_constraints:
@@ -54,6 +54,9 @@ PACKED = "results/data/{dataset}"
 STUDY = "results/{experiment}/train{train_seed}"
 LOG = "logs/{experiment}/train{train_seed}"
 BENCHMARK = "benchmarks/{experiment}/train{train_seed}"
+CELL = "{sampler}/{method}/{setting}/seed{seed}"
+ARRAYS = ("images", "labels", "blocks_run")  # of a store of samples
+NEVER = "(?!)"  # matches nothing
 AUTOENCODER_WEIGHTS = "diffusion_pytorch_model.safetensors"  # as diffusers names them
 # Where a run names no cores (a dry run, a report, a cluster): those the job computes with. On a cluster's node
 # Snakemake names all of the machine, of which the job has what it asked for.
@@ -191,6 +194,37 @@ def latent_shards(wc):
         "shards": [f"{path}.json" for path in paths],
         "moments": [f"{path}.npy" for path in paths],
     }
+
+
+def cells(in_shards):
+    """A constraint of {experiment} in the path of a cell: those whose cells, under the path's sampler, are cut into
+    shards, or those whose are not. So one rule makes a cell in one, another joins it, and no cell is made by both.
+    """
+    found = [
+        rf"{name}(?=/train\d+/samples/{sampler}/)"
+        for name, chosen in EXPERIMENTS.items()
+        for sampler, grid in chosen["grid"].items()
+        if (grid["shards"] > 1) == in_shards
+    ]
+    return "|".join(found) or NEVER
+
+
+def cell_shards(wc):
+    """The manifests of all shards of a cell in their order, and what stands beside them."""
+    shards = experiment(wc)["grid"][wc.sampler]["shards"]
+    folder = f"{STUDY}/samples/{CELL}/shards/{{shard}}-of-{{shards}}"
+    folders = [folder.format(**wc, shard=i, shards=shards) for i in range(shards)]
+    return {
+        "shards": [f"{folder}/manifest.json" for folder in folders],
+        "arrays": [f"{folder}/{name}.npy" for folder in folders for name in ARRAYS],
+    }
+
+
+def shard(wc):
+    """The arguments that name a job's shard, if it makes one."""
+    if "shard" not in wc.keys():
+        return ""
+    return f"--shard {wc.shard} --shards {wc.shards}"
 
 
 def latent_memory(wc):

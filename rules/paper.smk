@@ -1,5 +1,5 @@
 # The paper's items, from records and small tables alone: no model (but in describe_architectures, where none has
-# weights), no GPU. All are made as the first is: an
+# weights), no GPU, and seconds of a CPU: on a cluster they are made where Snakemake runs. All are made as the first is: an
 # item's script comes first in its code, its named inputs are the script's options, and the script writes each output by
 # its suffix (.csv: the values shown). One label an item: the report takes a second label with two values for a toggle
 # and breaks where not every combination exists.
@@ -440,9 +440,12 @@ use rule make_table1 as summarise with:
 
 
 # The rules whose run times are listed, in the order of the data.
-RULES_OF_A_STUDY = """fetch_dataset fetch_autoencoder fetch_extractor import_weights pack_dataset
+RULES_OF_A_STUDY = (
+    """fetch_dataset fetch_autoencoder fetch_extractor import_weights pack_dataset
     train_autoencoder encode_latents gather_latents train_classifier compute_reference train_backbone
-    train_heads profile_denoising sample_images profile_exits evaluate_samples measure_latency""".split()
+    train_heads profile_denoising sample_images sample_shard gather_samples profile_exits evaluate_samples
+    measure_latency""".split()
+)
 SELECTED_DATASETS = {
     chosen["dataset"]: DATASETS[chosen["dataset"]] for chosen in SELECTED.values()
 }

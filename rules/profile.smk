@@ -48,6 +48,7 @@ rule profile_exits:
         f"{LOG}/profile_exits.log",
     benchmark:
         f"{BENCHMARK}/profile_exits.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:

@@ -23,13 +23,16 @@ def sample_images(
     quantiles: Path | None = None,
     autoencoder: dict | None = None,
     data: Path = Path("data"),
+    shard: int = 0,
+    shards: int = 1,
 ) -> str:
-    """Generate the images of one grid cell into the sample store whose manifest is --out.
+    """Generate the images of one grid cell, or of one of its shards, into the sample store whose manifest is --out.
 
     --setting is t_s=N (DuoDiff; 0 is the full backbone, 1000 the shallow one), theta=X or theta=qX
     (AdaDiff). --sampler is JSON: {"name": "ddpm", "steps": 100} or {"name": "ddim", "steps": 50, "eta": 0}.
     --conventions is JSON: {"schedule": "linear", "time_input": "t", "class_order": null}. --autoencoder is that
     section of the configuration, its paths below --data. Only the checkpoints the setting uses need to be given.
+    --shard is a number from 0 below --shards.
     """
     manifest = write_samples(
         out,
@@ -43,6 +46,8 @@ def sample_images(
         device,
         {"experiment": experiment, "protocol": protocol, "train_seed": train_seed},
         load_autoencoder(autoencoder, data, device) if autoencoder else None,
+        shard,
+        shards,
     )
     made = f"{manifest['count']} images of {manifest['shape']}"
     return f"{sampler['name']} {setting} seed {seed}: {made} by {manifest['method']}"

@@ -27,6 +27,7 @@ from duodiff.files import (
     sha256,
     write_json,
 )
+from duodiff.shards import require_whole, shard_range
 
 
 def encode_shard(
@@ -68,16 +69,6 @@ def encode_shard(
     return description
 
 
-def shard_range(count: int, batch: int, shard: int, shards: int) -> tuple[int, int]:
-    """First and past the last of the images of one shard (0-based) of `shards`, cut between batches.
-
-    Shards differ by at most one batch; where there are more of them than batches some are empty.
-    """
-    batches = math.ceil(count / batch)
-    first, end = (batches * s // shards * batch for s in (shard, shard + 1))
-    return min(first, count), min(end, count)
-
-
 def gather(images: Path, shards: list[Path], manifest: Path) -> dict:
     """Manifest of the latents of the image store `images`, joined from all of its `shards` in their order.
 
@@ -87,10 +78,7 @@ def gather(images: Path, shards: list[Path], manifest: Path) -> dict:
     """
     store, folder = ImageStore(images), manifest.parent
     parts = [read_json(shard) for shard in shards]
-    ranges = [part.pop("range") for part in parts]
-    cuts = [0, *(end for _, end in ranges)]
-    if [first for first, _ in ranges] != cuts[:-1] or cuts[-1] != len(store):
-        raise ValueError(f"shards: found images {ranges}; accepted: all from 0 to {len(store)}")
+    require_whole([part.pop("range") for part in parts], len(store))
     encoded = parts[0]
     if any(part != encoded for part in parts):
         raise ValueError("shards: they were not encoded alike; encode them again")

@@ -225,6 +225,11 @@ AE = f"{LATENT}.autoencoder"
         (f"{AE}.train", {"steps": 9}, "autoencoder.train: 'batch' is a required property"),
         (f"{AE}.shards", 0, "autoencoder.shards: found 0; accepted: an integer from 1"),
         (
+            f"{DIGITS}.grid.ddpm.shards",
+            9,
+            "grid.ddpm.shards: found 9; accepted: up to the 8 batches of 1024 images",
+        ),
+        (
             f"{AE}.architecture.norm_num_groups",
             12,
             "norm_num_groups: found 12; it must divide block_out_channels 16",

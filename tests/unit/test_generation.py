@@ -11,6 +11,7 @@ from duodiff.autoencoder import load as load_autoencoder
 from duodiff.backbones import EarlyExit
 from duodiff.data.latents import encode_shard, gather
 from duodiff.data.pack import pack
+from duodiff.data.samples import gather_samples
 from duodiff.data.store import ImageStore, write_store
 from duodiff.files import read_json, write_json
 from duodiff.generation import Models, build_cell, generate, sample_batch, write_samples
@@ -191,6 +192,49 @@ def test_the_papers_protocol_changes_ddim_by_its_named_options(paths):
         sum(c.schedule.at(s.t) is models.shallow for s in c.steps) for c in (corrected, paper)
     ]
     assert shallow == [15, 16]
+
+
+STORE = ("manifest.json", "images.npy", "labels.npy", "blocks_run.npy")
+
+
+def sampled_in_shards(paths, folder, setting, shards) -> list:
+    """Manifests of the shards of a cell of 30 images in four batches."""
+    found = [folder / f"shards/{i}-of-{shards}/manifest.json" for i in range(shards)]
+    for i, out in enumerate(found):
+        arguments = (paths, USED, DDPM, setting, 30, 8, 7, "cpu", CONTEXT)
+        write_samples(out, *arguments, shard=i, shards=shards)
+    return found
+
+
+@pytest.mark.parametrize("setting", ["t_s=400", "theta=0.3"])
+def test_a_cell_joined_from_shards_is_the_bytes_of_the_cell_made_in_one(paths, tmp_path, setting):
+    write_samples(
+        tmp_path / "1/manifest.json", paths, USED, DDPM, setting, 30, 8, 7, "cpu", CONTEXT
+    )
+    for shards, first in ((2, 16), (4, 24)):
+        folder = tmp_path / str(shards)
+        parts = sampled_in_shards(paths, folder, setting, shards)
+        assert read_json(parts[-1])["indices"] == [first, 30]
+        gather_samples(parts, 30, folder / "manifest.json")
+        for name in STORE:
+            assert (folder / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
+
+
+def test_shards_that_do_not_make_up_a_cell_are_refused(paths, tmp_path):
+    first, last = sampled_in_shards(paths, tmp_path / "a", "t_s=400", 2)
+    (alien, _) = sampled_in_shards(paths, tmp_path / "b", "t_s=500", 2)
+    out = tmp_path / "manifest.json"
+    for wrong in ([last, first], [first], [last]):
+        with pytest.raises(
+            ValueError, match=r"shards: found images .*; accepted: all from 0 to 30"
+        ):
+            gather_samples(wrong, 30, out)
+    with pytest.raises(ValueError, match="shards: they were not sampled alike"):
+        gather_samples([alien, last], 30, out)
+    np.save(last.parent / "labels.npy", np.zeros(14, np.int64))
+    with pytest.raises(ValueError, match=r"labels.npy: its sha256 is not the one in its manifest"):
+        gather_samples([first, last], 30, out)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("setting", ["t_s=400", "theta=q0.5"])

@@ -42,7 +42,11 @@ JOBS = {
     "train_heads": 4 + 4 + 0 + 2,  # once per experiment with thetas
     "profile_denoising": 13,  # 4 corrected, 4 under the paper's protocol, 1 guided, 4 studies
     "profile_exits": 4 + 4 + 0 + 2,
-    "sample_images": 2 * 43 + 8 + 2 * 10 + 2 * 11,
+    # cells of DDIM are one job each; those of DDPM are cut into 2 shards (CIFAR-10, CelebA, the studies), 4 and 8
+    # (ImageNet-64 and -256, in both protocols) or 20 (guided), and joined
+    "sample_images": 13 * 4,
+    "sample_shard": 2 * (2 * 7 + 2 * 6 + 4 * 7 + 8 * 7) + 20 * 4 + 2 * (2 * 6 + 2 * 7),
+    "gather_samples": 2 * (7 + 6 + 7 + 7) + 4 + 2 * 6 + 2 * 7,
     "evaluate_samples": 13,
     "measure_latency": 13,
     "plot_gallery": 13,
@@ -69,7 +73,7 @@ JOBS = {
 def test_the_counts_follow_from_the_grids():
     both_protocols = 2 * sum(TABLE_GRIDS.values())
     others = GUIDED_GRID + 2 * DEEPER_GRID + 2 * PREDICTION_GRID
-    assert JOBS["sample_images"] == both_protocols + others == 136
+    assert JOBS["sample_images"] + JOBS["gather_samples"] == both_protocols + others == 136
 
 
 def test_a_dry_run_plans_every_job_of_the_paper(fresh):
@@ -88,7 +92,7 @@ def test_a_dry_run_plans_every_job_of_the_paper(fresh):
 )
 def test_experiments_are_selected_on_the_command_line(fresh, only, cells, trained):
     jobs = fresh.pending("--config", f"only={only}", config="config/paper.yaml")
-    assert jobs["sample_images"] == cells
+    assert jobs["sample_images"] + jobs["gather_samples"] == cells
     assert jobs["evaluate_samples"] == only.count(",") + 1
     assert trained.items() <= jobs.items()
 

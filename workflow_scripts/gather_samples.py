@@ -1,0 +1,14 @@
+from pathlib import Path
+
+from duodiff import job
+from duodiff.data import samples
+
+
+def gather_samples(shards: list[Path], images: int, out: Path) -> str:
+    """Join the shards of a cell, in their order, into the store of all --images samples, whose manifest is --out."""
+    manifest = samples.gather_samples(shards, images, out)
+    return f"{manifest['count']} images of {manifest['shape']} from {len(shards)} shards"
+
+
+if __name__ == "__main__":
+    job.run(gather_samples)
