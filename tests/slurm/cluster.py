@@ -68,10 +68,17 @@ class Cluster:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
+        path = f"{folder / 'bin'}:{os.environ['PATH']}"
+        self.environment = os.environ | {"SLURM_CONF": f"{folder}/slurm.conf", "PATH": path}
         self.daemons: list[subprocess.Popen] = []
         for name in ("munge", "state", *(f"spool-{node}" for node in NODES)):
             (folder / name).mkdir(mode=0o755)
+        # inside a job Snakemake's plugin takes SLURM_CONF away from srun
+        srun = folder / "bin/srun"
+        srun.parent.mkdir()
+        real = f'exec {shutil.which("srun")} "$@"'
+        srun.write_text(f"#!/bin/sh\nexport SLURM_CONF={folder}/slurm.conf\n{real}\n")
+        srun.chmod(0o755)
         text = SLURM_CONF.format(folder=folder, host=socket.gethostname(), ports=free_ports(3))
         (folder / "slurm.conf").write_text(text)
         # a device that is always there: SLURM counts it and looks no further

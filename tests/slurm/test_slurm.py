@@ -24,7 +24,7 @@ SITE = {
     "slurm-status-command": "squeue",
 }
 # Steps of a training that is still at it when it is stopped.
-LONG = 3000
+LONG = 1000
 
 
 @pytest.fixture(scope="module")
