@@ -43,3 +43,24 @@ def test_trainings_on_slurm_are_warned_before_their_time_limit():
     profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
     for name in ("train_autoencoder", "train_backbone", "train_heads"):
         assert "--signal=TERM@" in profile["set-resources"][name]["slurm_extra"]
+
+
+def local() -> set[str]:
+    """The names of the rules that are made where Snakemake runs."""
+    text = "\n".join(path.read_text() for path in [ROOT / "Snakefile", *ROOT.glob("rules/*.smk")])
+    listed = re.findall(r"^localrules:\n((?:    \w+,\n)+)", text, re.M)
+    marked = [rule for rule in re.split(r"^rule ", text, flags=re.M) if " localrule: True" in rule]
+    return set(re.findall(r"\w+", "".join(listed))) | {rule.partition(":")[0] for rule in marked}
+
+
+def test_every_rule_has_limits_on_slurm_or_is_local():
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    assert local() & rules() >= {"fetch_dataset", "gather_samples", "make_table2", "summarise"}
+    assert rules() - local() == set(profile["set-resources"])
+
+
+def test_the_limit_of_this_machines_gpus_is_none_of_a_clusters():
+    """With --profile profiles/slurm the default profile is read too, after it."""
+    profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
+    assert profile["resources"] == ["gpu=1"]
+    assert profile["set-resource-scopes"] == ["gpu=local"]
