@@ -134,7 +134,8 @@ def _measurements(experiment: dict, dataset: dict) -> Iterator[Work]:
     for point in points:
         calls = _calls(experiment, point.sampler, point.setting)
         operations = images * (sum(calls) + decode)
-        yield Work("sampling", 1, operations, kept + sampling["images"] * len(calls))
+        shards = experiment["grid"][point.sampler]["shards"]
+        yield Work("sampling", shards, operations, kept + sampling["images"] * len(calls))
 
     timed = [(name, s) for name, g in experiment["grid"].items() for _, s in study.settings(g)]
     per_image = sum(sum(_calls(experiment, *cell)) for cell in timed)
