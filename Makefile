@@ -6,7 +6,7 @@ export PATH := $(BIN):$(PATH)
 CORES ?= all
 REPORT ?= results/report.html
 
-.PHONY: help setup reproduce report paper-figures test lint format unit workflow test-browser test-faults bench \
+.PHONY: help setup reproduce report paper-figures test lint format unit workflow test-browser test-faults test-slurm bench \
   lock clean
 
 help:  ## List the targets
@@ -56,6 +56,9 @@ test-browser: setup  ## The report in a real browser, needs Debian's chromium (R
 
 test-faults: setup  ## Kills, signals, full disks, damaged files and downloads, random configurations
 	pytest tests/faults tests/unit/test_download.py
+
+test-slurm: setup  ## The workflow on a throw-away SLURM cluster here, needs root and Debian's slurm-wlm and munge
+	pytest tests/slurm
 
 bench: setup  ## Speed and memory, as a table in results/bench (IMAGES=a zip of 50,000 images, or made ones)
 	python tests/bench/bench.py $(if $(IMAGES),--images $(IMAGES))

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +23,8 @@ ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+# a requeued job waits until its old credentials have expired, by default two minutes
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 SlurmUser=root
 SlurmdUser=root
 StateSaveLocation={folder}/state
@@ -46,8 +48,9 @@ SlurmdParameters=config_overrides
 # a node that does not answer is lost, and comes back when it does
 SlurmdTimeout=10
 ReturnToService=2
-# seconds from SIGTERM to SIGKILL, as by default
+# seconds from SIGTERM to SIGKILL, as by default; and for how long finished jobs are known
 KillWait=30
+MinJobAge=3600
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=1:00:00
 """
@@ -150,19 +153,17 @@ class Cluster:
         for process in [daemon, *self._steps(name)]:
             _kill(process)
 
-    def _steps(self, name: str | None = None) -> list[psutil.Process]:
-        """What runs in steps of jobs of this cluster, on a node or on all: the daemons of the steps, and below them."""
-        found = []
-        for daemon in psutil.process_iter(["name", "environ", "cmdline"]):
-            if daemon.info["name"] == "slurmstepd" and self._ours(daemon, name):
-                found += [daemon, *daemon.children(recursive=True)]
+    def _steps(self, name: str | None = None) -> set[psutil.Process]:
+        """The processes of this cluster's jobs, on a node or on all, and SLURM's daemons above them."""
+        found = set()
+        for process in psutil.process_iter(["environ"]):
+            if self._runs_on([name] if name else NODES, process.info["environ"] or {}):
+                found |= {process, *(p for p in process.parents() if p.name() == "slurmstepd")}
         return found
 
-    def _ours(self, daemon: psutil.Process, name: str | None) -> bool:
-        environment = daemon.info["environ"] or {}
-        if environment.get("SLURM_CONF") != self.environment["SLURM_CONF"]:
-            return False
-        return name is None or environment.get("SLURMD_NODENAME", name) == name
+    def _runs_on(self, nodes: Iterable[str], environment: dict[str, str]) -> bool:
+        ours = environment.get("SLURM_CONF") == self.environment["SLURM_CONF"]
+        return ours and environment.get("SLURMD_NODENAME") in nodes
 
     def call(self, *command: str) -> str:
         """Output of a command of SLURM's."""
@@ -184,9 +185,9 @@ class Cluster:
 
     def jobs(self) -> list[dict[str, str]]:
         """The jobs the controller knows, finished ones included."""
-        keys = ("job", "state", "node", "comment", "gpus")
+        keys = ("job", "state", "node", "comment")
         lines = self.call(
-            "squeue", "--states=all", "--noheader", "--format=%i|%T|%N|%k|%b"
+            "squeue", "--states=all", "--noheader", "--format=%i|%T|%N|%k"
         ).splitlines()
         return [dict(zip(keys, line.split("|"), strict=True)) for line in lines]
 
