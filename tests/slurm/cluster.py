@@ -52,9 +52,9 @@ ReturnToService=2
 KillWait=30
 MinJobAge=3600
 {nodes}
-PartitionName=main Nodes=ALL Default=YES MaxTime=1:00:00
+PartitionName=main Nodes=ALL Default=YES
 """
-NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=64000 Gres=gpu:1"
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=64000 Gres=gpu:1"
 
 
 def missing() -> list[str]:
