@@ -58,8 +58,10 @@ CELL = "{sampler}/{method}/{setting}/seed{seed}"
 ARRAYS = ("images", "labels", "blocks_run")  # of a store of samples
 NEVER = "(?!)"  # matches nothing
 AUTOENCODER_WEIGHTS = "diffusion_pytorch_model.safetensors"  # as diffusers names them
-# Where a run names no cores (a dry run, a report, a cluster): those the job computes with.
-ALL_CORES = workflow.resource_settings.cores or config["threads"]
+# Where a run names no cores (a dry run, a report, a cluster): those the job computes with. On a cluster's node
+# Snakemake names all of the machine, of which the job has what it asked for.
+NAMED_CORES = None if workflow.remote_exec else workflow.resource_settings.cores
+ALL_CORES = NAMED_CORES or config["threads"]
 GPU = int(config["device"] == "cuda")
 TRAINING_GPUS = GPU * config["gpus"]
 

@@ -65,11 +65,14 @@ def describe_adadiff(model: AdaDiff) -> dict:
     is split in two products, `linear` is [in, out] and `operations` are the arithmetic it runs.
     """
     net, u, g = model.uvit, model.uncertainty_heads, model.output_heads
-    names = {m: f"{kind}.{i}" for kind, heads in (("u", u), ("g", g)) for i, m in enumerate(heads)}
+    blocks = [*net.in_blocks, net.mid_block, *net.out_blocks]
+    kinds = (("u", u), ("g", g), ("block", blocks))
+    names = {m: f"{kind}.{i}" for kind, modules in kinds for i, m in enumerate(modules)}
     with _calls(names) as calls, torch.inference_mode():
         model.all_layers(*one_image(net))
-    # heads read views of the stacked layers: which one is where the view begins
-    reads = {name: inputs[0].storage_offset() // inputs[0].numel() for name, inputs, _ in calls}
+    # the block that is given the very tokens a head reads
+    given = {id(tokens): block for block, (tokens, *_), _ in calls if block.startswith("block")}
+    reads = {name: int(given[id(x)].removeprefix("block.")) for name, (x, *_), _ in calls}
     inside = {m: name for name, m in g[0].named_modules() if _is_leaf(m)}
     with _calls(inside) as layers, torch.inference_mode():
         model.all_layers(*one_image(net))
