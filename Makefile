@@ -6,8 +6,8 @@ export PATH := $(BIN):$(PATH)
 CORES ?= all
 REPORT ?= results/report.html
 
-.PHONY: help setup reproduce report paper-figures test lint format unit workflow test-browser test-faults test-slurm bench \
-  lock clean
+.PHONY: help setup reproduce report paper-figures test lint format unit workflow test-browser test-faults test-slurm \
+  bench lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'

@@ -1,8 +1,11 @@
 """One cluster for all tests here, and the profile of its site."""
 
 import os
+import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -43,8 +46,10 @@ class Submitted:
         site = SITE | {"set-resources": resources}
         (workflow.folder / "site/config.yaml").write_text(yaml.safe_dump(site))
 
-    def start(self, *targets: str, config: str) -> subprocess.Popen:
-        """Snakemake at work, its output in output.txt."""
+    @contextmanager
+    def running(self, *targets: str, config: str) -> Iterator[subprocess.Popen]:
+        """Snakemake at work inside the block, its output in output.txt. If it is not done by the end it is interrupted,
+        on which it cancels its jobs."""
         environment = {
             k: v
             for k, v in self.cluster.environment.items()
@@ -52,13 +57,23 @@ class Submitted:
         }
         profiles = ["--profile", "profiles/slurm", "--profile", "site"]
         with open(self.workflow.folder / "output.txt", "w") as output:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 ["snakemake", *targets, *profiles, "--configfile", config],
                 cwd=self.workflow.folder,
                 env=environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+
+    def run(self, *targets: str, config: str) -> None:
+        """A run that must succeed."""
+        with self.running(*targets, config=config) as process:
+            assert process.wait() == 0, self.output
 
     @property
     def output(self) -> str:

@@ -49,7 +49,7 @@ def submitted(tmp_path_factory, cluster) -> Submitted:
     for rule in ("train_backbone", "train_heads", "sample_images", "sample_shard"):
         resources[rule]["gpu"] = 1
     study = Submitted(workflow, cluster, resources)
-    assert study.start(config=CONFIG).wait() == 0, study.output
+    study.run(config=CONFIG)
     return study
 
 
@@ -79,7 +79,7 @@ def test_the_jobs_ran_on_both_nodes_and_the_small_ones_here(submitted):
 
 def test_a_second_submission_does_nothing(submitted):
     before = submitted.cluster.jobs()
-    assert submitted.start(config=CONFIG).wait() == 0, submitted.output
+    submitted.run(config=CONFIG)
     assert "Nothing to be done" in submitted.output
     assert submitted.cluster.jobs() == before
 
