@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 NODES = ("n1", "n2")
+PREFERRED = "n2"  # of two idle nodes
 PROGRAMS = ("munged", "slurmctld", "slurmd", "slurmstepd", "sbatch", "srun", "squeue", "scontrol")
 CONFIGURATION = """\
 ClusterName=test
@@ -54,7 +55,7 @@ MinJobAge=3600
 {nodes}
 PartitionName=main Nodes=ALL Default=YES
 """
-NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=64000 Gres=gpu:1"
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=64000 Gres=gpu:1 Weight={weight}"
 
 
 def missing() -> list[str]:
@@ -99,7 +100,7 @@ class Cluster:
         self.folder.chmod(0o755)  # or munged refuses to open its socket there
         host, (port, *ports) = socket.gethostname(), free_ports(1 + len(NODES))
         nodes = [
-            NODE.format(name=name, host=host, port=own)
+            NODE.format(name=name, host=host, port=own, weight=1 + (name != PREFERRED))
             for name, own in zip(NODES, ports, strict=True)
         ]
         text = CONFIGURATION.format(

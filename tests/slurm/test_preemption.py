@@ -1,7 +1,6 @@
 """Trainings that SLURM takes away in the middle, each in another way: they continue to the undisturbed weights."""
 
 import re
-import signal
 import time
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 import yaml
 from conftest import ROOT, Workflow
 
-from slurm.cluster import Cluster
+from slurm.cluster import PREFERRED, Cluster
 from slurm.conftest import PROFILE, Submitted
 
 CONFIG = "trainings.yaml"
@@ -78,31 +77,26 @@ def disturbed(tmp_path_factory, cluster) -> Submitted:
     script = workflow.folder / "workflow_scripts/train_backbone.py"
     script.write_text(SLOW + script.read_text())
     resources = {rule: dict(values) for rule, values in PROFILE["set-resources"].items()}
-    # SLURM counts in minutes, and warns up to one too early: of these two it leaves half a minute to one and a half
-    limited = "wildcards.experiment == 'limited'"
+    # SLURM counts in minutes, and warns up to one too early: of these two it leaves half a minute to one and a half.
+    # The training that is to lose its node has the preferred one to itself.
+    limited, lost = (f"wildcards.experiment == '{name}'" for name in ("limited", "lost"))
     resources["train_backbone"] |= {
         "runtime": f"2 if {limited} else 30",
-        "slurm_extra": f"'--signal=TERM@30' if {limited} else '--signal=TERM@120'",
+        "slurm_extra": f"('--signal=TERM@30' if {limited} else '--signal=TERM@120')"
+        f" + ('' if {lost} else ' --exclude={PREFERRED}')",
     }
     run = Submitted(workflow, cluster, resources)
-    process = run.start(*map(target, NAMES), config=CONFIG)
-    try:
+    with run.running(*map(target, NAMES), config=CONFIG) as process:
         while min(steps_saved(workflow, name) for name in NAMES) == 0:
             assert process.poll() is None, run.output
             time.sleep(0.5)
         cluster.call("scancel", job(cluster, "cancelled")["job"])
         cluster.call("scontrol", "requeue", job(cluster, "requeued")["job"])
-        lost = job(cluster, "lost")["node"]
-        cluster.lose_node(lost)
-        while not cluster.states()[lost].startswith("down"):
+        cluster.lose_node(job(cluster, "lost")["node"])
+        while not cluster.states()[PREFERRED].startswith("down"):
             time.sleep(0.5)
-        cluster.start_node(lost)
+        cluster.start_node(PREFERRED)
         assert process.wait() == 0, run.output
-    finally:
-        process.send_signal(
-            signal.SIGINT
-        )  # Snakemake cancels its jobs; it has ended where all went well
-        process.wait()
     return run
 
 
