@@ -55,7 +55,10 @@ MinJobAge=3600
 {nodes}
 PartitionName=main Nodes=ALL Default=YES
 """
-NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=64000 Gres=gpu:1 Weight={weight}"
+NODE = (
+    "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} Weight={weight}"
+    " CPUs=8 RealMemory=200000 Gres=gpu:1"
+)
 
 
 def missing() -> list[str]:
