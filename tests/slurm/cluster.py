@@ -153,9 +153,12 @@ class Cluster:
 
     def lose_node(self, name: str) -> None:
         """Kills a node's daemon and all that runs on the node, at once, as a power cut does."""
-        daemon = psutil.Process(self.processes.pop(name).pid)
-        for process in [daemon, *self._steps(name)]:
+        daemon, steps = self.processes.pop(name), self._steps(name)
+        daemon.kill()
+        # first those that would report the end of the others
+        for process in sorted(steps, key=lambda step: step.name() != "slurmstepd"):
             _kill(process)
+        daemon.wait()
 
     def _steps(self, name: str | None = None) -> set[psutil.Process]:
         """The processes of this cluster's jobs, on a node or on all, and SLURM's daemons above them."""
