@@ -16,14 +16,14 @@ STEPS = 160
 # One training, four times: experiments that differ by their names alone, and by what happens to them.
 NAMES = ("limited", "cancelled", "requeued", "lost")
 FILES = ("model.safetensors", "curve.csv")
-# A step takes half a second, and there is a state every second.
+# A step takes over half a second, so that all last longer than the latest warning; there is a state every second.
 SLOW = """
 import time
 from duodiff.training import state
 state.EVERY_S, state.SHARE = 1, float("inf")
 after_step = state.Saves.after_step
 def slow(self, *arguments):
-    time.sleep(0.5)
+    time.sleep(0.6)
     after_step(self, *arguments)
 state.Saves.after_step = slow
 """
