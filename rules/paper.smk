@@ -4,6 +4,33 @@
 # its suffix (.csv: the values shown). One label an item: the report takes a second label with two values for a toggle
 # and breaks where not every combination exists.
 
+
+# each by its name: `use rule` does not hand on that a rule is local
+localrules:
+    describe_architectures,
+    describe_run,
+    make_claims,
+    make_metrics,
+    make_published_claims,
+    make_table1,
+    make_table2,
+    make_table3,
+    make_table4,
+    plot_denoising,
+    plot_extrapolation,
+    plot_figure1,
+    plot_figure2,
+    plot_figure3,
+    plot_figure4,
+    plot_figure5,
+    plot_figure6,
+    plot_figure7,
+    plot_gallery,
+    plot_relative,
+    plot_training,
+    summarise,
+
+
 STUDIES = json.dumps(
     {
         name: {
@@ -55,7 +82,6 @@ rule make_table1:
         "logs/make_table1.log",
     benchmark:
         "benchmarks/make_table1.tsv"
-    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -97,7 +123,6 @@ rule describe_architectures:
         "logs/describe_architectures.log",
     benchmark:
         "benchmarks/describe_architectures.tsv"
-    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -189,7 +214,6 @@ rule make_claims:
         "logs/make_claims.log",
     benchmark:
         "benchmarks/make_claims.tsv"
-    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -489,7 +513,6 @@ rule describe_run:
         "logs/describe_run.log",
     benchmark:
         "benchmarks/describe_run.tsv"
-    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
