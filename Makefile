@@ -57,7 +57,7 @@ test-browser: setup  ## The report in a real browser, needs Debian's chromium (R
 test-faults: setup  ## Kills, signals, full disks, damaged files and downloads, random configurations
 	pytest tests/faults tests/unit/test_download.py
 
-test-slurm: setup  ## The workflow through sbatch on a throw-away cluster, needs root and Debian's slurm-wlm and munge
+test-slurm: setup  ## The workflow on a throw-away SLURM cluster here, needs root and Debian's slurm-wlm and munge
 	pytest tests/slurm
 
 bench: setup  ## Speed and memory, as a table in results/bench (IMAGES=a zip of 50,000 images, or made ones)

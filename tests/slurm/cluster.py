@@ -1,4 +1,8 @@
-"""A throw-away SLURM of two nodes on this machine, every file of it in one folder."""
+"""A SLURM cluster of two nodes on this machine, each with a device that counts as a GPU, in a folder of its own.
+
+Debian's slurm-wlm and munge, started as root. Ports, key, socket and state are its own, so that a cluster that this
+machine may belong to is not touched; what is stopped in the end are the processes started here.
+"""
 
 import os
 import shutil
@@ -6,18 +10,22 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-NODES = ("n1", "n2")
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel")
+import psutil
 
-# Two slurmd share the host, so they differ in port and, by %n, in files. Memory is what jobs ask for at a real site.
-SLURM_CONF = """
-ClusterName=throwaway
+NODES = ("n1", "n2")
+PREFERRED = "n2"  # of two idle nodes
+PROGRAMS = ("munged", "slurmctld", "slurmd", "slurmstepd", "sbatch", "srun", "squeue", "scontrol")
+CONFIGURATION = """\
+ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={ports[0]}
+SlurmctldPort={port}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket
+# a requeued job waits until its old credentials have expired, by default two minutes
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 SlurmUser=root
 SlurmdUser=root
 StateSaveLocation={folder}/state
@@ -26,121 +34,195 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdSpoolDir={folder}/spool-%n
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmdLogFile={folder}/slurmd-%n.log
+# no accounting, no cgroups: what a machine without a database and without systemd can do
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-JobCompType=jobcomp/filetxt
-JobCompLoc={folder}/completed.txt
 MpiDefault=none
-ReturnToService=2
-SlurmdParameters=config_overrides
+# processors, memory and devices are handed out, as on any GPU cluster
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
 GresTypes=gpu
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 RealMemory=100000 Gres=gpu:1
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 RealMemory=100000 Gres=gpu:1
-PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE
-PartitionName=mine Nodes=n1,n2 MaxTime=INFINITE
+# the nodes are larger than their share of this machine
+SlurmdParameters=config_overrides
+# a node that does not answer is lost, and comes back when it does
+SlurmdTimeout=10
+ReturnToService=2
+# seconds from SIGTERM to SIGKILL, as by default; and for how long finished jobs are known
+KillWait=30
+MinJobAge=3600
+{nodes}
+PartitionName=main Nodes=ALL Default=YES
 """
+NODE = (
+    "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} Weight={weight}"
+    " CPUs=8 RealMemory=200000 Gres=gpu:1"
+)
 
 
-def missing() -> str:
-    """Why no cluster can be started here, or nothing."""
-    if os.geteuid() != 0:
-        return "a SLURM cluster is started by root"
-    if absent := [name for name in PROGRAMS if shutil.which(name) is None]:
-        return f"{', '.join(absent)} not found: apt-get install slurm-wlm munge"
-    return ""
+def missing() -> list[str]:
+    """The programs of a cluster that are not here."""
+    path = os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin"
+    return [name for name in PROGRAMS if shutil.which(name, path=path) is None]
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on, held together so that they differ."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    """Ports that nothing listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    for found in sockets:
+        found.bind(("127.0.0.1", 0))
+    ports = [found.getsockname()[1] for found in sockets]
+    for found in sockets:
+        found.close()
     return ports
 
 
 class Cluster:
-    """The daemons, as children of this process; `environment` is what reaches them."""
+    """The cluster, started in `folder`; `environment` is that of its users."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        path = f"{folder / 'bin'}:{os.environ['PATH']}"
-        self.environment = os.environ | {"SLURM_CONF": f"{folder}/slurm.conf", "PATH": path}
-        self.daemons: list[subprocess.Popen] = []
-        for name in ("munge", "state", *(f"spool-{node}" for node in NODES)):
-            (folder / name).mkdir(mode=0o755)
-        # inside a job Snakemake's plugin takes SLURM_CONF away from srun
-        srun = folder / "bin/srun"
-        srun.parent.mkdir()
-        real = f'exec {shutil.which("srun")} "$@"'
-        srun.write_text(f"#!/bin/sh\nexport SLURM_CONF={folder}/slurm.conf\n{real}\n")
-        srun.chmod(0o755)
-        text = SLURM_CONF.format(folder=folder, host=socket.gethostname(), ports=free_ports(3))
-        (folder / "slurm.conf").write_text(text)
-        # a device that is always there: SLURM counts it and looks no further
-        (folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")
+        self.processes: dict[str, subprocess.Popen] = {}
+        self.environment = os.environ | {
+            "SLURM_CONF": str(folder / "slurm.conf"),
+            "PATH": f"{folder}/bin:{os.environ['PATH']}:/usr/sbin",
+        }
+        self._configure()
+        try:
+            self._start_munge()
+            self._start("slurmctld", "-D")
+            for name in NODES:
+                self.start_node(name)
+            self._wait_for("idle nodes", lambda: self.states() == dict.fromkeys(NODES, "idle"))
+        except BaseException:
+            self.stop()
+            raise
 
-    def start(self) -> None:
-        munge = self.folder / "munge"
-        (munge / "key").write_bytes(os.urandom(1024))
-        (munge / "key").chmod(0o600)
-        files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log"}
-        options = [f"--{name}={munge / file}" for name, file in files.items()]
-        # --force: the folders above are not of the owners munged likes
-        self._daemon("munged", "--foreground", "--force", f"--seed-file={munge / 'seed'}", *options)
-        self._wait(lambda: (munge / "socket").exists())
-        self._daemon("slurmctld", "-D", "-c")
-        for node in NODES:
-            self._daemon("slurmd", "-D", "-N", node)
-        self._wait(lambda: self.command("sinfo", "-h", "-p", "main", "-o", "%T %D") == "idle 2")
+    def _configure(self) -> None:
+        self.folder.chmod(0o755)  # or munged refuses to open its socket there
+        host, (port, *ports) = socket.gethostname(), free_ports(1 + len(NODES))
+        nodes = [
+            NODE.format(name=name, host=host, port=own, weight=1 + (name != PREFERRED))
+            for name, own in zip(NODES, ports, strict=True)
+        ]
+        text = CONFIGURATION.format(
+            host=host, port=port, folder=self.folder, nodes="\n".join(nodes)
+        )
+        (self.folder / "slurm.conf").write_text(text)
+        (self.folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")
+        (self.folder / "state").mkdir()
+        # Snakemake's executor clears SLURM_CONF before it starts a step: no other cluster has one there
+        srun = self.folder / "bin/srun"
+        srun.parent.mkdir()
+        conf, real = self.environment["SLURM_CONF"], shutil.which("srun")
+        srun.write_text(f'#!/bin/sh\nSLURM_CONF={conf} exec {real} "$@"\n')
+        srun.chmod(0o755)
+
+    def _start_munge(self) -> None:
+        key = self.folder / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o600)
+        files = {
+            option: self.folder / f"munge.{name}"
+            for option, name in {
+                "key-file": "key",
+                "socket": "socket",
+                "pid-file": "pid",
+                "log-file": "log",
+                "seed-file": "seed",
+            }.items()
+        }
+        self._start("munged", "--foreground", *(f"--{k}={v}" for k, v in files.items()))
+        self._wait_for("munge", files["socket"].exists)
+
+    def _start(self, name: str, *arguments: str, program: str | None = None) -> None:
+        with open(self.folder / f"{name}.out", "w") as output:
+            self.processes[name] = subprocess.Popen(
+                [program or name, *arguments],
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def start_node(self, name: str) -> None:
+        """Starts the daemon of a node."""
+        self._start(name, "-D", "-N", name, program="slurmd")
+
+    def lose_node(self, name: str) -> None:
+        """Kills a node's daemon and all that runs on the node, at once, as a power cut does."""
+        daemon, steps = self.processes.pop(name), self._steps(name)
+        daemon.kill()
+        # first those that would report the end of the others
+        for process in sorted(steps, key=lambda step: step.name() != "slurmstepd"):
+            _kill(process)
+        daemon.wait()
+
+    def _steps(self, name: str | None = None) -> set[psutil.Process]:
+        """The processes of this cluster's jobs, on a node or on all, and SLURM's daemons above them."""
+        found = set()
+        for process in psutil.process_iter(["environ"]):
+            if self._runs_on([name] if name else NODES, process.info["environ"] or {}):
+                found |= {process, *(p for p in process.parents() if p.name() == "slurmstepd")}
+        return found
+
+    def _runs_on(self, nodes: Iterable[str], environment: dict[str, str]) -> bool:
+        ours = environment.get("SLURM_CONF") == self.environment["SLURM_CONF"]
+        return ours and environment.get("SLURMD_NODENAME") in nodes
+
+    def call(self, *command: str) -> str:
+        """Output of a command of SLURM's."""
+        done = subprocess.run(
+            command, env=self.environment, text=True, capture_output=True, check=True
+        )
+        return done.stdout
+
+    def states(self) -> dict[str, str]:
+        """The state of every node, by name; nothing while the controller does not answer."""
+        done = subprocess.run(
+            ["sinfo", "--Node", "--noheader", "--format=%N %T"],
+            env=self.environment,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        return dict(line.split() for line in done.stdout.splitlines())
+
+    def jobs(self) -> list[dict[str, str]]:
+        """The jobs the controller knows, finished ones included."""
+        keys = ("job", "state", "node", "comment")
+        lines = self.call(
+            "squeue", "--states=all", "--noheader", "--format=%i|%T|%N|%k"
+        ).splitlines()
+        return [dict(zip(keys, line.split("|"), strict=True)) for line in lines]
+
+    def _wait_for(self, what: str, condition, seconds: float = 60) -> None:
+        until = time.monotonic() + seconds
+        while not condition():
+            ended = [name for name, process in self.processes.items() if process.poll() is not None]
+            if ended or time.monotonic() > until:
+                logs = [path for path in self.folder.glob("*.*") if path.suffix in (".out", ".log")]
+                said = "\n".join(f"{path.name}: {path.read_text()[-2000:]}" for path in logs)
+                raise RuntimeError(f"no {what}; ended: {ended}\n{said}")
+            time.sleep(0.2)
 
     def stop(self) -> None:
-        """Ends the jobs, then the daemons, the last started first."""
-        if len(self.daemons) == 2 + len(NODES) and self._alive():
-            self.command("scancel", "--user=root")
-            self._wait(lambda: not self.command("squeue", "-h", "-t", "PD,R,CG"))
-        for daemon in reversed(self.daemons):
-            daemon.send_signal(signal.SIGTERM)
+        """Stops what was started here: jobs first, then the daemons."""
+        for process in self._steps():
+            _kill(process)
+        for process in reversed(self.processes.values()):
+            process.send_signal(signal.SIGTERM)
+        for process in reversed(self.processes.values()):
             try:
-                daemon.wait(20)
+                process.wait(timeout=10)
             except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
+                process.kill()
+                process.wait()
+        self.processes.clear()
 
-    def command(self, *command: str) -> str:
-        """What one of SLURM's commands prints, nothing while it fails."""
-        # without a controller they ask for minutes
-        limited = ("timeout", "10", *command)
-        done = subprocess.run(
-            limited, env=self.environment, text=True, capture_output=True, check=False
-        )
-        return done.stdout.strip()
 
-    def completed(self) -> list[dict[str, str]]:
-        """The jobs that ended so far, as SLURM recorded them."""
-        path = self.folder / "completed.txt"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [dict(word.partition("=")[::2] for word in line.split()) for line in lines]
-
-    def _daemon(self, *command: str) -> None:
-        with open(self.folder / f"{len(self.daemons)}-{command[0]}.txt", "w") as output:
-            daemon = subprocess.Popen(
-                command, env=self.environment, stdout=output, stderr=subprocess.STDOUT
-            )
-        self.daemons.append(daemon)
-
-    def _alive(self) -> bool:
-        return all(daemon.poll() is None for daemon in self.daemons)
-
-    def _wait(self, condition, seconds: float = 60) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > end or not self._alive():
-                logs = sorted(self.folder.glob("*.txt")) + sorted(self.folder.glob("*.log"))
-                texts = [f"{log.name}:\n{log.read_text()[-2000:]}" for log in logs]
-                raise RuntimeError("the cluster does not answer\n" + "\n".join(texts))
-            time.sleep(0.2)
+def _kill(process: psutil.Process) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.kill()
