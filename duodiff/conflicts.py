@@ -226,10 +226,14 @@ def _backbone_conflicts(experiment: dict) -> Iterator[str]:
 
 
 def _batch_conflicts(experiment: dict, gpus: int) -> Iterator[str]:
-    """Every GPU computes as many images of a training batch."""
+    """Every GPU computes as many images of a training batch, and as many in each of its parts."""
     for key in ("backbone_training", "heads_training"):
-        if (batch := experiment[key]["batch"]) % gpus:
-            yield f"{key}.batch: found {batch}; accepted: a multiple of gpus {gpus}"
+        batch, accumulate = experiment[key]["batch"], experiment[key]["accumulate"]
+        if batch % (gpus * accumulate):
+            yield (
+                f"{key}.batch: found {batch}; accepted: a multiple of"
+                f" gpus {gpus} x accumulate {accumulate}"
+            )
 
 
 def _fit_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:

@@ -31,6 +31,7 @@ QUANTITIES = {
     "weights": "Weights",
     "steps": "Steps",
     "batch": "Batch (images)",
+    "accumulate": "Parts a batch is computed in",
     "lr": "Learning rate",
     "lr_schedule": "Learning rate after warm-up",
     "betas": "AdamW's betas",

@@ -46,14 +46,19 @@ def is_first() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def rows(batch: int) -> slice:
-    """This process's rows of a batch of `batch` images. Raises ValueError if they cannot have equally many."""
-    if batch % count():
+def parts(batch: int, accumulate: int = 1) -> list[slice]:
+    """This process's rows of a batch of `batch` images, in `accumulate` parts of one size.
+
+    Raises ValueError if all parts of all processes cannot have equally many.
+    """
+    equal = count() * accumulate
+    if batch % equal:
         raise ValueError(
-            f"training.batch: found {batch}; accepted: a multiple of the {count()} processes (gpus)"
+            f"training.batch: found {batch}; accepted: a multiple of {equal}, processes (gpus) x accumulate"
         )
-    size, rank = batch // count(), dist.get_rank() if dist.is_initialized() else 0
-    return slice(rank * size, (rank + 1) * size)
+    size, rank = batch // equal, dist.get_rank() if dist.is_initialized() else 0
+    starts = range(rank * accumulate * size, (rank + 1) * accumulate * size, size)
+    return [slice(start, start + size) for start in starts]
 
 
 def average_gradients(parameters: list[nn.Parameter], loss: float) -> float:

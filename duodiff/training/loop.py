@@ -39,6 +39,7 @@ class TrainingConfig:
     ema: float
     precision: str
     deterministic: bool = False
+    accumulate: int = 1
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -71,10 +72,16 @@ def fit(
     steps skipped so far, because loss or gradient was not finite. `watch` is called with the curve so far and the
     average after each entry. With `saves` an interrupted training is continued, to the same bits where the device
     repeats itself (a CPU; a GPU with config.deterministic). Under torchrun each process computes its rows of the
-    batch (`duodiff.training.devices`). Raises ValueError after `MOST_SKIPPED` skipped steps in a row.
+    batch (`duodiff.training.devices`), in config.accumulate parts. Raises ValueError after `MOST_SKIPPED` skipped
+    steps in a row.
     """
-    rows = devices.rows(config.batch)
+    parts = devices.parts(config.batch, config.accumulate)
     run = _Run(model, parameters, config, saves)
+
+    def batches(step: int) -> list[Batch]:
+        return [train.at_step(seed, step, config.batch, rows) for rows in parts]
+
+    upcoming = batches(run.step) if run.step < config.steps else []
     every = max(1, config.steps // evaluations)
     with _deterministic(config.deterministic), saves.on_stop() if saves else nullcontext():
         progress = tqdm(
@@ -87,11 +94,10 @@ def fit(
             mininterval=1,
         )
         for step in progress:
-            batch = train.at_step(seed, step, config.batch, rows)
-            with _autocast(config.precision, batch.x_t.device):
-                value = loss(model, batch)
-            value.backward()
-            run.update(value.item())
+            values = [_add_gradients(model, loss, part, config) for part in upcoming]
+            # made while a GPU still computes: only reading the loss waits for it
+            upcoming = batches(step + 1) if step + 1 < config.steps else []
+            run.update(torch.stack(values).sum().item())
             if run.step % every == 0 or run.step == config.steps:
                 validation = _mean_loss(run.average, loss, held_out, config.batch)
                 run.add_to_curve(validation)
@@ -101,6 +107,14 @@ def fit(
             if saves:
                 saves.after_step(run.step, run.state)
     return run.average, run.curve
+
+
+def _add_gradients(model: nn.Module, loss: Callable, part: Batch, config: TrainingConfig) -> Tensor:
+    """The loss of one of the equal parts of a batch, detached, with its share of the batch's mean, as its gradients."""
+    with _autocast(config.precision, part.x_t.device):
+        value = loss(model, part) / config.accumulate
+    value.backward()
+    return value.detach()
 
 
 class _Run:

@@ -34,20 +34,23 @@ def mostly(usual, *others):
     return st.sampled_from([usual] * 20 + list(others))
 
 
-trainings = {
-    "steps": st.integers(1, 3),
-    "batch": st.integers(1, 5),
-    "lr": st.floats(1e-6, 1e-2),
-    "lr_schedule": st.sampled_from(["cosine", "constant"]),
-    "betas": st.lists(st.one_of(mostly(0.9, 1.0), st.floats(0, 0.999)), min_size=2, max_size=2),
-    "weight_decay": st.floats(0, 0.1),
-    "warmup_steps": st.integers(0, 4),
-    "grad_clip": st.floats(1e-3, 10),
-    "ema": unit,
-    "precision": st.sampled_from(["float32", "bfloat16"]),
-    "flips": flags,
-    "deterministic": flags,
-}
+trainings = st.fixed_dictionaries(
+    {
+        "steps": st.integers(1, 3),
+        "batch": st.integers(1, 5),
+        "lr": st.floats(1e-6, 1e-2),
+        "lr_schedule": st.sampled_from(["cosine", "constant"]),
+        "betas": st.lists(st.one_of(mostly(0.9, 1.0), st.floats(0, 0.999)), min_size=2, max_size=2),
+        "weight_decay": st.floats(0, 0.1),
+        "warmup_steps": st.integers(0, 4),
+        "grad_clip": st.floats(1e-3, 10),
+        "ema": unit,
+        "precision": st.sampled_from(["float32", "bfloat16"]),
+        "flips": flags,
+        "deterministic": flags,
+        "accumulate": st.integers(1, 2),
+    }
+).map(lambda keys: keys | {"batch": keys["batch"] * keys["accumulate"]})
 
 
 def lists(values):
@@ -100,7 +103,7 @@ def configurations(draw) -> dict:
         "null_class": null_class,
         "shallow_depth": draw(mostly(3, 5)),
         "train_seeds": [draw(seeds)],
-        "heads_training": draw(st.fixed_dictionaries(trainings)),
+        "heads_training": draw(trainings),
         "sampling": {"images": 96, "batch": BATCH, "seed": draw(seeds)},
         "grid": {"ddpm": draw(grids(exits))},
     }
@@ -108,7 +111,7 @@ def configurations(draw) -> dict:
         "label_dropout": draw(st.one_of(st.just(0), unit)) if null_class else 0,
         "init": draw(st.sampled_from(["official", "residual_zero"])),
     }
-    chosen["backbone_training"] = draw(st.fixed_dictionaries(trainings)) | more
+    chosen["backbone_training"] = draw(trainings) | more
     if draw(mostly(null_class and not exits, True)):
         chosen["sampling"]["guidance"] = draw(st.floats(0, 3))
     if draw(flags):

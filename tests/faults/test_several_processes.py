@@ -86,6 +86,6 @@ def test_an_error_is_told_and_torchrun_says_nothing_of_its_own(digits, tmp_path)
     process = start(digits, tmp_path / "full/manifest.json", TRAINING | {"batch": 9})
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "train_backbone: training.batch: found 9; accepted: a multiple of the 2" in output
+    assert "train_backbone: training.batch: found 9; accepted: a multiple of 2, processes" in output
     assert "Traceback" not in output
     assert "training.batch: found 9" in (tmp_path / "train.log").read_text()

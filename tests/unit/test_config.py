@@ -126,6 +126,7 @@ GRID = f"{DIGITS}.grid.ddpm"
         (f"{DIGITS}.sampling.guidance", 0.4, "guidance: found 0.4; accepted: 0 without a null"),
         (f"{DIGITS}.backbone_training.label_dropout", 0.1, "accepted: 0 without a null class"),
         (f"{DIGITS}.backbone_training.lr_schedule", "step", "accepted: cosine or constant"),
+        (f"{DIGITS}.heads_training.accumulate", 3, "a multiple of gpus 1 x accumulate 3"),
         (f"{DIGITS}.backbone_training.precision", "fp8", "accepted: float32 or bfloat16"),
         (f"{DIGITS}.metric", {"name": "fid"}, "images: found 1024; accepted: more than the 2048"),
         (
@@ -303,7 +304,9 @@ def test_models_of_another_experiment_can_be_reused_where_they_fit():
 def test_every_gpu_trains_on_as_many_images():
     config = DEFAULT | {"device": "cuda", "gpus": 4}
     assert study.complete(config)["gpus"] == 4
-    message = r"digits.backbone_training.batch: found 64; accepted: a multiple of gpus 3"
+    message = (
+        r"digits.backbone_training.batch: found 64; accepted: a multiple of gpus 3 x accumulate 1"
+    )
     with pytest.raises(study.ConfigError, match=message):
         study.complete(config | {"gpus": 3})
 

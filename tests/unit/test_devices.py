@@ -70,7 +70,7 @@ def test_a_signal_to_one_process_stops_both_at_one_step_and_both_continue(togeth
 
 
 def test_a_batch_that_does_not_divide_is_refused(together):
-    message = "training.batch: found 9; accepted: a multiple of the 2 processes (gpus)"
+    message = "training.batch: found 9; accepted: a multiple of 2, processes (gpus) x accumulate"
     assert [found["uneven"] for found in together] == [message] * 2
 
 

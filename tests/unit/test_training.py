@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -120,6 +121,24 @@ def test_bfloat16_autocast_trains_and_keeps_float32_weights():
     )
     assert all(p.dtype == torch.float32 for p in average.parameters())
     assert curve[-1]["held_out_loss"] < curve[0]["held_out_loss"]
+
+
+@pytest.mark.parametrize("rules", [None, CORRECTED, PAPER])
+def test_a_batch_in_parts_trains_as_a_whole_one(rules):
+    """Backbones, and heads under both protocols: one of them sums a loss over the batch."""
+    found = []
+    for accumulate in (1, 4):
+        net = uvit()
+        model, loss = Denoiser(net), denoising_loss
+        if rules is not None:
+            net.requires_grad_(False)
+            model, loss = AdaDiff(net), partial(heads_loss, time_convention="t", protocol=rules)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        config = replace(CONFIG, accumulate=accumulate, steps=20)
+        _, curve = fit(model, parameters, loss, NOISER, NOISER.stratified(1), config, seed=0)
+        found.append([(entry["train_loss"], entry["held_out_loss"]) for entry in curve])
+    assert len(found[0]) == 20
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4)
 
 
 def test_batches_are_a_function_of_seed_and_step():
