@@ -10,6 +10,7 @@ measurement is a process of its own, in rounds that take turns; the table has th
 import argparse
 import io
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -39,7 +40,10 @@ SMALL_AUTOENCODER = {
     "layers_per_block": 1,
     "norm_num_groups": 8,
 }
+CELLS, CELL = (0, 300, 500, 1000), 1024
+GROWTH = (512, 2048, 8192)
 ROUNDS = 3
+_ONE_THREAD = ("env", "OMP_NUM_THREADS=1", sys.executable)
 _SAMPLING_S = 0.02
 
 
@@ -49,7 +53,8 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="a zip of at least 50,000 images")
     images = parser.parse_args().images
     with tempfile.TemporaryDirectory() as folder:
-        rows = [*speed(), *packing(Path(folder), images), *encoding(Path(folder)), *planning()]
+        rows = [*speed(), *sampling(Path(folder))]
+        rows += [*packing(Path(folder), images), *encoding(Path(folder)), *planning()]
     machine = f"{cpu_name()}, {psutil.cpu_count()} cores"
     found = {"machine": machine, "rounds": ROUNDS, "rows": rows, "rates": rates(machine)}
     write_json(OUT / "bench.json", found)
@@ -59,7 +64,8 @@ def main() -> None:
 
 def speed() -> list[dict]:
     """Sampling, early exit and training (tests/bench/speed.py), beside the plain eager loop where that tells."""
-    cases = ["utilisation", "small", "training", "switch", "early_exit", "loop"]
+    cases = ["utilisation", "breakdown", "small", "batches", "training"]
+    cases += ["switch", "early_exit", "loop"] + ["gpu"] * (shutil.which("nvidia-smi") is not None)
     compared = {"utilisation", "small", "training"}
     names = [n for case in cases for n in (case, f"{case} plain") if n == case or case in compared]
     found = {name: [] for name in names}
@@ -78,6 +84,61 @@ def speed() -> list[dict]:
                 ]
                 rows.append(_row(f"{label}: {key}, over plain eager", "1", ours, None))
     return rows
+
+
+def sampling(folder: Path) -> list[dict]:
+    """sample_images on the embedded default's networks, start of Python included, on one thread.
+
+    Cells of the default grid beside a plain eager loop, and how time and memory grow with the number of images.
+    """
+    script = str(ROOT / "tests/bench/random_networks.py")
+    subprocess.run([sys.executable, script, str(folder)], cwd=ROOT, check=True)
+    full, shallow = (str(folder / f"depth{depth}/manifest.json") for depth in (7, 3))
+    cells = {t_s: _sample(folder, full, shallow, t_s, CELL, 50) for t_s in CELLS}
+    plain = {
+        t_s: [
+            *(*_ONE_THREAD, str(ROOT / "tests/bench/plain_sampling.py"), full, shallow),
+            *(str(t_s), str(CELL), "50", str(folder / "plain.npy")),
+        ]
+        for t_s in CELLS
+    }
+    commands = {("now", t): c for t, c in cells.items()} | {
+        ("plain", t): c for t, c in plain.items()
+    }
+    measured = _rounds(commands)
+    name = f"{len(CELLS)} cells of the default grid, {CELL} images each, one thread"
+    totals = {
+        kind: [sum(measured[kind, t_s][i][0] for t_s in CELLS) for i in range(ROUNDS)]
+        for kind in ("now", "plain")
+    }
+    n, ratios = len(CELLS) * CELL, [p / o for o, p in zip(*totals.values(), strict=True)]
+    rows = [
+        _row(name, "images/s", [n / s for s in totals["now"]], n),
+        _row(f"{name}, plain eager", "images/s", [n / s for s in totals["plain"]], n),
+        _row(f"{name}, over plain eager", "1", ratios, n),
+    ]
+    grown = {
+        f"sample {n} images in 10 steps, t_s=500, one thread": (
+            n,
+            _sample(folder, full, shallow, 500, n, 10),
+        )
+        for n in GROWTH
+    }
+    return rows + _throughput(grown, "s")
+
+
+def _sample(folder: Path, full: str, shallow: str, t_s: int, images: int, steps: int) -> list[str]:
+    conventions = {"schedule": "linear", "time_input": "t", "class_order": None}
+    sampler = {"name": "ddpm", "steps": steps, "guidance": 0}
+    roles = {0: ["--full", full], 1000: ["--shallow", shallow]}
+    script = str(ROOT / "workflow_scripts/sample_images.py")
+    options = ["--experiment", "bench", "--protocol", "corrected"]
+    options += ["--conventions", json.dumps(conventions), "--sampler", json.dumps(sampler)]
+    options += ["--setting", f"t_s={t_s}", "--images", str(images), "--batch", "128"]
+    options += ["--train-seed", "0", "--seed", "0", "--device", "cpu"]
+    options += roles.get(t_s, ["--full", full, "--shallow", shallow])
+    out = str(folder / f"cells/{t_s}-{images}-{steps}/manifest.json")
+    return [*_ONE_THREAD, script, *options, "--out", out]
 
 
 def rates(machine: str) -> dict:
@@ -179,13 +240,14 @@ def _zip(path: Path, n: int, images: Path | None) -> None:
                 archive.writestr(name, source.read(name))
 
 
-def _throughput(runs: dict[str, tuple[int, list[str]]]) -> list[dict]:
-    """Images a second and peak memory of every command, given with its number of images."""
+def _throughput(runs: dict[str, tuple[int, list[str]]], unit: str = "images/s") -> list[dict]:
+    """Images a second (or seconds) and peak memory of every command, given with its number of images."""
     measured = _rounds({name: command for name, (_, command) in runs.items()})
     rows = []
     for name, (n, _) in runs.items():
         seconds, peaks = zip(*measured[name], strict=True)
-        rows.append(_row(name, "images/s", [n / s for s in seconds], n))
+        speeds = seconds if unit == "s" else [n / s for s in seconds]
+        rows.append(_row(name, unit, speeds, n))
         rows.append(_row(name, "peak MB", [p / 1e6 for p in peaks], n))
     return rows
 

@@ -2,8 +2,9 @@
 
     python tests/bench/speed.py CASE [plain]
 
-`plain` is the baseline of the issue: eager PyTorch with memory as the C library handles it by default. The networks
-have random weights, on which speed does not depend.
+`plain` is the baseline: eager PyTorch with memory as the C library handles it by default. The networks have random
+weights, on which speed does not depend. Everything runs on the CPU but `rates`, which takes a GPU where there is one,
+and `gpu`.
 """
 
 import copy
@@ -15,9 +16,11 @@ from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
+import plain_sampling
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from duodiff import memory, samplers
 from duodiff.analysis.operations import network
@@ -42,7 +45,10 @@ ARCHITECTURES = {
 MEAN_EXITS = (12.87, 10.87, 8.80)  # CIFAR-10's in Table 2
 SMALL = {"img_size": 8, "patch_size": 2, "in_chans": 1, "embed_dim": 64, "num_heads": 4}
 SCHEDULE = noise_schedule("linear")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 _STEPS = 7
+_ATTENTION = ("scaled_dot_product", "aten::bmm", "aten::_softmax")
+_PRODUCTS = ("aten::addmm", "aten::mm", "convolution")
 
 
 def uvit(name: str, depth: int | None = None) -> UViT:
@@ -53,11 +59,12 @@ def uvit(name: str, depth: int | None = None) -> UViT:
 
 
 def inputs(net: UViT, batch: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """x [B, C, H, W], t [B] and y [B] or None."""
-    y = torch.zeros(batch, dtype=torch.long) if net.num_classes > 0 else None
+    """x [B, C, H, W], t [B] and y [B] or None, where the network is."""
+    device = net.pos_embed.device
+    y = torch.zeros(batch, dtype=torch.long, device=device) if net.num_classes > 0 else None
     return (
-        torch.randn(batch, net.in_chans, net.img_size, net.img_size),
-        torch.full((batch,), 500),
+        torch.randn(batch, net.in_chans, net.img_size, net.img_size, device=device),
+        torch.full((batch,), 500, device=device),
         y,
     )
 
@@ -76,15 +83,22 @@ def medians(calls: dict[str, Callable], rounds: int = 5) -> dict[str, float]:
         call()
     for _ in range(rounds):
         for name, call in calls.items():
+            _wait()
             begun = time.perf_counter()
             call()
+            _wait()
             taken[name].append(time.perf_counter() - begun)
     return {name: statistics.median(found) for name, found in taken.items()}
 
 
-def product() -> Callable[[], Tensor]:
-    """A float32 product of matrices of 2048 x 2048: 2 x 2048^3 operations."""
-    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+def _wait() -> None:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def product(size: int = 2048, **kind) -> Callable[[], Tensor]:
+    """A product of two matrices of size x size: 2 size^3 operations."""
+    a, b = torch.randn(size, size, **kind), torch.randn(size, size, **kind)
     return lambda: a @ b
 
 
@@ -96,6 +110,52 @@ def utilisation() -> dict[str, float]:
     taken = medians({"product": product(), "network": call}, rounds=7)
     rate = 8 * operations(net) / taken["network"]
     return {"of the product's rate": rate * taken["product"] / (2 * 2048**3), "flops_per_s": rate}
+
+
+@torch.inference_mode()
+def breakdown() -> dict[str, float]:
+    """Where the time of a step goes, by torch's profiler, and the rate of its products over that of a large one.
+
+    U-ViT-S/2 at batch 8, and the embedded default's full network at batch 128 on one thread.
+    """
+    found = _parts("S/2", uvit("S/2"), 8)
+    torch.set_num_threads(1)
+    return found | _parts("default", UViT(**SMALL, depth=7, num_classes=10).eval(), 128)
+
+
+def _parts(name: str, net: UViT, batch: int, calls: int = 5) -> dict[str, float]:
+    call = partial(net, *inputs(net, batch))
+    alone = medians({"product": product()})["product"]
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        for _ in range(calls):
+            call()
+    taken = {"products": 0.0, "attention": 0.0, "the rest": 0.0}
+    for event in profiled.key_averages():
+        attention, products = (
+            any(part in event.key for part in parts) for parts in (_ATTENTION, _PRODUCTS)
+        )
+        kind = "attention" if attention else "products" if products else "the rest"
+        taken[kind] += event.self_cpu_time_total / 1e6 / calls
+    whole = sum(taken.values())
+    tokens = net.pos_embed.shape[1]
+    attention = 4 * net.depth * tokens**2 * net.embed_dim  # q k^T and (..) v
+    rate = batch * (operations(net) - attention) / taken["products"]
+    shares = {f"{name}, {kind}": seconds / whole for kind, seconds in taken.items()}
+    return shares | {f"{name}, products over a large one": rate * alone / (2 * 2048**3)}
+
+
+@torch.inference_mode()
+def batches() -> dict[str, float]:
+    """Images a second for one step of S/2 and of the default's full network, by batch, on all threads."""
+    found = {}
+    for name, net in (
+        ("S/2", uvit("S/2")),
+        ("default", UViT(**SMALL, depth=7, num_classes=10).eval()),
+    ):
+        calls = {n: partial(net, *inputs(net, n)) for n in (1, 8, 32, 128)}
+        for batch, seconds in medians(calls, rounds=3).items():
+            found[f"{name}, batch {batch}"] = batch / seconds
+    return found
 
 
 @torch.inference_mode()
@@ -189,20 +249,11 @@ def small(plain: bool) -> dict[str, float]:
     for depth in (7, 3):
         net = Denoiser(UViT(**SMALL, depth=depth, num_classes=10).eval())
         steps, y = samplers.ddpm(SCHEDULE, 50), torch.arange(128) % 10
-        run = _plain_sampling if plain else samplers.sample
-        call = partial(run, single(net), steps, (1, 8, 8), 0, 128, 0, y)
+        call = partial(samplers.sample, single(net), steps, (1, 8, 8), 0, 128, 0, y)
+        if plain:
+            call = partial(plain_sampling.sample, [(net, s) for s in steps], (1, 8, 8), y)
         found[f"{depth} blocks"] = 128 / medians({"": call}, rounds=3)[""]
     return found
-
-
-def _plain_sampling(schedule, steps, shape, start, count, seed, y) -> Tensor:
-    """The baseline's loop: one randn a step."""
-    x = torch.randn(count, *shape)
-    for step in steps:
-        t = torch.full((count,), step.t)
-        x = step.x_coef * x + step.eps_coef * schedule.at(step.t)(x, t, y)
-        x = x + step.noise_coef * torch.randn_like(x)
-    return x
 
 
 def training(plain: bool) -> dict[str, float]:
@@ -222,12 +273,13 @@ def training(plain: bool) -> dict[str, float]:
 def _noiser(net: UViT) -> Noiser:
     images = torch.randint(256, (64, net.in_chans, net.img_size, net.img_size), dtype=torch.uint8)
     labels = torch.zeros(64, dtype=torch.long).numpy() if net.num_classes > 0 else None
-    return Noiser(images.numpy(), labels, SCHEDULE)
+    return Noiser(images.numpy(), labels, SCHEDULE, net.pos_embed.device)
 
 
 def _seconds_a_step(model, parameters, loss, noiser: Noiser, batch: int) -> float:
     options = {"lr": 2e-4, "lr_schedule": "constant", "betas": (0.9, 0.99), "weight_decay": 0.01}
-    options |= {"warmup_steps": 0, "grad_clip": 1.0, "ema": 0.999, "precision": "float32"}
+    precision = "bfloat16" if parameters[0].is_cuda else "float32"
+    options |= {"warmup_steps": 0, "grad_clip": 1.0, "ema": 0.999, "precision": precision}
     held_out, begun = next(noiser.stratified(0).chunks(1)), []
 
     def timed(*arguments) -> Tensor:
@@ -258,21 +310,48 @@ def _plain_training(net: UViT, noiser: Noiser, batch: int) -> float:
 
 
 def rates() -> dict[str, float]:
-    """Operations a second of the paper's networks, in sampling (batch 8, L/2 2) and in training (half of it)."""
+    """Operations a second of the paper's networks in sampling and in training, on a GPU in bfloat16.
+
+    Batches of 8, L/2 of 2, and half of that in training; 128 images for both on a GPU.
+    """
     found = {}
     for name in ARCHITECTURES:
-        net, batch = uvit(name), 2 if name == "L/2" else 8
-        with torch.inference_mode():
+        net, batch = uvit(name).to(DEVICE), 128 if DEVICE == "cuda" else 2 if name == "L/2" else 8
+        with torch.inference_mode(), torch.autocast(DEVICE, torch.bfloat16, DEVICE == "cuda"):
             taken = medians({"": partial(net, *inputs(net, batch))}, rounds=3)[""]
         found[f"sampling {name}"] = batch * operations(net) / taken
-        batch //= 2
-        model = Denoiser(net.train())
+        batch = batch if DEVICE == "cuda" else batch // 2
+        model = Denoiser(net.train()).to(DEVICE)
         step = _seconds_a_step(model, list(net.parameters()), denoising_loss, _noiser(net), batch)
         found[f"training {name}"] = 3 * batch * operations(net) / step
     return found
 
 
-CASES = {f.__name__: f for f in (utilisation, switch, early_exit, loop, small, training, rates)}
+@torch.inference_mode()
+def gpu() -> dict[str, float]:
+    """L/2 at batch 128, compiled in bfloat16: over the device's own rate, and over eager float32 without TF32."""
+    net = uvit("L/2").cuda()
+    x, t, y = inputs(net, 128)
+    compiled = torch.compile(net, mode="reduce-overhead")
+
+    def fast() -> Tensor:
+        with torch.autocast("cuda", torch.bfloat16):
+            return compiled(x, t, y)
+
+    large = product(8192, device="cuda", dtype=torch.bfloat16)
+    taken = medians({"product": large, "fast": fast, "plain": lambda: net(x, t, y)})
+    rate, exact = 128 * operations(net) / taken["fast"], net(x, t, y)
+    return {
+        "of the bfloat16 product's rate": rate * taken["product"] / (2 * 8192**3),
+        "over plain eager float32": taken["plain"] / taken["fast"],
+        "largest difference, of the largest value": float(
+            (fast() - exact).abs().max() / exact.abs().max()
+        ),
+    }
+
+
+_ALL = (utilisation, breakdown, batches, switch, early_exit, loop, small, training, rates, gpu)
+CASES = {case.__name__: case for case in _ALL}
 
 if __name__ == "__main__":
     case, *options = sys.argv[1:]

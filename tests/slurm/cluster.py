@@ -1,4 +1,4 @@
-"""A SLURM cluster of two nodes on this machine, each with a device that counts as a GPU, in a folder of its own.
+"""A SLURM cluster of three nodes on this machine, each with a device that counts as a GPU, in a folder of its own.
 
 Debian's slurm-wlm and munge, started as root. Ports, key, socket and state are its own, so that a cluster that this
 machine may belong to is not touched; what is stopped in the end are the processes started here.
@@ -16,8 +16,7 @@ from pathlib import Path
 
 import psutil
 
-NODES = ("n1", "n2")
-PREFERRED = "n2"  # of two idle nodes
+NODES = ("n1", "n2", "n3")  # of idle ones the first is preferred
 PROGRAMS = ("munged", "slurmctld", "slurmd", "slurmstepd", "sbatch", "srun", "squeue", "scontrol")
 CONFIGURATION = """\
 ClusterName=test
@@ -103,8 +102,8 @@ class Cluster:
         self.folder.chmod(0o755)  # or munged refuses to open its socket there
         host, (port, *ports) = socket.gethostname(), free_ports(1 + len(NODES))
         nodes = [
-            NODE.format(name=name, host=host, port=own, weight=1 + (name != PREFERRED))
-            for name, own in zip(NODES, ports, strict=True)
+            NODE.format(name=name, host=host, port=own, weight=weight)
+            for weight, (name, own) in enumerate(zip(NODES, ports, strict=True), 1)
         ]
         text = CONFIGURATION.format(
             host=host, port=port, folder=self.folder, nodes="\n".join(nodes)
@@ -151,14 +150,19 @@ class Cluster:
         """Starts the daemon of a node."""
         self._start(name, "-D", "-N", name, program="slurmd")
 
+    def kill_daemon(self, name: str) -> None:
+        """Kills a node's daemon alone: its jobs run on, and SLURM takes the node for lost."""
+        daemon = self.processes.pop(name)
+        daemon.kill()
+        daemon.wait()
+
     def lose_node(self, name: str) -> None:
         """Kills a node's daemon and all that runs on the node, at once, as a power cut does."""
-        daemon, steps = self.processes.pop(name), self._steps(name)
-        daemon.kill()
+        steps = self._steps(name)
+        self.kill_daemon(name)
         # first those that would report the end of the others
         for process in sorted(steps, key=lambda step: step.name() != "slurmstepd"):
             _kill(process)
-        daemon.wait()
 
     def _steps(self, name: str | None = None) -> set[psutil.Process]:
         """The processes of this cluster's jobs, on a node or on all, and SLURM's daemons above them."""

@@ -8,13 +8,15 @@ import pytest
 import yaml
 from conftest import ROOT, Workflow
 
-from slurm.cluster import PREFERRED, Cluster
+from slurm.cluster import Cluster
 from slurm.conftest import PROFILE, Submitted
 
 CONFIG = "trainings.yaml"
 STEPS = 160
-# One training, four times: experiments that differ by their names alone, and by what happens to them.
-NAMES = ("limited", "cancelled", "requeued", "lost")
+# One training, five times: experiments that differ by their names alone, and by what happens to them. The last two are
+# alone on the node that they lose; the daemonless one goes on there while SLURM starts it anew elsewhere.
+NAMES = ("limited", "cancelled", "requeued", "lost", "daemonless")
+NOT_ON = dict.fromkeys(NAMES, "--exclude=n1,n2") | {"lost": "--exclude=n1", "daemonless": ""}
 FILES = ("model.safetensors", "curve.csv")
 # A step takes over half a second, so that all last longer than the latest warning; there is a state every second.
 SLOW = """
@@ -78,12 +80,11 @@ def disturbed(tmp_path_factory, cluster) -> Submitted:
     script.write_text(SLOW + script.read_text())
     resources = {rule: dict(values) for rule, values in PROFILE["set-resources"].items()}
     # SLURM counts in minutes, and warns up to one too early: of these two it leaves half a minute to one and a half.
-    # The training that is to lose its node has the preferred one to itself.
-    limited, lost = (f"wildcards.experiment == '{name}'" for name in ("limited", "lost"))
+    limited = "wildcards.experiment == 'limited'"
     resources["train_backbone"] |= {
         "runtime": f"2 if {limited} else 30",
-        "slurm_extra": f"('--signal=TERM@30' if {limited} else '--signal=TERM@120')"
-        f" + ('' if {lost} else ' --exclude={PREFERRED}')",
+        "slurm_extra": f"('--signal=TERM@30 ' if {limited} else '--signal=TERM@120 ')"
+        f" + {NOT_ON}[wildcards.experiment]",
     }
     run = Submitted(workflow, cluster, resources)
     with run.running(*map(target, NAMES), config=CONFIG) as process:
@@ -92,11 +93,15 @@ def disturbed(tmp_path_factory, cluster) -> Submitted:
             time.sleep(0.5)
         cluster.call("scancel", job(cluster, "cancelled")["job"])
         cluster.call("scontrol", "requeue", job(cluster, "requeued")["job"])
-        cluster.lose_node(job(cluster, "lost")["node"])
-        while not cluster.states()[PREFERRED].startswith("down"):
-            time.sleep(0.5)
-        cluster.start_node(PREFERRED)
+        lost = [job(cluster, name)["node"] for name in ("lost", "daemonless")]
+        cluster.lose_node(lost[0])
+        cluster.kill_daemon(lost[1])
+        for node in lost:
+            while not cluster.states()[node].startswith("down"):
+                time.sleep(0.5)
+        cluster.start_node(lost[0])
         assert process.wait() == 0, run.output
+        cluster.start_node(lost[1])
     return run
 
 
@@ -120,7 +125,8 @@ def test_each_was_taken_away_in_its_own_way(disturbed):
     stopped = r"stopped by SIGTERM, saved at step \d+; run again to continue"
     assert re.search(stopped, kept.read_text())
     assert jobs["cancelled"]["state"] == "CANCELLED"
-    for name in ("requeued", "lost"):  # the same job, started again by SLURM
+    for name in ("requeued", "lost", "daemonless"):  # the same job, started again by SLURM
         shown = disturbed.cluster.call("scontrol", "show", "job", jobs[name]["job"])
         assert jobs[name]["state"] == "COMPLETED"
         assert int(re.search(r"Restarts=(\d+)", shown)[1]) >= 1
+    assert jobs["daemonless"]["node"] != "n1"

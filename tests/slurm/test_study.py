@@ -6,7 +6,6 @@ import pytest
 import yaml
 from conftest import ROOT, Workflow
 
-from slurm.cluster import NODES
 from slurm.conftest import PROFILE, Submitted
 
 CONFIG = "study.yaml"
@@ -67,11 +66,11 @@ def test_images_and_metrics_are_those_of_this_machine(here, submitted):
     assert metrics == expected
 
 
-def test_the_jobs_ran_on_both_nodes_and_the_small_ones_here(submitted):
+def test_the_jobs_ran_on_several_nodes_and_the_small_ones_here(submitted):
     jobs = submitted.cluster.jobs()
     rules = [job["comment"].split("_wildcards")[0].removeprefix("rule_") for job in jobs]
     assert {job["state"] for job in jobs} == {"COMPLETED"}
-    assert {job["node"] for job in jobs} == set(NODES)
+    assert len({job["node"] for job in jobs}) > 1
     assert rules.count("sample_shard") == 3 * 2
     assert set(rules) <= set(PROFILE["set-resources"])
     assert (submitted.workflow.folder / "results/summary.txt").exists()
