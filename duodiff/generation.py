@@ -47,14 +47,18 @@ _DECIDING = (
 """The modules that decide an image: an edit of one has all of a cell's computed again."""
 
 
+PRECISIONS = ("float32", "bfloat16")
+
+
 class Models:
     """The checkpoints a cell needs, by the paths of their manifests, and what they agree on.
 
     `full`, `shallow`, `heads` may each be None where no cell uses them; `quantiles` is the JSON file
     of the observed uncertainties. `conventions` are the configured schedule, time_input and (or None)
     class_order: checkpoints that disagree with them are refused or, where the protocol says so, used
-    with them all the same, which `departures` lists. Raises ValueError also if two checkpoints disagree
-    on image shape, classes or prediction.
+    with them all the same, which `departures` lists. `precision` is what the networks compute in: "float32", or
+    "bfloat16" by autocast. Raises ValueError also for another precision, and if two checkpoints disagree on image
+    shape, classes or prediction.
     """
 
     def __init__(
@@ -66,7 +70,10 @@ class Models:
         heads: Path | None = None,
         quantiles: Path | None = None,
         device: str = "cpu",
+        precision: str = "float32",
     ):
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision: found {precision!r}; accepted: {' or '.join(PRECISIONS)}")
         self.device, self.quantiles = device, quantiles
         self.manifests, self.full, self.shallow, self.adadiff = {}, None, None, None
         used = {key: conventions[key] for key in ("schedule", "time_input")}
@@ -80,6 +87,9 @@ class Models:
             )
         configured = conventions | {"protocol": protocol}
         self.departures = departures(self.manifests, configured, PROTOCOLS[protocol])
+        for model in (self.full, self.shallow):
+            if model is not None:
+                model.precision = precision
         for model in (self.full, self.shallow, self.adadiff):
             if model is not None:
                 model.to(device).requires_grad_(False)
@@ -315,16 +325,17 @@ def write_samples(
     autoencoder: Autoencoder | None = None,
     shard: int = 0,
     shards: int = 1,
+    precision: str = "float32",
 ) -> dict:
     """Manifest of one cell's sample store, written to `out`, with blocks_run.npy beside it.
 
     It holds all `images` of the cell, or those of one `shard` (0-based) of `shards`, cut between compute batches.
 
-    `paths` and `conventions` are the arguments of `Models`; `context` (experiment, protocol, train_seed)
+    `paths`, `conventions` and `precision` are the arguments of `Models`; `context` (experiment, protocol, train_seed)
     goes into the manifest, which holds everything a record says of its samples. An interrupted run is continued
     after its last compute batch.
     """
-    models = Models(conventions, context["protocol"], **paths, device=device)
+    models = Models(conventions, context["protocol"], **paths, device=device, precision=precision)
     cell = build_cell(models, sampler, setting, context["protocol"])
     first, end = shard_range(images, batch, shard, shards)
     description = {
@@ -338,7 +349,7 @@ def write_samples(
         "timesteps": [step.t for step in cell.steps],
         "indices": [first, end],
         "seed": seed,
-        "dtype": "float32",
+        "dtype": precision,
         "compute_batch": batch,
         "device": device_name(device),
         "checkpoint_sha256": models.sha256(cell.roles),

@@ -62,6 +62,7 @@ def measure_cells(
     device: str,
     context: dict,
     autoencoder: Autoencoder | None = None,
+    precision: str = "float32",
 ) -> list[Record]:
     """Seconds per image of every setting in `grid` ([[sampler, [settings]], ...]), and what each setting needs.
 
@@ -74,7 +75,7 @@ def measure_cells(
     the same rounds and recorded by itself.
     """
     torch.set_num_threads(threads)
-    load = partial(Models, conventions, context["protocol"], device=device)
+    load = partial(Models, conventions, context["protocol"], device=device, precision=precision)
     models = load(**paths)
     cells = _cells(models, grid, context["protocol"])
     if PROTOCOLS[context["protocol"]].warm_up_timing:
@@ -99,6 +100,7 @@ def measure_cells(
         "protocol": context["protocol"],
         "device": device_name(device),
         "compute_batch": batch,
+        "dtype": precision,
     }
     over = f"minimum and maximum of {repeats} interleaved rounds"
     seeds = {"train_seed": context["train_seed"], "sample_seed": seed}
@@ -197,7 +199,7 @@ def _decoding(autoencoder: Autoencoder, rounds: np.ndarray, identity: dict) -> R
         "s",
         method="decode",
         checkpoint_sha256={"autoencoder": autoencoder.source["weights_sha256"]},
-        **identity | {"compute_batch": autoencoder.batch},
+        **identity | {"compute_batch": autoencoder.batch, "dtype": "float32"},
     )
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from duodiff import generation
 from duodiff.analysis.operations import network
 from duodiff.autoencoder import load as load_autoencoder
 from duodiff.backbones import EarlyExit
@@ -19,8 +20,10 @@ from duodiff.data.store import ImageStore, write_store
 from duodiff.files import read_json, write_json
 from duodiff.generation import Models, build_cell, generate, sample_batch, write_samples
 from duodiff.metrics import latency
+from duodiff.metrics.denoising import write_profile
 from duodiff.metrics.resources import energy_meter, peak_bytes, trajectory_gflops
 from duodiff.protocol import CORRECTED, PAPER
+from duodiff.records import of_samples
 from duodiff.training import checkpoints
 from duodiff.training.backbone import denoising_loss, noisers, train_backbone
 from duodiff.training.heads import train_heads
@@ -413,6 +416,97 @@ def test_decoded_images_do_not_depend_on_the_range_that_is_generated(latent):
     assert np.array_equal(np.concatenate(parts), whole)
 
 
+# --- precision
+
+
+CALLS = ["t_s=0", "t_s=400", "theta=0.4", "theta=q0.5"]
+
+
+@pytest.mark.parametrize("setting", CALLS)
+def test_bfloat16_images_are_near_those_of_float32_under_the_same_noise(paths, setting):
+    found = []
+    for precision in ("float32", "bfloat16"):
+        models = Models(USED, "corrected", **paths, precision=precision)
+        cell = build_cell(models, DDPM, setting, "corrected")
+        x, _, ran = sample_batch(models, cell, 0, 16, seed=0)
+        assert x.dtype == torch.float32
+        found.append((x, ran))
+    (x_32, ran_32), (x_16, ran_16) = found
+    same = (ran_32 == ran_16).all(0)  # images whose exits did not flip
+    assert same.double().mean() >= 0.75
+    difference = (x_32 - x_16)[same].abs()
+    assert 0 < difference.mean() < 0.01 * x_32.abs().mean()
+
+
+def test_only_the_networks_compute_in_bfloat16(paths, monkeypatch):
+    seen = {"linear": set(), "eps": set(), "u": set()}
+    models = Models(USED, "corrected", **paths, precision="bfloat16")
+    models.full.net.mid_block.mlp.fc1.register_forward_hook(
+        lambda _, inputs, output: seen["linear"].add(output.dtype)
+    )
+    x, t, y = torch.randn(3, 1, 8, 8), torch.full((3,), 700), torch.tensor([0, 4, 9])
+    with torch.inference_mode():
+        for backbone in (models.full, models.early_exit(0.0), models.early_exit(0.4)):
+            seen["eps"].add(backbone(x, t, y).dtype)
+        with models.full.computing(x.device):
+            seen["u"].add(models.adadiff.all_layers(x, t, y)[1].dtype)
+    assert seen == {"linear": {torch.bfloat16}, "eps": {torch.float32}, "u": {torch.float32}}
+    assert all(p.dtype == torch.float32 for p in models.adadiff.parameters())
+
+
+def test_the_shrinking_batch_and_the_simulated_exit_agree_in_bfloat16(paths):
+    models = Models(USED, "corrected", **paths, precision="bfloat16")
+    torch.manual_seed(0)
+    x, t, y = torch.randn(32, 1, 8, 8), torch.full((32,), 700), torch.arange(32) % 10
+    with torch.inference_mode(), models.full.computing(x.device):
+        middle = models.adadiff.all_layers(x, t, y)[1].median().item()
+    exits = [models.early_exit(middle, simulate) for simulate in (False, True)]
+    with torch.inference_mode():
+        a, b = (early_exit(x, t, y) for early_exit in exits)
+    same = exits[0].exits[0] == exits[1].exits[0]
+    assert same.double().mean() > 0.9
+    torch.testing.assert_close(a[same], b[same], rtol=0.02, atol=0.02)
+
+
+def test_a_cell_of_another_precision_is_another_cell(paths, tmp_path, monkeypatch):
+    out = tmp_path / "cell/manifest.json"
+    arguments = ({"full": paths["full"]}, USED, DDPM, "t_s=0", 6, 4, 0, "cpu", CONTEXT)
+    kept = []
+
+    def counted(*arguments, **options):
+        kept.append(arguments[2])
+        if len(kept) == 2:
+            raise InterruptedError  # after the first compute batch
+        return sample_batch(*arguments, **options)
+
+    monkeypatch.setattr(generation, "sample_batch", counted)
+    with pytest.raises(InterruptedError):
+        write_samples(out, *arguments)
+    manifest = write_samples(out, *arguments, precision="bfloat16")
+    assert kept == [0, 4, 0, 4]  # what float32 had computed is not taken
+    assert manifest["dtype"] == "bfloat16"
+    assert of_samples(manifest)["dtype"] == "bfloat16"
+
+
+def test_an_unknown_precision_is_refused(paths):
+    with pytest.raises(ValueError, match="precision: found 'float16'; accepted: float32 or bfl"):
+        Models(USED, "corrected", full=paths["full"], precision="float16")
+
+
+def test_uncertainties_are_profiled_in_the_precision_they_are_used_in(paths, data, tmp_path):
+    values = []
+    for precision in ("float32", "bfloat16"):
+        names = ("losses.csv", "quantiles.json", "records.json")
+        out = [tmp_path / precision / name for name in names]
+        roles = [paths[role] for role in ("full", "shallow", "heads")]
+        write_profile(
+            data, USED, "corrected", *roles, 3, 64, 0, "cpu", "digits", *out, precision=precision
+        )
+        assert {r["dtype"] for r in read_json(out[2])} == {precision}
+        values.append(np.array(read_json(out[1])["values"]))
+    assert 0 < np.abs(values[0] - values[1]).max() < 0.01
+
+
 # --- timing
 
 
@@ -468,6 +562,13 @@ def needs(paths):
     grid = [[DDPM, ["t_s=0", "t_s=400", "t_s=1000", "theta=q0.5"]], [ddim, ["t_s=0", "t_s=400"]]]
     found = latency.measure_cells(paths, USED, grid, 4, 2, 1, 0, "cpu", CONTEXT)
     return [r for r in found if r.sampler], loaded(paths)
+
+
+def test_timings_say_the_precision_they_were_measured_in(paths):
+    records = latency.measure_cells(
+        paths, USED, [[DDPM, ["t_s=0"]]], 4, 1, 1, 0, "cpu", CONTEXT, precision="bfloat16"
+    )
+    assert {r.dtype for r in records} == {"bfloat16"}
 
 
 def values_of(metric: str, records) -> dict:
