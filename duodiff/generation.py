@@ -239,8 +239,7 @@ def generate(
     time, so that what its batches are made of does not depend on the range either. Compute batches that are
     among `parts` are taken from there, others put there. Raises ValueError if an image is not finite.
     """
-    found = []
-    began, computed = time.perf_counter(), 0
+    found, seconds = [], []
     batches = list(compute_batches(start, stop, batch))
     total = len(batches) * batch * len(cell.steps)
     setting = (f"{k} {cell.parameters[k]:.4g}" for k in ("t_s", "theta") if k in cell.parameters)
@@ -249,10 +248,11 @@ def generate(
         for first, wanted in batches:
             kept = parts.load(str(first)) if parts else None
             if kept is None:
+                began = time.perf_counter()
                 kept = _finished_batch(models, cell, first, batch, seed, autoencoder, bar)
-                computed += batch
                 if parts:
                     parts.save(str(first), kept)
+                seconds.append(time.perf_counter() - began)
             else:
                 bar.update(batch * len(cell.steps))
                 if cell.early_exit is not None:
@@ -260,13 +260,14 @@ def generate(
             found.append(
                 (kept["images"][wanted], kept["labels"][wanted], kept["blocks"][:, wanted])
             )
-    if computed:
-        milliseconds = 1e3 * (time.perf_counter() - began) / computed
+    if seconds:
+        warm = seconds[1:] or seconds  # the first one warms up every backbone
         log.info(
-            "%d network calls, %.2f ms an image in batches of %d",
+            "%d network calls, %.2f ms an image in batches of %d%s",
             len(cell.steps),
-            milliseconds,
+            1e3 * sum(warm) / len(warm) / batch,
             batch,
+            "" if len(seconds) > 1 else ", warming up included",
         )
     images, labels, blocks = zip(*found, strict=True)
     return np.concatenate(images), np.concatenate(labels), np.concatenate(blocks, axis=1)
