@@ -35,14 +35,13 @@ SMALL = {
 OTHERS = {"qkv_bias": False, "mlp_time_embed": False, "num_classes": -1, "conv": True}
 
 
-@pytest.mark.parametrize("timestep_aware", [True, False])
 @pytest.mark.parametrize(
-    "architecture",
+    ("architecture", "timestep_aware"),
     [
-        SMALL,
-        SMALL | OTHERS,
+        (SMALL, False),
+        (SMALL | OTHERS, True),
         *(
-            study.backbone_architecture(PAPER["experiments"][name], role)
+            (study.backbone_architecture(PAPER["experiments"][name], role), True)
             for name in cost.ARCHITECTURES
             for role in ("full", "shallow")
         ),
