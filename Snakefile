@@ -39,6 +39,7 @@ rule all:
         rules.make_table3.output,
         rules.make_table4.output,
         rules.make_metrics.output,
+        rules.make_resources.output,
         rules.make_claims.output,
         rules.plot_figure1.output if EXITS else [],
         rules.plot_figure2.output,

@@ -66,6 +66,7 @@ def sample(
         device,
         {k: getattr(study, k) for k in ("experiment", "protocol", "train_seed")},
         load(codec, Path(), device) if codec else None,
+        precision=study.precision,
     )
     write_png(out / "grid.png", grid(np.load(out / "images.npy"), round(images**0.5)))
     if pngs:

@@ -19,7 +19,7 @@ Backbone = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 class EarlyExit:
     """AdaDiff at one threshold theta in [0, 1], as a backbone.
 
-    `full` is the backbone AdaDiff sits on, whose conventions its heads share. `exits` collects the exit
+    `full` is the backbone AdaDiff sits on, whose conventions and precision its heads share. `exits` collects the exit
     layer of each call, one int64 [B] tensor a call. `simulate` computes every layer and selects (Appendix
     A.5) instead of shrinking the batch.
     """
@@ -32,9 +32,10 @@ class EarlyExit:
         self.exits: list[Tensor] = []
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        output, exits = self.run(x, time_input(self.full.time_input, t), y, self.theta)
+        with self.full.computing(x.device):
+            output, exits = self.run(x, time_input(self.full.time_input, t), y, self.theta)
         self.exits.append(exits)
-        return self.full.to_eps(output, x, t)
+        return self.full.to_eps(output.to(x.dtype), x, t)
 
 
 class Guided:

@@ -134,7 +134,7 @@ class AdaDiff(nn.Module):
             count = int(leaves.sum())
             if count:
                 left = rows[leaves]
-                eps[left] = self.output_heads[i](tokens[leaves], self.uvit)
+                eps[left] = self.output_heads[i](tokens[leaves], self.uvit).to(eps.dtype)
                 exits[left] = i
                 if count == len(rows):
                     return eps, exits
@@ -142,7 +142,7 @@ class AdaDiff(nn.Module):
                 rows, tokens, time_emb = rows[stays], tokens[stays], time_emb[stays]
                 skips = [skip[stays] for skip in skips]
             tokens = self.uvit.run_block(i, tokens, skips)
-        eps[rows] = self.uvit.decode(tokens)
+        eps[rows] = self.uvit.decode(tokens).to(eps.dtype)
         return eps, exits
 
 

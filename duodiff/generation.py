@@ -47,14 +47,18 @@ _DECIDING = (
 """The modules that decide an image: an edit of one has all of a cell's computed again."""
 
 
+PRECISIONS = ("float32", "bfloat16")
+
+
 class Models:
     """The checkpoints a cell needs, by the paths of their manifests, and what they agree on.
 
     `full`, `shallow`, `heads` may each be None where no cell uses them; `quantiles` is the JSON file
     of the observed uncertainties. `conventions` are the configured schedule, time_input and (or None)
     class_order: checkpoints that disagree with them are refused or, where the protocol says so, used
-    with them all the same, which `departures` lists. Raises ValueError also if two checkpoints disagree
-    on image shape, classes or prediction.
+    with them all the same, which `departures` lists. `precision` is what the networks compute in: "float32", or
+    "bfloat16" by autocast. Raises ValueError also for another precision, and if two checkpoints disagree on image
+    shape, classes or prediction.
     """
 
     def __init__(
@@ -66,7 +70,10 @@ class Models:
         heads: Path | None = None,
         quantiles: Path | None = None,
         device: str = "cpu",
+        precision: str = "float32",
     ):
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision: found {precision!r}; accepted: {' or '.join(PRECISIONS)}")
         self.device, self.quantiles = device, quantiles
         self.manifests, self.full, self.shallow, self.adadiff = {}, None, None, None
         used = {key: conventions[key] for key in ("schedule", "time_input")}
@@ -80,6 +87,9 @@ class Models:
             )
         configured = conventions | {"protocol": protocol}
         self.departures = departures(self.manifests, configured, PROTOCOLS[protocol])
+        for model in (self.full, self.shallow):
+            if model is not None:
+                model.precision = precision
         for model in (self.full, self.shallow, self.adadiff):
             if model is not None:
                 model.to(device).requires_grad_(False)
@@ -229,8 +239,7 @@ def generate(
     time, so that what its batches are made of does not depend on the range either. Compute batches that are
     among `parts` are taken from there, others put there. Raises ValueError if an image is not finite.
     """
-    found = []
-    began, computed = time.perf_counter(), 0
+    found, seconds = [], []
     batches = list(compute_batches(start, stop, batch))
     total = len(batches) * batch * len(cell.steps)
     setting = (f"{k} {cell.parameters[k]:.4g}" for k in ("t_s", "theta") if k in cell.parameters)
@@ -239,10 +248,11 @@ def generate(
         for first, wanted in batches:
             kept = parts.load(str(first)) if parts else None
             if kept is None:
+                began = time.perf_counter()
                 kept = _finished_batch(models, cell, first, batch, seed, autoencoder, bar)
-                computed += batch
                 if parts:
                     parts.save(str(first), kept)
+                seconds.append(time.perf_counter() - began)
             else:
                 bar.update(batch * len(cell.steps))
                 if cell.early_exit is not None:
@@ -250,13 +260,14 @@ def generate(
             found.append(
                 (kept["images"][wanted], kept["labels"][wanted], kept["blocks"][:, wanted])
             )
-    if computed:
-        milliseconds = 1e3 * (time.perf_counter() - began) / computed
+    if seconds:
+        warm = seconds[1:] or seconds  # the first one warms up every backbone
         log.info(
-            "%d network calls, %.2f ms an image in batches of %d",
+            "%d network calls, %.2f ms an image in batches of %d%s",
             len(cell.steps),
-            milliseconds,
+            1e3 * sum(warm) / len(warm) / batch,
             batch,
+            "" if len(seconds) > 1 else ", warming up included",
         )
     images, labels, blocks = zip(*found, strict=True)
     return np.concatenate(images), np.concatenate(labels), np.concatenate(blocks, axis=1)
@@ -315,16 +326,17 @@ def write_samples(
     autoencoder: Autoencoder | None = None,
     shard: int = 0,
     shards: int = 1,
+    precision: str = "float32",
 ) -> dict:
     """Manifest of one cell's sample store, written to `out`, with blocks_run.npy beside it.
 
     It holds all `images` of the cell, or those of one `shard` (0-based) of `shards`, cut between compute batches.
 
-    `paths` and `conventions` are the arguments of `Models`; `context` (experiment, protocol, train_seed)
+    `paths`, `conventions` and `precision` are the arguments of `Models`; `context` (experiment, protocol, train_seed)
     goes into the manifest, which holds everything a record says of its samples. An interrupted run is continued
     after its last compute batch.
     """
-    models = Models(conventions, context["protocol"], **paths, device=device)
+    models = Models(conventions, context["protocol"], **paths, device=device, precision=precision)
     cell = build_cell(models, sampler, setting, context["protocol"])
     first, end = shard_range(images, batch, shard, shards)
     description = {
@@ -338,7 +350,7 @@ def write_samples(
         "timesteps": [step.t for step in cell.steps],
         "indices": [first, end],
         "seed": seed,
-        "dtype": "float32",
+        "dtype": precision,
         "compute_batch": batch,
         "device": device_name(device),
         "checkpoint_sha256": models.sha256(cell.roles),

@@ -12,8 +12,8 @@ class Study:
     """The study in `folder`, as the manifests of its sample stores describe it.
 
     `cells` are those manifests; `protocol`, `conventions` (schedule, time_input, class_order), `batch` (the
-    compute batch), `experiment` and `train_seed` are what they agree on. Raises FileNotFoundError if there is no
-    sample store.
+    compute batch), `precision`, `experiment` and `train_seed` are what they agree on. Raises FileNotFoundError if there
+    is no sample store.
     """
 
     def __init__(self, folder: Path):
@@ -27,6 +27,7 @@ class Study:
         self.cells = [read_json(path) for path in paths]
         first = self.cells[0]
         self.protocol, self.batch = first["protocol"], first["compute_batch"]
+        self.precision = first["dtype"]
         self.experiment, self.train_seed = first["experiment"], first["train_seed"]
         self.conventions = {k: first[k] for k in ("schedule", "time_input", "class_order")}
 

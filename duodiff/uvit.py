@@ -6,6 +6,7 @@ N//2 out), as the paper does; the official code's depth is one less.
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -211,7 +212,8 @@ class Denoiser(nn.Module):
     """A network with its conventions, as a backbone: (x_t, t, y) -> eps, whatever it is fed and predicts.
 
     `time_input` is what the network is fed for t, `prediction` what it was trained to give ("noise",
-    "x_0" or "v") under the noise schedule called `schedule`.
+    "x_0" or "v") under the noise schedule called `schedule`. `precision` is what the network computes in: "float32", or
+    "bfloat16" by autocast; what it is given and what it gives are float32 all the same.
     """
 
     def __init__(
@@ -223,13 +225,21 @@ class Denoiser(nn.Module):
     ):
         super().__init__()
         self.net, self.time_input, self.prediction = net, time_input, prediction
+        self.precision = "float32"
         *_, c, d = prediction_coefficients(prediction, noise_schedule(schedule))
         for name, values in (("eps_of_output", c), ("eps_of_x_t", d)):
             self.register_buffer(name, torch.from_numpy(values).float(), persistent=False)
 
     def predict(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """What the network itself gives for x_t, like x [B, C, H, W]: its estimate of its training target."""
-        return self.net(x, time_input(self.time_input, t), y)
+        with self.computing(x.device):
+            return self.net(x, time_input(self.time_input, t), y).to(x.dtype)
+
+    def computing(self, device: torch.device) -> AbstractContextManager:
+        """The block in which the network, or one that shares its layers, computes in `precision`."""
+        if self.precision == "float32":
+            return nullcontext()  # a training's own autocast is left as it is
+        return torch.autocast(device.type, torch.bfloat16)
 
     def to_eps(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """The noise in x_t that a predicted target [B, C, H, W] means, for int64 t [B]."""

@@ -101,6 +101,7 @@ rule measure_latency:
         seed=option("sampling", "seed"),
         autoencoder=autoencoder,
         threads=min(config["threads"], ALL_CORES),
+        precision=option("sampling", "precision"),
         device=config["device"],
     shell:
         "python workflow_scripts/measure_latency.py {params.models}"
@@ -108,4 +109,5 @@ rule measure_latency:
         " --conventions {params.conventions:q}"
         " --grid {params.grid:q} --batch {params.batch} --repeats {params.repeats}"
         " --threads {params.threads} --train-seed {wildcards.train_seed} --seed {params.seed}"
-        " {params.autoencoder} --device {params.device} --out {output.records} --log {log}"
+        " {params.autoencoder} --precision {params.precision} --device {params.device}"
+        " --out {output.records} --log {log}"

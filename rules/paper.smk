@@ -12,6 +12,7 @@ localrules:
     make_claims,
     make_metrics,
     make_published_claims,
+    make_resources,
     make_table1,
     make_table2,
     make_table3,
@@ -194,6 +195,24 @@ use rule make_table1 as make_metrics with:
         "logs/make_metrics.log",
     benchmark:
         "benchmarks/make_metrics.tsv"
+
+
+use rule make_table1 as make_resources with:
+    input:
+        records=studies(rules.measure_latency.output.records),
+        code=code("make_resources"),
+    output:
+        multiext("results/tables/resources", ".csv", ".md", ".tex"),
+        html=report(
+            "results/tables/resources.html",
+            caption="../report/resources.rst",
+            category="Tables",
+            labels={"item": "Cost of the methods"},
+        ),
+    log:
+        "logs/make_resources.log",
+    benchmark:
+        "benchmarks/make_resources.tsv"
 
 
 rule make_claims:

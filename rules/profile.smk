@@ -28,11 +28,13 @@ rule profile_denoising:
         protocol=option("protocol"),
         timesteps=option("profile", "timesteps"),
         batch=option("sampling", "batch"),
+        precision=option("sampling", "precision"),
         device=config["device"],
     shell:
         "python workflow_scripts/profile_denoising.py --data {input.data} {params.models}"
         " --conventions {params.conventions:q} --protocol {params.protocol}"
-        " --timesteps {params.timesteps} --batch {params.batch} --seed {wildcards.train_seed} --device {params.device}"
+        " --timesteps {params.timesteps} --batch {params.batch} --seed {wildcards.train_seed}"
+        " --precision {params.precision} --device {params.device}"
         " --experiment {wildcards.experiment} --losses {output.losses}"
         " --quantiles {output.quantiles} --out {output.records} --log {log}"
 

@@ -36,6 +36,7 @@ rule sample_images:
         images=option("sampling", "images"),
         batch=option("sampling", "batch"),
         autoencoder=autoencoder,
+        precision=option("sampling", "precision"),
         device=config["device"],
         shard=shard,
     shell:
@@ -44,7 +45,8 @@ rule sample_images:
         " --conventions {params.conventions:q}"
         " --sampler {params.sampler:q} --setting {wildcards.setting} --images {params.images}"
         " --batch {params.batch} --train-seed {wildcards.train_seed} --seed {wildcards.seed}"
-        " {params.autoencoder} {params.shard} --device {params.device} --out {output.manifest} --log {log}"
+        " {params.autoencoder} {params.shard} --precision {params.precision} --device {params.device}"
+        " --out {output.manifest} --log {log}"
 
 
 use rule sample_images as sample_shard with:

@@ -23,11 +23,12 @@ def measure_latency(
     quantiles: Path | None = None,
     autoencoder: dict | None = None,
     data: Path = Path("data"),
+    precision: str = "float32",
 ) -> str:
     """Time every setting of the grid side by side in this process; writes records to --out.
 
-    --grid is JSON: a list of [sampler, [settings]] pairs, the sampler, --conventions and --autoencoder as in
-    sample_images.py. Give the job the machine to itself.
+    --grid is JSON: a list of [sampler, [settings]] pairs, the sampler, --conventions, --autoencoder and --precision as
+    in sample_images.py. Give the job the machine to itself.
     """
     found = measure_cells(
         {"full": full, "shallow": shallow, "heads": heads, "quantiles": quantiles},
@@ -40,6 +41,7 @@ def measure_latency(
         device,
         {"experiment": experiment, "protocol": protocol, "train_seed": train_seed},
         load_autoencoder(autoencoder, data, device) if autoencoder else None,
+        precision,
     )
     records.write(out, found)
     times = [r.value for r in found if r.metric == "seconds_per_image"]

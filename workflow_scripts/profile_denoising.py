@@ -19,11 +19,13 @@ def profile_denoising(
     quantiles: Path,
     out: Path,
     heads: Path | None = None,
+    precision: str = "float32",
 ) -> str:
     """Profile the held-out losses of full, shallow and every early-exit head over t, and the uncertainties.
 
     Writes a table (--losses), the quantiles of all observed uncertainties (--quantiles), and records of how the
-    shallow backbone's losses compare with the full one's (--out). --seed is the training seed.
+    shallow backbone's losses compare with the full one's (--out). --seed is the training seed, --precision as in
+    sample_images.py.
     """
     return write_profile(
         data,
@@ -40,6 +42,7 @@ def profile_denoising(
         losses,
         quantiles,
         out,
+        precision,
     )
 
 

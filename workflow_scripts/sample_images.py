@@ -25,6 +25,7 @@ def sample_images(
     data: Path = Path("data"),
     shard: int = 0,
     shards: int = 1,
+    precision: str = "float32",
 ) -> str:
     """Generate the images of one grid cell, or of one of its shards, into the sample store whose manifest is --out.
 
@@ -32,7 +33,7 @@ def sample_images(
     (AdaDiff). --sampler is JSON: {"name": "ddpm", "steps": 100} or {"name": "ddim", "steps": 50, "eta": 0}.
     --conventions is JSON: {"schedule": "linear", "time_input": "t", "class_order": null}. --autoencoder is that
     section of the configuration, its paths below --data. Only the checkpoints the setting uses need to be given.
-    --shard is a number from 0 below --shards.
+    --shard is a number from 0 below --shards. --precision, float32 or bfloat16, is what the networks compute in.
     """
     manifest = write_samples(
         out,
@@ -48,6 +49,7 @@ def sample_images(
         load_autoencoder(autoencoder, data, device) if autoencoder else None,
         shard,
         shards,
+        precision,
     )
     made = f"{manifest['count']} images of {manifest['shape']}"
     return f"{sampler['name']} {setting} seed {seed}: {made} by {manifest['method']}"

@@ -16,7 +16,7 @@ import pandas as pd
 import yaml
 
 from duodiff import config as study
-from duodiff.analysis.operations import network
+from duodiff.analysis.operations import Network, network
 from duodiff.conflicts import has_heads, selected
 from duodiff.files import read_json
 from duodiff.protocol import PROTOCOLS
@@ -99,18 +99,24 @@ def _trainings(experiment: dict, roles: list[str]) -> Iterator[Work]:
             peak = _STATES * _STATE * net.parameters
             yield Work("training", 1, 3 * images * net.forward, checkpoint, peak)
     if "heads" in roles and has_heads(experiment):
-        net = network(study.backbone_architecture(experiment, "full"))
+        net = _with_heads(experiment)
         depth = len(net.blocks)
         parameters = depth * (net.output_head + _uncertainty_parameters(experiment))
         images = _images_of(experiment["heads_training"])
         frozen = net.forward - net.decode
-        operations = images * (frozen + 3 * depth * net.decode)
+        operations = images * (frozen + 3 * depth * (net.decode + net.uncertainty))
         peak = _STATES * _STATE * parameters
         yield Work("training", 1, operations, _BYTES * parameters, peak)
 
 
 def _images_of(training: dict) -> int:
     return training["steps"] * training["batch"]
+
+
+def _with_heads(experiment: dict) -> Network:
+    """The full backbone, with the uncertainty heads of the experiment's protocol."""
+    aware = PROTOCOLS[experiment["protocol"]].timestep_aware_uncertainty
+    return network(study.backbone_architecture(experiment, "full"), aware)
 
 
 def _uncertainty_parameters(experiment: dict) -> int:
@@ -121,11 +127,12 @@ def _uncertainty_parameters(experiment: dict) -> int:
 def _measurements(experiment: dict, dataset: dict) -> Iterator[Work]:
     """Profile, samples, their evaluation and the timing of one training seed."""
     full, shallow = (
-        network(study.backbone_architecture(experiment, role)) for role in ("full", "shallow")
+        _with_heads(experiment),
+        network(study.backbone_architecture(experiment, "shallow")),
     )
-    heads = len(full.blocks) * full.decode if has_heads(experiment) else 0
+    every_layer = full.all_heads if has_heads(experiment) else full.forward
     profiled = experiment["profile"]["timesteps"] * dataset["held_out"]
-    yield Work("other", 1, profiled * (full.forward + heads + shallow.forward))
+    yield Work("other", 1, profiled * (every_layer + shallow.forward))
 
     sampling, latency = experiment["sampling"], experiment["latency"]
     points, decode = study.grid_points(experiment), _codec(dataset)[1]
@@ -140,9 +147,7 @@ def _measurements(experiment: dict, dataset: dict) -> Iterator[Work]:
     timed = [(name, s) for name, g in experiment["grid"].items() for _, s in study.settings(g)]
     per_image = sum(sum(_calls(experiment, *cell)) for cell in timed)
     with_heads = [name for name, grid in experiment["grid"].items() if grid["theta"]]
-    per_image += sum(
-        len(_calls(experiment, name, "t_s=0")) * (full.forward + heads) for name in with_heads
-    )
+    per_image += sum(len(_calls(experiment, name, "t_s=0")) * full.all_heads for name in with_heads)
     yield Work("other", 1, latency["repeats"] * latency["batch"] * (per_image + decode))
 
     features = _FEATURES[space(experiment["metric"]["name"]).weights]
@@ -155,7 +160,8 @@ def _calls(experiment: dict, sampler: str, setting: str) -> list[float]:
     if sampler == "ddim" and not protocol.ddim_final_step:
         t = t[:-1]
     full, shallow = (
-        network(study.backbone_architecture(experiment, role)) for role in ("full", "shallow")
+        _with_heads(experiment),
+        network(study.backbone_architecture(experiment, "shallow")),
     )
     key, _, value = setting.partition("=")
     if key == "theta":

@@ -9,7 +9,8 @@ import numpy as np
 class Network:
     """Operations for one image of a U-ViT: before its blocks, of each block, after them; and its parameters.
 
-    `output_head` are the parameters of its last layers, which AdaDiff has a copy of for each block.
+    `output_head` are the parameters of its last layers, which AdaDiff has a copy of for each block, `uncertainty` the
+    operations of the head that it has beside each.
     """
 
     embed: float
@@ -17,20 +18,30 @@ class Network:
     decode: float
     parameters: int
     output_head: int
+    uncertainty: float
 
     @property
     def forward(self) -> float:
         """Operations of one call."""
         return self.embed + sum(self.blocks) + self.decode
 
+    @property
+    def all_heads(self) -> float:
+        """Operations of a call with every head of AdaDiff computed."""
+        return self.forward + len(self.blocks) * (self.uncertainty + self.decode)
+
     def exiting(self, layer: float) -> float:
-        """Operations of a call that exits at `layer` on average."""
-        done = np.interp(layer, range(len(self.blocks) + 1), np.cumsum([0, *self.blocks]))
+        """Operations of a call that exits at `layer` on average: the blocks before it, the uncertainty heads up to
+        there, and one output head.
+        """
+        layers = np.arange(len(self.blocks) + 1)
+        heads = self.uncertainty * np.minimum(layers + 1, len(self.blocks))
+        done = np.interp(layer, layers, np.cumsum([0, *self.blocks]) + heads)
         return self.embed + float(done) + self.decode
 
 
-def network(architecture: dict) -> Network:
-    """The cost of a U-ViT, by its constructor's keywords."""
+def network(architecture: dict, timestep_aware: bool = True) -> Network:
+    """The cost of a U-ViT, by its constructor's keywords, and of AdaDiff's uncertainty head on it (Eq. 4)."""
     a = architecture
     dim, patch, channels, size = (
         a[key] for key in ("embed_dim", "patch_size", "in_chans", "img_size")
@@ -56,4 +67,5 @@ def network(architecture: dict) -> Network:
         decode=2 * tokens * dim * pixels + 2 * size**2 * conv,
         parameters=parameters,
         output_head=output_head,
+        uncertainty=2 * dim * (tokens + timestep_aware),
     )

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from duodiff.analysis import metrics, tables
+from duodiff.analysis import metrics, resources, tables
 from duodiff.analysis.specifications import readable_specifications
 from duodiff.analysis.tables import comparison, load_records
 from duodiff.files import write_csv, write_text
 
 _WHOLE = ("t_s", "n", "nfe", "train_seed", "reference_n")
 _DIGITS = dict.fromkeys(_WHOLE, 0) | {"theta": 3, "nearest_train_distance": 3}
+_SIGNIFICANT = ("kernel", "parameters_m", "gflops", "joules", "memory_mb")
 _SYMBOLS = {"t_s": "$t_s$", "theta": r"$\theta$"}
 _SPECIAL = {character: "\\" + character for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -52,6 +53,12 @@ def write_metrics(records: list[Path], studies: dict, out: list[Path]) -> str:
     """Writes the table of all metrics to each path of `out` by suffix; a one-line summary."""
     table = metrics.all_metrics(load_records(records), studies)
     return _write(table, readable(table, metrics.COLUMNS), out)
+
+
+def write_resources(records: list[Path], studies: dict, out: list[Path]) -> str:
+    """Writes the table of what the methods need to each path of `out` by suffix; a one-line summary."""
+    table = resources.resources_table(load_records(records), studies)
+    return _write(table, readable(table, resources.COLUMNS), out)
 
 
 def write_specifications(table: pd.DataFrame, out: list[Path]) -> str:
@@ -97,8 +104,8 @@ def _cell(name: str, value) -> str:
         return value
     if name.startswith("seconds"):
         return f"{value:#.3g}"
-    if name.startswith("kernel"):
-        return f"{value:.3g}"
+    if name.startswith(_SIGNIFICANT):
+        return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
     text = f"{value:.{_DIGITS.get(name, 2)}f}"
     return text.removeprefix("-") if float(text) == 0 else text
 

@@ -33,15 +33,17 @@ def write_profile(
     losses: Path,
     quantiles: Path,
     out: Path,
+    precision: str = "float32",
 ) -> str:
     """Profiles every held-out image at `n_timesteps` timesteps; a one-line summary.
 
     `losses` (CSV): one row per t and network ("full", "shallow", "head") and layer, with the mean
     squared error of what the networks predict, and for heads the mean uncertainty u and its target u_hat.
     `quantiles` (JSON): the 0, 0.001, ..., 1 quantiles of all u over images, timesteps and layers (none without
-    heads). `out` (JSON): the records of `loss_statistics`. Images are computed `batch` at a time.
+    heads). `out` (JSON): the records of `loss_statistics`. Images are computed `batch` at a time, in the `precision`
+    they are sampled in.
     """
-    models = Models(conventions, protocol, full, shallow, heads, device=device)
+    models = Models(conventions, protocol, full, shallow, heads, device=device, precision=precision)
     _, _, held_out = noisers(data, models.full, models.schedule.name, device, models.null_class)
     index, rows, observed, errors = np.arange(len(held_out)), [], [], []
     rng = np.random.default_rng(seed)
@@ -67,6 +69,7 @@ def write_profile(
         "method": "shallow_against_full",
         "seeds": {"train_seed": seed},
         "compute_batch": batch,
+        "dtype": precision,
         "device": records.device_name(device),
         "checkpoint_sha256": models.sha256(["full", "shallow"]),
         "interval_covers": COVERS,
@@ -124,7 +127,9 @@ def _measure(models: Models, batch: Batch) -> dict[str, Tensor]:
     if models.adadiff is None:
         return found | {"full": _error(models.full.predict(batch.x_t, batch.t, batch.y), batch)}
     fed = time_input(models.full.time_input, batch.t)
-    output, u, g = models.adadiff.all_layers(batch.x_t, fed, batch.y)
+    with models.full.computing(batch.x_t.device):
+        outputs = models.adadiff.all_layers(batch.x_t, fed, batch.y)
+    output, u, g = (values.to(batch.x_t.dtype) for values in outputs)
     return found | {
         "full": _error(output, batch),
         "head": layer_errors(g, batch.target),

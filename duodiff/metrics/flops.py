@@ -1,12 +1,23 @@
 """Floating-point operations of a network, counted by torch."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from duodiff.early_exit import AdaDiff
 from duodiff.uvit import UViT
+
+
+def _matrix_vector(matrix: tuple[int, int], *_, **__) -> int:
+    rows, columns = matrix
+    return 2 * rows * columns
+
+
+_ALSO = {torch.ops.aten.mv: _matrix_vector}
+"""What torch's counter leaves out: the product in an uncertainty head."""
 
 
 def one_image(net: UViT) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -19,9 +30,31 @@ def one_image(net: UViT) -> tuple[Tensor, Tensor, Tensor | None]:
 
 def gflops(net: UViT, call: Callable | None = None) -> float:
     """GFLOPs of one forward pass of one image, or of `call` on it (a multiply-add counts two)."""
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+    counter = FlopCounterMode(display=False, custom_mapping=_ALSO)
+    with counter, torch.inference_mode():
         (call or net)(*one_image(net))
     return counter.get_total_flops() / 1e9
+
+
+def exit_gflops(model: AdaDiff) -> list[float]:
+    """GFLOPs of a call of one image that exits at layer 0, ..., N: [N + 1].
+
+    It pays for the blocks before its exit, the uncertainty heads up to there and one output head (at N: the network's).
+    """
+    return [gflops(model.uvit, partial(_exit_at, i, model)) for i in range(model.uvit.depth + 1)]
+
+
+def _exit_at(layer: int, model: AdaDiff, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    """What `AdaDiff.forward` runs of a sample that exits at `layer`."""
+    net = model.uvit
+    time_emb = net.embed_time(t)
+    tokens, skips = net.embed(x, time_emb, y), []
+    for i in range(net.depth):
+        model.uncertainty_heads[i](tokens, time_emb)
+        if i == layer:
+            return model.output_heads[i](tokens, net)
+        tokens = net.run_block(i, tokens, skips)
+    return net.decode(tokens)
 
 
 def parameters(net: torch.nn.Module) -> int:

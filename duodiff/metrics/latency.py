@@ -1,4 +1,4 @@
-"""Wall time of methods measured side by side in one process."""
+"""Wall time of methods measured side by side in one process, and what else they need."""
 
 import time
 from collections.abc import Callable, Hashable
@@ -15,33 +15,40 @@ from duodiff.autoencoder import Autoencoder
 from duodiff.backbones import single
 from duodiff.generation import Cell, Models, build_cell, sample_batch
 from duodiff.metrics.flops import gflops, parameters
+from duodiff.metrics.resources import (
+    energy_meter,
+    load_seconds,
+    peak_bytes,
+    resident,
+    synchronise,
+    trajectory_gflops,
+)
 from duodiff.protocol import PROTOCOLS
 from duodiff.records import Record, device_name
 
 
-def interleaved_seconds(
-    runs: dict[Hashable, Callable[[], object]], repeats: int, device: str = "cpu"
-) -> dict[Hashable, list[float]]:
-    """Seconds of each (warmed-up) run, `repeats` times: every round runs all, in alternating order.
+def interleaved(
+    runs: dict[Hashable, Callable[[], object]], repeats: int, counters: Callable[[], list[float]]
+) -> dict[Hashable, np.ndarray]:
+    """How much each (warmed-up) run adds to the counters, [repeats, counters].
 
-    Interleaving spreads the machine's slow moments over all runs, so their ratios hold where single
-    times do not.
+    Every round runs all, in alternating order: that spreads the machine's slow moments over all runs, so their ratios
+    hold where single times do not.
     """
-    seconds = {name: [] for name in runs}
+    found = {name: [] for name in runs}
     rounds = [list(reversed(runs)) if i % 2 else list(runs) for i in range(repeats)]
     order = [name for one_round in rounds for name in one_round]
     for name in tqdm(order, desc="latency", unit="run", disable=None):
-        _synchronise(device)
-        start = time.perf_counter()
+        before = np.array(counters())
         runs[name]()
-        _synchronise(device)
-        seconds[name].append(time.perf_counter() - start)
-    return seconds
+        found[name].append(np.array(counters()) - before)
+    return {name: np.stack(rows) for name, rows in found.items()}
 
 
-def _synchronise(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize()
+def _counters(device: str, meter: Callable[[], float] | None) -> list[float]:
+    """Seconds, and joules where there is a meter."""
+    synchronise(device)
+    return [time.perf_counter()] + ([meter()] if meter else [])
 
 
 def measure_cells(
@@ -55,11 +62,12 @@ def measure_cells(
     device: str,
     context: dict,
     autoencoder: Autoencoder | None = None,
+    precision: str = "float32",
 ) -> list[Record]:
-    """Seconds per image of every setting in `grid` ([[sampler, [settings]], ...]), and the networks' cost.
+    """Seconds per image of every setting in `grid` ([[sampler, [settings]], ...]), and what each setting needs.
 
     Beside the seconds stands the speed-up over the full backbone (t_s = 0), the median of the ratios
-    within each round.
+    within each round, and the joules where a GPU's can be read; `_needs` has the rest.
 
     AdaDiff is measured with the batch that shrinks; the same network with all heads computed and none
     taken (`adadiff_all_heads`) is what the paper's interpolated time starts from (Appendix A.5). Noise is
@@ -67,37 +75,41 @@ def measure_cells(
     the same rounds and recorded by itself.
     """
     torch.set_num_threads(threads)
-    models = Models(conventions, context["protocol"], **paths, device=device)
-    cells = {}
-    for sampler, settings in grid:
-        for setting in settings:
-            cells[sampler["name"], setting] = build_cell(
-                models, sampler, setting, context["protocol"]
-            )
-        if any(setting.startswith("theta=") for setting in settings):
-            cells[sampler["name"], "all_heads"] = _all_heads(models, sampler, context["protocol"])
+    load = partial(Models, conventions, context["protocol"], device=device, precision=precision)
+    models = load(**paths)
+    cells = _cells(models, grid, context["protocol"])
     if PROTOCOLS[context["protocol"]].warm_up_timing:
         for cell in cells.values():  # every network and shape warm before the clock starts
-            some = replace(cell, steps=cell.steps[:: max(1, len(cell.steps) // 5)])
-            sample_batch(models, some, 0, batch, seed)
-    runs = {key: partial(sample_batch, models, cell, 0, batch, seed) for key, cell in cells.items()}
+            sample_batch(models, _few_steps(cell), 0, batch, seed)
+    ran = {}  # blocks that images ran in, by cell: the same in every round
+
+    def run(key):
+        *_, ran[key] = sample_batch(models, cells[key], 0, batch, seed)
+
+    runs = {key: partial(run, key) for key in cells}
     if autoencoder is not None:
         latents = noise.image_noise(seed, noise.INITIAL, 0, batch, models.shape).to(device)
         autoencoder.decode(latents)  # warm
         runs["decode"] = partial(autoencoder.decode, latents)
-    seconds = interleaved_seconds(runs, repeats, device)
+    meter = energy_meter(device)
+    measured = interleaved(runs, repeats, partial(_counters, device, meter))
+    seconds = {key: rounds[:, 0] for key, rounds in measured.items()}
 
     common = {
         "experiment": context["experiment"],
         "protocol": context["protocol"],
         "device": device_name(device),
         "compute_batch": batch,
+        "dtype": precision,
     }
     over = f"minimum and maximum of {repeats} interleaved rounds"
     seeds = {"train_seed": context["train_seed"], "sample_seed": seed}
     found = []
+    loads = {}
+    for roles in {cell.roles for cell in cells.values()}:
+        load_some = partial(load, **{role: paths[role] for role in roles})
+        loads[roles] = np.array(load_seconds(load_some, repeats, device))
     for (sampler, setting), cell in cells.items():
-        taken = np.array(seconds[sampler, setting])
         identity = {
             "n": batch,
             "method": cell.method,
@@ -107,18 +119,21 @@ def measure_cells(
             "checkpoint_sha256": models.sha256(cell.roles),
             "nfe": len(cell.steps),
             "seeds": seeds,
-            "interval_covers": over,
             **common,
         }
+        taken = seconds[sampler, setting]
         values = {
             ("seconds_per_image", "s"): taken / batch,
             # within a round the machine's drift cancels
-            ("speedup", "1"): np.array(seconds[sampler, "t_s=0"]) / taken,
+            ("speedup", "1"): seconds[sampler, "t_s=0"] / taken,
         }
+        if meter:
+            values["joules_per_image", "J"] = measured[sampler, setting][:, 1] / batch
         for (metric, unit), rounds in values.items():
-            interval = [float(rounds.min()), float(rounds.max())]
-            median = float(np.median(rounds))
-            found.append(Record(metric, median, unit, interval=interval, **identity))
+            found.append(_of_rounds(metric, rounds, unit, interval_covers=over, **identity))
+        found += _needs(models, cell, ran[sampler, setting], identity, device)
+        of_loads = {"interval_covers": f"minimum and maximum of {repeats} loads"}
+        found.append(_of_rounds("load_seconds", loads[cell.roles], "s", **identity | of_loads))
     for method, model in (("full", models.full), ("shallow", models.shallow)):
         cost = {"seeds": {"train_seed": context["train_seed"]}, "method": method, "n": 1, **common}
         cost["checkpoint_sha256"] = models.sha256([method])
@@ -126,20 +141,65 @@ def measure_cells(
         found.append(Record("parameters", parameters(model.net), unit="1", **cost))
     if autoencoder is not None:
         identity = {"n": batch, "seeds": seeds, "interval_covers": over, **common}
-        found.append(_decoding(autoencoder, np.array(seconds["decode"]) / batch, identity))
+        found.append(_decoding(autoencoder, seconds["decode"] / batch, identity))
     return found + _simulated_against_shrinking(models, cells, batch, seeds, common, autoencoder)
+
+
+def _cells(models: Models, grid: list, protocol: str) -> dict[tuple[str, str], Cell]:
+    """Every setting by (sampler, setting), and "all_heads" under each sampler that has AdaDiff."""
+    found = {}
+    for sampler, settings in grid:
+        for setting in settings:
+            found[sampler["name"], setting] = build_cell(models, sampler, setting, protocol)
+        if any(setting.startswith("theta=") for setting in settings):
+            found[sampler["name"], "all_heads"] = _all_heads(models, sampler, protocol)
+    return found
+
+
+def _few_steps(cell: Cell) -> Cell:
+    """The cell with some five of its steps, the first and the last among them: every network runs."""
+    steps = cell.steps[:: max(1, len(cell.steps) // 5)]
+    return replace(cell, steps=steps if steps[-1] == cell.steps[-1] else [*steps, cell.steps[-1]])
+
+
+def _of_rounds(metric: str, rounds: np.ndarray, unit: str, **identity) -> Record:
+    """The record of a value measured `rounds` [repeats] times: their median, and their range as its interval."""
+    interval = [float(rounds.min()), float(rounds.max())]
+    return Record(metric, float(np.median(rounds)), unit, interval=interval, **identity)
+
+
+def _needs(
+    models: Models, cell: Cell, ran: torch.Tensor, identity: dict, device: str
+) -> list[Record]:
+    """Records of what a cell's sampling needs: operations, and memory for its networks and what they compute.
+
+    `ran` are the blocks that images ran in the measured run (see `trajectory_gflops`), whose mean a call's operations
+    are. `resident_parameters` are those of all networks at hand, DuoDiff's two among them. `peak_memory_mb` is the
+    bytes of these and the most that torch allocates beside them while it samples, seen in some five steps of the
+    trajectory.
+    """
+    operations = trajectory_gflops(models, cell, ran)
+    count, weights = resident(models, cell.roles)
+    few, seed = _few_steps(cell), identity["seeds"]["sample_seed"]
+    peak = peak_bytes(partial(sample_batch, models, few, 0, identity["n"], seed), device)
+    values = {
+        ("gflops_per_trajectory", "GFLOP"): operations,
+        ("mean_gflops_per_call", "GFLOP"): operations / len(cell.steps),
+        ("resident_parameters", "1"): count,
+        ("peak_memory_mb", "MB"): (weights + peak) / 1e6,
+    }
+    return [Record(metric, value, unit, **identity) for (metric, unit), value in values.items()]
 
 
 def _decoding(autoencoder: Autoencoder, rounds: np.ndarray, identity: dict) -> Record:
     """The record of `rounds` [repeats], seconds to decode an image, in the autoencoder's own batches."""
-    return Record(
+    return _of_rounds(
         "decode_seconds_per_image",
-        float(np.median(rounds)),
+        rounds,
         "s",
         method="decode",
-        interval=[float(rounds.min()), float(rounds.max())],
         checkpoint_sha256={"autoencoder": autoencoder.source["weights_sha256"]},
-        **identity | {"compute_batch": autoencoder.batch},
+        **identity | {"compute_batch": autoencoder.batch, "dtype": "float32"},
     )
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,9 +6,11 @@ import pandas as pd
 import pytest
 
 from duodiff import records
+from duodiff.analysis import resources
 from duodiff.analysis.figures import extrapolation_points, trade_off_points
 from duodiff.analysis.metrics import all_metrics
 from duodiff.analysis.report import markdown, readable
+from duodiff.analysis.resources import resources_table
 from duodiff.analysis.summary import summary
 from duodiff.analysis.tables import (
     COLUMNS,
@@ -101,6 +104,29 @@ def test_cells_by_hand(tmp_path):
     assert duodiff["ideal_speedup"] == pytest.approx(1 / (1 - 0.5 * 0.6))
     assert adadiff["seconds_interpolated"] == pytest.approx(2.2 * 6 / 8)
     assert np.isnan(adadiff["ideal_speedup"])
+
+
+def test_what_the_methods_need_stands_beside_the_full_backbones(tmp_path):
+    settings = [("full", {"t_s": 0}, 300.0), ("duodiff", {"t_s": 500}, 150.0)]
+    settings += [("adadiff", {"theta": 0.2, "setting": "q0.4"}, 240.0)]
+    found = []
+    for method, parameters, gflops in settings:
+        found += [
+            record("gflops_per_trajectory", gflops, method, parameters),
+            record("resident_parameters", 2e6, method, parameters),
+            record("seconds_per_image", 0.5, method, parameters),
+        ]
+    # another training, and records of no setting
+    found += [replace(r, value=2 * r.value, seeds={"train_seed": 1}) for r in found]
+    found.append(Record("parameters", 1e6, "1", 1, "digits", "corrected", "full"))
+    table = resources_table(load_records(written(tmp_path, found)), STUDIES)
+    assert table["method"].tolist() == 2 * ["full", "duodiff", "adadiff"]
+    assert table["gflops_relative"].tolist() == 2 * [1.0, 0.5, 0.8]
+    assert table["parameters_m"].tolist() == 3 * [2.0] + 3 * [4.0]
+    assert set(table["dataset"]) == {"Digits"}
+    shown = markdown(readable(table, resources.COLUMNS)).splitlines()
+    assert "GFLOPs of an image, a trajectory" in shown[0]
+    assert "Joules" not in shown[0]  # no GPU
 
 
 def test_duodiff_at_adadiffs_time_is_interpolated_between_neighbours(tmp_path):

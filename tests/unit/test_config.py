@@ -118,6 +118,11 @@ GRID = f"{DIGITS}.grid.ddpm"
         ("datasets.digits", {"source": "digits"}, "digits: 'held_out' is a required property"),
         (f"{DIGITS}.train_seeds", [], "train_seeds: found \\[\\]"),
         (f"{DIGITS}.dataset", "mnist", "digits.dataset: found 'mnist'; accepted: digits"),
+        (
+            f"{DIGITS}.sampling.precision",
+            "float16",
+            "sampling.precision: found 'float16'; accepted: float32 or bfloat16",
+        ),
         (f"{DIGITS}.prediction", "score", "prediction: found 'score'; accepted: noise, x_0 or v"),
         (f"{DIGITS}.backbone.img_size", 16, "img_size: found 16; dataset digits has 8"),
         (f"{DIGITS}.backbone.in_chans", 3, "in_chans: found 3; dataset digits has 1"),

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from duodiff import config as study
 from duodiff.analysis import cost
 from duodiff.analysis.operations import network
 from duodiff.early_exit import AdaDiff
-from duodiff.metrics.flops import gflops, parameters
+from duodiff.metrics.flops import exit_gflops, gflops, parameters
 from duodiff.uvit import UViT
 
 ROOT = Path(__file__).parents[2]
@@ -35,34 +36,47 @@ OTHERS = {"qkv_bias": False, "mlp_time_embed": False, "num_classes": -1, "conv":
 
 
 @pytest.mark.parametrize(
-    "architecture",
+    ("architecture", "timestep_aware"),
     [
-        SMALL,
-        SMALL | OTHERS,
+        (SMALL, False),
+        (SMALL | OTHERS, True),
         *(
-            study.backbone_architecture(PAPER["experiments"][name], role)
+            (study.backbone_architecture(PAPER["experiments"][name], role), True)
             for name in cost.ARCHITECTURES
             for role in ("full", "shallow")
         ),
     ],
 )
-def test_operations_and_parameters_are_those_that_torch_counts(architecture):
-    found = network(architecture)
+def test_operations_and_parameters_are_those_that_torch_counts(architecture, timestep_aware):
+    found = network(architecture, timestep_aware)
     with torch.device("meta"):
         net = UViT(**architecture)
-        model = AdaDiff(net)
+        model = AdaDiff(net, timestep_aware)
     assert found.forward == gflops(net) * 1e9
     assert found.parameters == parameters(net)
     assert found.output_head == parameters(model.output_heads[0])
     every_head = gflops(net, model.all_layers) * 1e9
-    assert found.forward + len(found.blocks) * found.decode == every_head
+    assert found.all_heads == every_head
+    exits = [found.exiting(layer) for layer in range(len(found.blocks) + 1)]
+    assert exits == pytest.approx([1e9 * g for g in exit_gflops(model)], rel=1e-12)
 
 
-def test_an_exit_costs_the_blocks_before_it():
+def test_an_exit_costs_the_blocks_before_it_the_uncertainties_up_to_it_and_one_output_head():
     found = network(SMALL)
-    assert found.exiting(0) == found.embed + found.decode
-    assert found.exiting(5) == found.forward
-    assert found.exiting(3.5) == pytest.approx(found.forward - 1.5 * found.blocks[-1])
+    u, block = found.uncertainty, found.blocks[-1]
+    assert found.exiting(0) == found.embed + u + found.decode
+    assert found.exiting(5) == found.forward + 5 * u
+    assert found.exiting(3.5) == pytest.approx(found.forward + 4.5 * u - 1.5 * block)
+
+
+@pytest.mark.parametrize("layer", range(SMALL["depth"] + 1))
+def test_a_batch_that_shrinks_runs_what_an_exit_is_said_to_cost(layer):
+    model = AdaDiff(UViT(**SMALL)).eval()
+    for i, head in enumerate(model.uncertainty_heads):
+        torch.nn.init.zeros_(head.linear.weight)
+        torch.nn.init.constant_(head.linear.bias, 9.0 if i < layer else -9.0)
+    found = gflops(model.uvit, partial(model, theta=0.5))
+    assert found == pytest.approx(network(SMALL).exiting(layer) / 1e9, rel=1e-12)
 
 
 def test_a_cell_makes_the_calls_of_its_sampler_and_switch():
@@ -84,7 +98,7 @@ def test_a_cell_makes_the_calls_of_its_sampler_and_switch():
     net = network(experiments["celeba64"]["backbone"])
     assert exits == [net.exiting(9.09)] * 1000  # Table 2
     unknown = cost._calls(experiments["cifar10_v"], "ddpm", "theta=q0.25")
-    assert unknown == [full] * 1000
+    assert unknown == [network(experiments["cifar10_v"]["backbone"]).exiting(13)] * 1000
 
 
 def test_a_training_is_its_images_forward_and_twice_that_back():

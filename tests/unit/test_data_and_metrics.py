@@ -7,7 +7,7 @@ import torch
 from duodiff.analysis.tables import load_records
 from duodiff.data.pack import pack
 from duodiff.data.store import ImageStore, to_unit_range, write_store
-from duodiff.metrics.latency import interleaved_seconds
+from duodiff.metrics.latency import interleaved
 from duodiff.records import Record, library_versions, write
 from duodiff.samplers import to_uint8
 
@@ -69,12 +69,13 @@ def test_quantisation_inverts_the_unit_range():
 # --- timing and records
 
 
-def test_interleaved_runs_are_repeated_in_turn():
+def test_interleaved_runs_are_repeated_in_turn_and_add_to_the_counters():
     calls = []
     runs = {name: lambda name=name: calls.append(name) for name in "ab"}
-    seconds = interleaved_seconds(runs, repeats=2)
+    found = interleaved(runs, 2, lambda: [len(calls), 3 * calls.count("b")])
     assert calls == ["a", "b", "b", "a"]
-    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+    assert found["a"].tolist() == [[1, 0], [1, 0]]
+    assert found["b"].tolist() == [[1, 3], [1, 3]]
 
 
 def test_records_round_trip_with_parameters_and_seeds_as_columns(tmp_path):

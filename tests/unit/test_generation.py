@@ -1,12 +1,16 @@
 """Checkpoints written and loaded back, and whole cells generated from them."""
 
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from duodiff import generation
+from duodiff.analysis.operations import network
 from duodiff.autoencoder import load as load_autoencoder
 from duodiff.backbones import EarlyExit
 from duodiff.data.latents import encode_shard, gather
@@ -16,7 +20,10 @@ from duodiff.data.store import ImageStore, write_store
 from duodiff.files import read_json, write_json
 from duodiff.generation import Models, build_cell, generate, sample_batch, write_samples
 from duodiff.metrics import latency
+from duodiff.metrics.denoising import write_profile
+from duodiff.metrics.resources import energy_meter, peak_bytes, trajectory_gflops
 from duodiff.protocol import CORRECTED, PAPER
+from duodiff.records import of_samples
 from duodiff.training import checkpoints
 from duodiff.training.backbone import denoising_loss, noisers, train_backbone
 from duodiff.training.heads import train_heads
@@ -316,6 +323,10 @@ def test_guided_cells_are_guided_and_cost_the_same_number_of_steps(data, tmp_pat
     assert not torch.equal(a[0], b[0])
     assert torch.equal(a[1], b[1])
     assert b[2].tolist() == [[3] * 4] * 10
+    operations, twice = (
+        trajectory_gflops(models, c, r) for c, (*_, r) in ((plain, a), (guided, b))
+    )
+    assert twice == 2 * operations > 0
 
 
 def test_the_protocol_rounds_or_truncates_pixels(paths):
@@ -405,7 +416,114 @@ def test_decoded_images_do_not_depend_on_the_range_that_is_generated(latent):
     assert np.array_equal(np.concatenate(parts), whole)
 
 
+# --- precision
+
+
+CALLS = ["t_s=0", "t_s=400", "theta=0.4", "theta=q0.5"]
+
+
+@pytest.mark.parametrize("setting", CALLS)
+def test_bfloat16_images_are_near_those_of_float32_under_the_same_noise(paths, setting):
+    found = []
+    for precision in ("float32", "bfloat16"):
+        models = Models(USED, "corrected", **paths, precision=precision)
+        cell = build_cell(models, DDPM, setting, "corrected")
+        x, _, ran = sample_batch(models, cell, 0, 16, seed=0)
+        assert x.dtype == torch.float32
+        found.append((x, ran))
+    (x_32, ran_32), (x_16, ran_16) = found
+    same = (ran_32 == ran_16).all(0)  # images whose exits did not flip
+    assert same.double().mean() >= 0.75
+    difference = (x_32 - x_16)[same].abs()
+    assert 0 < difference.mean() < 0.01 * x_32.abs().mean()
+
+
+def test_only_the_networks_compute_in_bfloat16(paths, monkeypatch):
+    seen = {"linear": set(), "eps": set(), "u": set()}
+    models = Models(USED, "corrected", **paths, precision="bfloat16")
+    models.full.net.mid_block.mlp.fc1.register_forward_hook(
+        lambda _, inputs, output: seen["linear"].add(output.dtype)
+    )
+    x, t, y = torch.randn(3, 1, 8, 8), torch.full((3,), 700), torch.tensor([0, 4, 9])
+    with torch.inference_mode():
+        for backbone in (models.full, models.early_exit(0.0), models.early_exit(0.4)):
+            seen["eps"].add(backbone(x, t, y).dtype)
+        with models.full.computing(x.device):
+            seen["u"].add(models.adadiff.all_layers(x, t, y)[1].dtype)
+    assert seen == {"linear": {torch.bfloat16}, "eps": {torch.float32}, "u": {torch.float32}}
+    assert all(p.dtype == torch.float32 for p in models.adadiff.parameters())
+
+
+def test_the_shrinking_batch_and_the_simulated_exit_agree_in_bfloat16(paths):
+    models = Models(USED, "corrected", **paths, precision="bfloat16")
+    torch.manual_seed(0)
+    x, t, y = torch.randn(32, 1, 8, 8), torch.full((32,), 700), torch.arange(32) % 10
+    with torch.inference_mode(), models.full.computing(x.device):
+        middle = models.adadiff.all_layers(x, t, y)[1].median().item()
+    exits = [models.early_exit(middle, simulate) for simulate in (False, True)]
+    with torch.inference_mode():
+        a, b = (early_exit(x, t, y) for early_exit in exits)
+    same = exits[0].exits[0] == exits[1].exits[0]
+    assert same.double().mean() > 0.9
+    torch.testing.assert_close(a[same], b[same], rtol=0.02, atol=0.02)
+
+
+def test_a_cell_of_another_precision_is_another_cell(paths, tmp_path, monkeypatch):
+    out = tmp_path / "cell/manifest.json"
+    arguments = ({"full": paths["full"]}, USED, DDPM, "t_s=0", 6, 4, 0, "cpu", CONTEXT)
+    kept = []
+
+    def counted(*arguments, **options):
+        kept.append(arguments[2])
+        if len(kept) == 2:
+            raise InterruptedError  # after the first compute batch
+        return sample_batch(*arguments, **options)
+
+    monkeypatch.setattr(generation, "sample_batch", counted)
+    with pytest.raises(InterruptedError):
+        write_samples(out, *arguments)
+    manifest = write_samples(out, *arguments, precision="bfloat16")
+    assert kept == [0, 4, 0, 4]  # what float32 had computed is not taken
+    assert manifest["dtype"] == "bfloat16"
+    assert of_samples(manifest)["dtype"] == "bfloat16"
+
+
+def test_an_unknown_precision_is_refused(paths):
+    with pytest.raises(ValueError, match="precision: found 'float16'; accepted: float32 or bfl"):
+        Models(USED, "corrected", full=paths["full"], precision="float16")
+
+
+def test_uncertainties_are_profiled_in_the_precision_they_are_used_in(paths, data, tmp_path):
+    values = []
+    for precision in ("float32", "bfloat16"):
+        names = ("losses.csv", "quantiles.json", "records.json")
+        out = [tmp_path / precision / name for name in names]
+        roles = [paths[role] for role in ("full", "shallow", "heads")]
+        write_profile(
+            data, USED, "corrected", *roles, 3, 64, 0, "cpu", "digits", *out, precision=precision
+        )
+        assert {r["dtype"] for r in read_json(out[2])} == {precision}
+        values.append(np.array(read_json(out[1])["values"]))
+    assert 0 < np.abs(values[0] - values[1]).max() < 0.01
+
+
 # --- timing
+
+
+@pytest.mark.parametrize(
+    ("images", "logged"), [(12, "1.50 ms an image in batches of 4"), (4, "0.75 ms an image in")]
+)
+def test_the_logged_time_is_that_of_warm_networks_where_there_is_one(
+    paths, monkeypatch, caplog, images, logged
+):
+    # a compute batch takes 3 ms the first time, 4 and 8 ms then
+    ticks = iter([0.0, 0.003, 1.0, 1.004, 2.0, 2.008])
+    monkeypatch.setattr(generation, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    models = loaded({"full": paths["full"]})
+    with caplog.at_level("INFO", "duodiff"):
+        generate(models, build_cell(models, DDPM, "t_s=0", "corrected"), 0, images, 4, 0)
+    assert logged in caplog.text
+    assert ("warming up included" in caplog.text) == (images == 4)
 
 
 @pytest.mark.parametrize(("protocol", "warm_ups"), [("corrected", 4), ("paper", 0)])
@@ -422,7 +540,8 @@ def test_the_clock_starts_after_a_warm_up_where_the_protocol_has_one(
     grid = [[DDPM, ["t_s=0", "t_s=1000", "theta=0.4"]]]  # and AdaDiff with all heads
     context = CONTEXT | {"protocol": protocol}
     records = latency.measure_cells(paths, USED, grid, 4, 1, 1, 0, "cpu", context)
-    assert len(calls) == warm_ups + 4 + 2  # and the two that compare AdaDiff's two ways to exit
+    # and those that measure memory, and the two that compare AdaDiff's two ways to exit
+    assert len(calls) == warm_ups + 4 + 4 + 2
     assert {r.protocol for r in records} == {protocol}
     speedups = {r.method: r.value for r in records if r.metric == "speedup"}
     assert speedups["full"] == 1
@@ -447,3 +566,142 @@ def test_decoding_is_timed_apart_from_denoising(latent, monkeypatch):
     assert record.checkpoint_sha256 == {"autoencoder": codec.source["weights_sha256"]}
     # a warm-up, two rounds, and the two ways to exit; none for any method's time
     assert decoded == [4] * (1 + 2 + 2)
+
+
+# --- what the methods need
+
+
+@pytest.fixture(scope="module")
+def needs(paths):
+    """Records of two samplers' settings, and the models they are of."""
+    ddim = {"name": "ddim", "steps": 6, "eta": 0}
+    grid = [[DDPM, ["t_s=0", "t_s=400", "t_s=1000", "theta=q0.5"]], [ddim, ["t_s=0", "t_s=400"]]]
+    found = latency.measure_cells(paths, USED, grid, 4, 2, 1, 0, "cpu", CONTEXT)
+    return [r for r in found if r.sampler], loaded(paths)
+
+
+def test_timings_say_the_precision_they_were_measured_in(paths):
+    records = latency.measure_cells(
+        paths, USED, [[DDPM, ["t_s=0"]]], 4, 1, 1, 0, "cpu", CONTEXT, precision="bfloat16"
+    )
+    assert {r.dtype for r in records} == {"bfloat16"}
+
+
+def values_of(metric: str, records) -> dict:
+    return {(r.sampler, r.method): r.value for r in records if r.metric == metric}
+
+
+def test_a_trajectory_costs_the_calls_that_each_image_made_by_the_closed_form(needs):
+    records, models = needs
+    defaults = {"mlp_ratio": 4, "qkv_bias": False, "mlp_time_embed": False, "conv": True}
+    full, shallow = (network(NET | defaults | {"depth": depth}) for depth in (5, 3))
+    cell = build_cell(models, DDPM, "theta=q0.5", "corrected")
+    exits = sample_batch(models, cell, 0, 4, 0)[2]
+    assert exits.min() < exits.max()
+    expected = {
+        ("ddpm", "full"): 10 * full.forward,
+        ("ddpm", "duodiff"): 4 * shallow.forward + 6 * full.forward,
+        ("ddpm", "shallow"): 10 * shallow.forward,
+        ("ddpm", "adadiff"): sum(full.exiting(e) for e in exits.flatten().tolist()) / 4,
+        ("ddpm", "adadiff_all_heads"): 10 * full.all_heads,
+        ("ddim", "full"): 6 * full.forward,
+        ("ddim", "duodiff"): 2 * shallow.forward + 4 * full.forward,  # 999 and 799
+    }
+    trajectories = values_of("gflops_per_trajectory", records)
+    assert trajectories == pytest.approx({k: v / 1e9 for k, v in expected.items()}, rel=1e-9)
+    calls = values_of("mean_gflops_per_call", records)
+    steps = {"ddpm": 10, "ddim": 6}
+    assert calls == pytest.approx({k: v / steps[k[0]] for k, v in trajectories.items()}, rel=1e-9)
+
+
+def test_duodiff_holds_both_networks_and_adadiff_its_heads(needs):
+    records, models = needs
+    full, shallow = (
+        sum(p.numel() for p in model.parameters()) for model in (models.full, models.shallow)
+    )
+    heads = sum(p.numel() for p in models.adadiff.heads_parameters())
+    found = values_of("resident_parameters", records)
+    assert found["ddpm", "full"] == full
+    assert found["ddpm", "shallow"] == shallow
+    assert found["ddpm", "duodiff"] == found["ddim", "duodiff"] == full + shallow
+    assert found["ddpm", "adadiff"] == full + heads
+
+
+def test_two_networks_take_the_memory_of_the_second_beside_that_of_the_full_one(needs):
+    records, models = needs
+    second = sum(t.nbytes for t in [*models.shallow.parameters(), *models.shallow.buffers()])
+    found = values_of("peak_memory_mb", records)
+    assert found["ddpm", "duodiff"] - found["ddpm", "full"] == pytest.approx(second / 1e6)
+    weights = 4e-6 * values_of("resident_parameters", records)["ddpm", "full"]
+    tokens = 4e-6 * 4 * 6 * NET["embed_dim"]  # of a batch of 4 images, float32
+    assert found["ddpm", "full"] > weights + 3 * tokens  # with its two skips, at the least
+
+
+def test_held_memory_is_that_of_tensors_made_and_not_yet_freed():
+    there = torch.zeros(5000)
+
+    def run():
+        a = torch.zeros(1000)
+        view, c = a[:10], torch.ones(10)
+        del a
+        there.add_(1)
+        d = torch.ones(500)  # the peak: the view keeps all of a
+        del d, view, c
+        torch.ones(1200)
+
+    assert peak_bytes(run, "cpu") == 4 * (1000 + 10 + 500)
+
+
+def test_only_a_methods_own_checkpoints_are_loaded_for_its_load_time(paths, monkeypatch):
+    asked = []
+
+    def counted(*arguments, **roles):
+        asked.append(sorted(set(roles) - {"device"}))
+        return Models(*arguments, **roles)
+
+    monkeypatch.setattr(latency, "Models", counted)
+    grid = [[DDPM, ["t_s=0", "t_s=400", "theta=0.4"]]]
+    records = latency.measure_cells(paths, USED, grid, 4, 2, 1, 0, "cpu", CONTEXT)
+    assert asked[0] == ["full", "heads", "quantiles", "shallow"]
+    own = [["full"], ["full", "heads"], ["full", "shallow"]]
+    assert sorted(asked[1:]) == sorted(2 * own)  # two rounds
+    loads = [r for r in records if r.metric == "load_seconds"]
+    assert all(0 < r.interval[0] <= r.value <= r.interval[1] for r in loads)
+    assert {r.method for r in loads} == {"full", "duodiff", "adadiff", "adadiff_all_heads"}
+
+
+def test_a_gpus_energy_is_read_where_there_is_a_meter_and_recorded_an_image(paths, monkeypatch):
+    joules = iter(range(0, 100, 8))
+    monkeypatch.setattr(latency, "energy_meter", lambda device: lambda: next(joules))
+    records = latency.measure_cells(paths, USED, [[DDPM, ["t_s=0"]]], 4, 1, 1, 0, "cpu", CONTEXT)
+    (record,) = [r for r in records if r.metric == "joules_per_image"]
+    assert (record.value, record.unit, record.n) == (2.0, "J", 4)  # 8 J for 4 images
+
+
+def test_there_is_no_energy_to_read_without_a_gpu_or_its_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert energy_meter("cpu") is None
+    assert energy_meter("cuda") is None
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_energy_is_that_of_the_gpu_behind_the_torch_device(monkeypatch, counts):
+    class NVMLError(Exception):
+        pass
+
+    def total(handle):
+        if not counts:  # as a GPU before Volta
+            raise NVMLError
+        return {"of GPU-1-2": 2500}[handle]
+
+    library = SimpleNamespace(
+        NVMLError=NVMLError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByUUID="of {}".format,
+        nvmlDeviceGetTotalEnergyConsumption=total,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    properties = SimpleNamespace(uuid="1-2")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    meter = energy_meter("cuda")
+    assert (meter() if counts else meter) == (2.5 if counts else None)

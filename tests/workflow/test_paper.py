@@ -62,6 +62,7 @@ JOBS = {
         "make_table3",
         "make_table4",
         "make_metrics",
+        "make_resources",
         "make_claims",
         "describe_run",
         "summarise",

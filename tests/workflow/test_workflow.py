@@ -62,7 +62,7 @@ def test_a_configuration_file_replaces_the_default_instead_of_merging(fresh):
 def test_report_items_have_one_label_each():
     """With two labels Snakemake's report page may infer a toggle and break (seen in a browser)."""
     labels = re.findall(r"labels=(\{.*\}),", (ROOT / "rules/paper.smk").read_text())
-    assert len(labels) == 19
+    assert len(labels) == 20
     assert all(len(ast.literal_eval(label)) == 1 for label in labels)
 
 
@@ -86,7 +86,7 @@ def test_the_papers_numbers_make_items_of_their_own_without_any_run(fresh):
 
 
 def test_every_item_exists_and_is_not_empty(finished):
-    for name in ("table1", "table2", "table3", "table4", "metrics", "claims"):
+    for name in ("table1", "table2", "table3", "table4", "metrics", "resources", "claims"):
         for suffix in (".csv", ".md", ".tex", ".html"):
             assert (finished.folder / f"results/tables/{name}{suffix}").stat().st_size > 100
     figures = [f"figure{i}" for i in range(1, 8)] + ["relative", "training", "denoising"]
@@ -105,7 +105,7 @@ def test_the_run_ends_with_the_headline_and_where_the_report_is(finished):
 def test_the_report_holds_every_item(finished):
     report = (finished.folder / "results/report.html").read_text()
     labels = re.findall(r'labels=\{"item": "(.*?)"\}', (ROOT / "rules/paper.smk").read_text())
-    assert len(labels) == 19
+    assert len(labels) == 20
     labels.remove("Distance against n, extrapolated")  # too few images here
     for label in labels:
         label = label.format(experiment="digits", train_seed=0)
@@ -129,6 +129,7 @@ def test_one_changed_theta_reruns_only_what_depends_on_it(finished):
         "make_table1",
         "make_table2",
         "make_metrics",
+        "make_resources",
         "make_claims",
         "plot_figure1",
         "plot_figure4",
@@ -262,6 +263,13 @@ def test_records_say_what_they_measured(finished):
         assert record["steps"] == {"ddpm": 20, "ddim": 10}[record["sampler"]]
         assert record["interval"][0] <= record["value"] <= record["interval"][1]
         assert record["device"].endswith("1 thread")
+    for metric in (
+        "gflops_per_trajectory",
+        "resident_parameters",
+        "peak_memory_mb",
+        "load_seconds",
+    ):
+        assert sum(r["metric"] == metric and r["value"] > 0 for r in records) == 8
     flips = [r for r in records if r["method"] == "adadiff_simulated_against_shrinking"]
     assert {r["metric"] for r in flips} == {"exits_flipped", "images_within_one_level"}
     assert all(0 <= r["value"] <= 1 and r["n"] == 16 for r in flips)

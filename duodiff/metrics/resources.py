@@ -1,0 +1,128 @@
+"""What a method needs beside time: operations, parameters and memory, seconds to load, and a GPU's energy."""
+
+import time
+import weakref
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from duodiff.backbones import Guided
+from duodiff.generation import Cell, Models
+from duodiff.metrics.flops import exit_gflops, gflops
+
+
+def trajectory_gflops(models: Models, cell: Cell, ran: Tensor) -> float:
+    """GFLOPs of all network calls of an image; the mean over the images of a run.
+
+    `ran` [steps, batch] are the blocks that each ran in each step: an exit pays for those, the uncertainty heads up to
+    there and one output head. With all heads computed (Appendix A.5) each call pays for everything.
+    """
+    if cell.method == "adadiff_all_heads":
+        return len(cell.steps) * gflops(models.full.net, models.adadiff.all_layers)
+    if cell.early_exit is not None:
+        costs = torch.tensor(exit_gflops(models.adadiff), dtype=torch.float64)
+        return costs[ran.long()].sum(0).mean().item()
+    backbones = [cell.schedule.at(step.t) for step in cell.steps]
+    costs = {backbone: _call_gflops(backbone) for backbone in set(backbones)}
+    return sum(costs[backbone] for backbone in backbones)
+
+
+def _call_gflops(backbone) -> float:
+    if isinstance(backbone, Guided):  # two images a call
+        return 2 * _call_gflops(backbone.backbone)
+    return gflops(backbone.net)
+
+
+def resident(models: Models, roles: Iterable[str]) -> tuple[int, int]:
+    """Parameters of the networks in `roles` and the bytes of all their tensors; what they share counts once."""
+    networks = {"full": models.full, "shallow": models.shallow, "heads": models.adadiff}
+    chosen = [networks[role] for role in roles]
+    parameters = {p for network in chosen for p in network.parameters()}
+    buffers = {b for network in chosen for b in network.buffers()}
+    bytes_ = sum(tensor.nbytes for tensor in parameters | buffers)
+    return sum(p.numel() for p in parameters), bytes_
+
+
+def load_seconds(load: Callable[[], object], repeats: int, device: str) -> list[float]:
+    """Seconds of `load`, `repeats` times: from a checkpoint's manifest to its network on the device, hash included."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        load()
+        synchronise(device)
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def peak_bytes(run: Callable[[], object], device: str) -> int:
+    """The most that `run` holds of tensors made by torch, in bytes, beside those that were there before."""
+    if device == "cpu":
+        with _Held() as held:
+            run()
+        return held.peak
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+class _Held(TorchDispatchMode):
+    """Follows the bytes of all storages that operations in its block return, until they are freed.
+
+    What an operation allocates and frees within itself is not seen.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.peak, self._now, self._known = 0, 0, weakref.WeakSet()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        self._known.update(_storages((args, kwargs)))  # views of what was there are no new memory
+        output = function(*args, **kwargs)
+        for storage in _storages(output):
+            if storage not in self._known:
+                self._known.add(storage)
+                self._change(storage.nbytes())
+                weakref.finalize(storage, self._change, -storage.nbytes())
+        return output
+
+    def _change(self, nbytes: int) -> None:
+        self._now += nbytes
+        self.peak = max(self.peak, self._now)
+
+
+def _storages(tree: object) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def synchronise(device: str) -> None:
+    """Waits until the device has done what it was given."""
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+
+
+def energy_meter(device: str) -> Callable[[], float] | None:
+    """A function that reads the joules the GPU behind a torch device has used since its driver started.
+
+    None without a GPU, without the package nvidia-ml-py, or where the driver does not count energy (before Volta).
+    """
+    if device == "cpu":
+        return None
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        uuid = torch.cuda.get_device_properties(device).uuid
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except pynvml.NVMLError:
+        return None
+    return lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3
