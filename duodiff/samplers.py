@@ -90,20 +90,20 @@ def dpm_solver_pp(schedule: NoiseSchedule, n: int) -> list[Step]:
     """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2) on n timesteps: n network calls, without noise.
 
     In l = log(sqrt(ab) / sqrt(1 - ab)) it is DDIM's step with x_0 extrapolated from the last two predictions
-    to the middle of the step. The first step and the last, which ends in x_0, are DDIM's alone (first order).
+    to the middle of the step. The first step and the last two, to t = 0 and on to x_0, are DDIM's alone (first
+    order): these are so long in l that the extrapolation would overshoot (docs/protocols.md).
     """
-    signal, noise_level = schedule.alphas_cumprod**0.5, (1 - schedule.alphas_cumprod) ** 0.5
-    log_snr = np.log(signal / noise_level)
+    ab, ts = schedule.alphas_cumprod, timesteps(n)
+    log_snr = np.log(ab / (1 - ab))  # 2 l
     steps = [
-        replace(step, x_0_coefs=(1 / signal[step.t], -noise_level[step.t] / signal[step.t]))
+        replace(step, x_0_coefs=(ab[step.t] ** -0.5, -((1 / ab[step.t] - 1) ** 0.5)))
         for step in ddim(schedule, n)
     ]
-    ts = timesteps(n)
-    for i, (r, t, s) in enumerate(zip(ts, ts[1:], ts[2:], strict=False), start=1):
-        # x_s = (sigma_s / sigma_t) x_t + weight (x_0(t) + half (x_0(t) - x_0(r)))
-        weight = signal[s] - signal[t] * noise_level[s] / noise_level[t]
+    for i, (r, t, s) in enumerate(zip(ts, ts[1:], ts[2:-1], strict=False), start=1):
+        # x_s = sqrt((1 - ab_s) / (1 - ab_t)) x_t + x_0_coef (x_0(t) + half (x_0(t) - x_0(r)))
+        x_0_coef = ab[s] ** 0.5 - (ab[t] * (1 - ab[s]) / (1 - ab[t])) ** 0.5
         half = (log_snr[s] - log_snr[t]) / (log_snr[t] - log_snr[r]) / 2
-        steps[i] = replace(steps[i], change_coef=weight * half)
+        steps[i] = replace(steps[i], change_coef=x_0_coef * half)
     return steps
 
 
@@ -118,9 +118,10 @@ def integrate(
     """x_0 (unclipped), like x [B, C, H, W]: the one sampling loop, for every method and sampler.
 
     x is x_T; `step_noise(t)` gives z_t, like x; `on_step(t)` is called after each step. The switch
-    is decided before the step.
+    is decided before the step. A multistep sampler keeps its history across a switch: the x_0 of the step before
+    may be the other backbone's (docs/protocols.md has the measurement).
     """
-    x_0 = None
+    x_0 = None  # the last prediction
     for step in steps:
         t = torch.full((len(x),), step.t, device=x.device)
         eps = schedule.at(step.t)(x, t, y)
