@@ -14,7 +14,7 @@ def sample(
     out: Path,
     t_s: int | None = None,
     theta: str | None = None,
-    sampler: Literal["ddpm", "ddim"] = "ddpm",
+    sampler: Literal["ddpm", "ddim", "dpm_solver_pp"] = "ddpm",
     steps: int | None = None,
     eta: float | None = None,
     images: int = 64,
@@ -26,9 +26,9 @@ def sample(
     """Sample images from the checkpoints of a study's folder, results/<experiment>/train<seed>.
 
     One of --t-s (DuoDiff: 0 is the full backbone, 1000 the shallow one) and --theta (AdaDiff: 0.12, or a quantile
-    such as q0.4) is the setting; --sampler is ddpm or ddim. --steps, --eta and --batch are by default those of the
-    study's own samples, whose images these are, bit for bit, with their seed and number of threads. Writes the
-    folder --out: grid.png, images.npy, labels.npy and a manifest; with --pngs every image too.
+    such as q0.4) is the setting; --sampler is ddpm, ddim or dpm_solver_pp. --steps, --eta and --batch are by
+    default those of the study's own samples, whose images these are, bit for bit, with their seed and number of
+    threads. Writes the folder --out: grid.png, images.npy, labels.npy and a manifest; with --pngs every image too.
 
     Example: python -m duodiff sample results/digits/train0 --t-s 500 --out out
     """

@@ -47,6 +47,9 @@ PAPER_TITLES = {
 }
 """What tables and figures call the paper's datasets."""
 
+SAMPLER_TITLES = {"ddpm": "DDPM", "ddim": "DDIM", "dpm_solver_pp": "DPM-Solver++(2M)"}
+"""The samplers of a grid, in the order figures have them, and what they call them."""
+
 
 def selected(config: dict) -> list[str]:
     """Names of the experiments to run: those of `only` (a list, or text separated by commas), or all."""

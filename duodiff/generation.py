@@ -151,9 +151,11 @@ class Cell:
 
 
 def sampler_steps(models: Models, sampler: dict, protocol: Protocol) -> list[Step]:
-    """The steps of a configured sampler: {name: ddpm, steps} or {name: ddim, steps, eta}."""
+    """The steps of a configured sampler: {name: ddpm or dpm_solver_pp, steps}, or {name: ddim, steps, eta}."""
     if sampler["name"] == "ddpm":
         return samplers.ddpm(models.schedule, sampler["steps"])
+    if sampler["name"] == "dpm_solver_pp":
+        return samplers.dpm_solver_pp(models.schedule, sampler["steps"])
     return samplers.ddim(
         models.schedule,
         sampler["steps"],

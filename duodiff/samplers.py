@@ -1,14 +1,15 @@
 """Samplers as lists of precomputed steps, and the one loop that runs them.
 
-Every update of DDPM and DDIM is linear, x_s = a x_t + b eps + c z, so a sampler is a list of
-`Step` with its three coefficients computed once in float64, and is independent of any network.
+Every update is linear in x_t, eps, the noise and, for a multistep sampler, predictions of x_0. So a
+sampler is a list of `Step` with its coefficients computed once in float64, and is independent of any network.
 Notation: ab = alphas_cumprod (alpha-bar), s = the next timestep, ab_s = 1 where s is x_0 itself.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,12 +20,18 @@ from duodiff.schedules import NoiseSchedule, one_step_eta_limit, timesteps
 
 @dataclass(frozen=True)
 class Step:
-    """One update x_s = x_coef x_t + eps_coef eps(x_t, t) + noise_coef z_t."""
+    """One update x_s = x_coef x_t + eps_coef eps(x_t, t) + noise_coef z_t + change_coef (x_0(t) - x_0(r)).
+
+    x_0(t) = x_0_coefs[0] x_t + x_0_coefs[1] eps(x_t, t) is the image predicted here, x_0(r) the one of the step
+    before. Samplers that look at one step only have no `x_0_coefs`, and a sampler's first step no change_coef.
+    """
 
     t: int
     x_coef: float
     eps_coef: float
     noise_coef: float
+    change_coef: float = 0.0
+    x_0_coefs: tuple[float, float] | None = None
 
 
 def _transitions(schedule: NoiseSchedule, ts: Sequence[int], final_step: bool):
@@ -79,6 +86,27 @@ def ddim(
     return steps
 
 
+def dpm_solver_pp(schedule: NoiseSchedule, n: int) -> list[Step]:
+    """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2) on n timesteps: n network calls, without noise.
+
+    In l = log(sqrt(ab) / sqrt(1 - ab)) it is DDIM's step with x_0 extrapolated from the last two predictions
+    to the middle of the step. The first step and the last two, to t = 0 and on to x_0, are DDIM's alone (first
+    order): these are so long in l that the extrapolation would overshoot (docs/protocols.md).
+    """
+    ab, ts = schedule.alphas_cumprod, timesteps(n)
+    log_snr = np.log(ab / (1 - ab))  # 2 l
+    steps = [
+        replace(step, x_0_coefs=(ab[step.t] ** -0.5, -((1 / ab[step.t] - 1) ** 0.5)))
+        for step in ddim(schedule, n)
+    ]
+    for i, (r, t, s) in enumerate(zip(ts, ts[1:], ts[2:-1], strict=False), start=1):
+        # x_s = sqrt((1 - ab_s) / (1 - ab_t)) x_t + x_0_coef (x_0(t) + half (x_0(t) - x_0(r)))
+        x_0_coef = ab[s] ** 0.5 - (ab[t] * (1 - ab[s]) / (1 - ab[t])) ** 0.5
+        half = (log_snr[s] - log_snr[t]) / (log_snr[t] - log_snr[r]) / 2
+        steps[i] = replace(steps[i], change_coef=x_0_coef * half)
+    return steps
+
+
 def integrate(
     schedule: SwitchSchedule,
     steps: Sequence[Step],
@@ -90,12 +118,18 @@ def integrate(
     """x_0 (unclipped), like x [B, C, H, W]: the one sampling loop, for every method and sampler.
 
     x is x_T; `step_noise(t)` gives z_t, like x; `on_step(t)` is called after each step. The switch
-    is decided before the step.
+    is decided before the step. A multistep sampler keeps its history across a switch: the x_0 of the step before
+    may be the other backbone's (docs/protocols.md has the measurement).
     """
+    x_0 = None  # the last prediction
     for step in steps:
         t = torch.full((len(x),), step.t, device=x.device)
         eps = schedule.at(step.t)(x, t, y)
-        x = torch.add(step.x_coef * x, eps, alpha=step.eps_coef)
+        x_t, x = x, torch.add(step.x_coef * x, eps, alpha=step.eps_coef)
+        if step.x_0_coefs is not None:
+            before, x_0 = x_0, torch.add(step.x_0_coefs[0] * x_t, eps, alpha=step.x_0_coefs[1])
+            if step.change_coef:
+                x = torch.add(x, x_0 - before, alpha=step.change_coef)
         if step.noise_coef:
             x = torch.add(x, step_noise(step.t), alpha=step.noise_coef)
         if on_step is not None:

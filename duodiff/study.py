@@ -5,7 +5,11 @@ from pathlib import Path
 from duodiff.files import read_json
 from duodiff.schedules import T
 
-_DEFAULTS = {"ddpm": {"steps": 50}, "ddim": {"steps": 50, "eta": 0}}  # of a sampler not in the grid
+_DEFAULTS = {  # of a sampler not in the grid
+    "ddpm": {"steps": 50},
+    "ddim": {"steps": 50, "eta": 0},
+    "dpm_solver_pp": {"steps": 20},
+}
 
 
 class Study:
@@ -67,7 +71,7 @@ class Study:
         return found
 
     def sampler(self, name: str, steps: int | None, eta: float | None) -> dict:
-        """The options of the sampler `name` (ddpm, ddim): the grid's, with `steps` and `eta` in their place."""
+        """The options of a sampler (ddpm, ddim, dpm_solver_pp): the grid's, with `steps` and `eta` in their place."""
         guidance = {k: v for k, v in self.cells[0]["sampler"].items() if k == "guidance"}
         grid = [cell["sampler"] for cell in self.cells if cell["sampler"]["name"] == name]
         options = grid[0] if grid else {"name": name} | _DEFAULTS[name] | guidance

@@ -9,7 +9,7 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
 from duodiff import config as study
-from duodiff.conflicts import has_heads, selected
+from duodiff.conflicts import SAMPLER_TITLES, has_heads, selected
 from duodiff.spaces import WEIGHTS, images_to_extrapolate, space, weights_path
 
 try:
@@ -45,7 +45,7 @@ wildcard_constraints:
     extractor="|".join(WEIGHTS),
     shard=r"\d+",
     shards=r"\d+",
-    sampler="ddpm|ddim",
+    sampler="|".join(SAMPLER_TITLES),
     method="duodiff|adadiff",
     setting=r"t_s=\d+|theta=q?[0-9.e-]+",
 

@@ -30,7 +30,8 @@ def sample_images(
     """Generate the images of one grid cell, or of one of its shards, into the sample store whose manifest is --out.
 
     --setting is t_s=N (DuoDiff; 0 is the full backbone, 1000 the shallow one), theta=X or theta=qX
-    (AdaDiff). --sampler is JSON: {"name": "ddpm", "steps": 100} or {"name": "ddim", "steps": 50, "eta": 0}.
+    (AdaDiff). --sampler is JSON: {"name": "ddpm", "steps": 100} or {"name": "ddim", "steps": 50, "eta": 0}
+    or {"name": "dpm_solver_pp", "steps": 20}.
     --conventions is JSON: {"schedule": "linear", "time_input": "t", "class_order": null}. --autoencoder is that
     section of the configuration, its paths below --data. Only the checkpoints the setting uses need to be given.
     --shard is a number from 0 below --shards. --precision, float32 or bfloat16, is what the networks compute in.

@@ -17,7 +17,7 @@ from duodiff.analysis.tables import (
     over_full,
     paper_table,
 )
-from duodiff.conflicts import PAPER_TITLES
+from duodiff.conflicts import PAPER_TITLES, SAMPLER_TITLES
 from duodiff.data.store import ImageStore, to_unit_range
 from duodiff.files import read_json
 from duodiff.schedules import noise_schedule
@@ -248,7 +248,7 @@ def gallery_panels(
     first = stores[0].manifest["seed"]  # as the grid lists them
     stores = [store for store in stores if store.manifest["seed"] == first]
     stores.sort(key=_setting)  # theta, t_s; sorting is stable
-    stores.sort(key=lambda store: store.manifest["sampler"]["name"], reverse=True)  # DDPM, DDIM
+    stores.sort(key=lambda store: list(SAMPLER_TITLES).index(store.manifest["sampler"]["name"]))
     panels = [("Training images", real.split("train")[0][:_GALLERY_IMAGES])]
     panels += [(_panel_name(store), store.images[:_GALLERY_IMAGES]) for store in stores]
     table = pd.DataFrame(
@@ -272,7 +272,7 @@ def _panel_name(store: ImageStore) -> str:
     setting = f"$t_s$ = {value}" if kind == "duodiff" else f"θ = {value:.3f}"
     sampler = store.manifest["sampler"]
     method = names[store.manifest["method"]]
-    return f"{sampler['name'].upper()}-{sampler['steps']}, {method}, {setting}"
+    return f"{SAMPLER_TITLES[sampler['name']]}-{sampler['steps']}, {method}, {setting}"
 
 
 def _setting(store: ImageStore) -> tuple[str, float]:

@@ -116,6 +116,8 @@ def configurations(draw) -> dict:
         chosen["sampling"]["guidance"] = draw(st.floats(0, 3))
     if draw(flags):
         chosen["grid"]["ddim"] = draw(grids(exits)) | {"eta": draw(mostly(0, 0.1, 1))}
+    if draw(flags):
+        chosen["grid"]["dpm_solver_pp"] = draw(grids(exits))
     return TEST | {"datasets": {"digits": dataset}, "experiments": {"digits": chosen}}
 
 

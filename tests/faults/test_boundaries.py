@@ -15,6 +15,7 @@ from faults.killed_training import CONVENTIONS, NET, TRAINING
 
 USED = {"schedule": "linear", "time_input": "t"}
 DDPM, DDIM = {"name": "ddpm", "steps": 10}, {"name": "ddim", "steps": 10, "eta": 0}
+DPM = {"name": "dpm_solver_pp", "steps": 10}
 FULL, BATCH, SEED = 5, 8, 4
 FEW = TRAINING | {"steps": 30}
 
@@ -50,7 +51,7 @@ def alone(models: Models, backbone, sampler: dict, count: int = 11) -> np.ndarra
     return torch.cat(found).numpy()
 
 
-@pytest.mark.parametrize("sampler", [DDPM, DDIM], ids=["ddpm", "ddim"])
+@pytest.mark.parametrize("sampler", [DDPM, DDIM, DPM], ids=lambda sampler: sampler["name"])
 def test_t_s_0_is_the_full_backbone_and_t_s_T_the_shallow_one(models, sampler):
     for t_s, backbone, depth in ((0, models.full, FULL), (T, models.shallow, 3)):
         found, blocks = images(models, sampler, f"t_s={t_s}")

@@ -109,9 +109,10 @@ def disturbed(tmp_path_factory, cluster) -> Submitted:
 def test_a_training_taken_away_ends_with_the_weights_of_an_undisturbed_one(
     undisturbed, disturbed, name
 ):
-    log = disturbed.workflow.folder / f"logs/{name}/train0/train_backbone/full.log"
-    (steps,) = re.findall(r"continued from .*step-(\d+)", log.read_text())
-    assert 0 < int(steps) < STEPS
+    if name != "daemonless":  # of whose two processes either may come to the end first
+        log = disturbed.workflow.folder / f"logs/{name}/train0/train_backbone/full.log"
+        (steps,) = re.findall(r"continued from .*step-(\d+)", log.read_text())
+        assert 0 < int(steps) < STEPS
     for file in FILES:
         found = folder(disturbed.workflow, name) / "full" / file
         assert found.read_bytes() == (undisturbed / file).read_bytes()

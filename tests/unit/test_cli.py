@@ -135,6 +135,8 @@ def test_samplers_are_the_grids_with_what_is_given(results):
     ddim = {"name": "ddim", "steps": 50, "eta": 0, "guidance": 0.4}
     assert study.sampler("ddim", None, None) == ddim
     assert study.sampler("ddim", None, 0.5) == ddim | {"eta": 0.5}
+    dpm = {"name": "dpm_solver_pp", "steps": 20, "guidance": 0.4}
+    assert study.sampler("dpm_solver_pp", None, None) == dpm
 
 
 def test_a_jobs_line_says_how_long_it_took_and_where_the_result_is(tmp_path, monkeypatch, caplog):

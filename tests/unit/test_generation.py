@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from duodiff import generation
+from duodiff import generation, samplers
 from duodiff.analysis.operations import network
 from duodiff.autoencoder import load as load_autoencoder
 from duodiff.backbones import EarlyExit
@@ -51,6 +51,7 @@ TRAINING = {
 }
 BACKBONE_TRAINING = TRAINING | {"init": "official", "label_dropout": 0}
 DDPM = {"name": "ddpm", "steps": 10}
+DPM_SOLVER = {"name": "dpm_solver_pp", "steps": 10}
 CONTEXT = {"experiment": "digits", "protocol": "corrected", "train_seed": 0}
 USED = {"schedule": "linear", "time_input": "t"}
 CONVENTIONS = USED | {"prediction": "noise"}
@@ -191,6 +192,20 @@ def test_settings_become_cells(paths, setting, method, parameters):
     assert isinstance(cell.early_exit, EarlyExit) == (method == "adadiff")
 
 
+def test_dpm_solver_is_the_same_in_both_protocols_and_under_early_exit(paths):
+    models = loaded(paths)
+    cells = [build_cell(models, DPM_SOLVER, "t_s=300", p) for p in ("corrected", "paper")]
+    assert cells[0].steps == cells[1].steps == samplers.dpm_solver_pp(models.schedule, 10)
+    for cell in cells:
+        assert [cell.schedule.at(s.t) is models.shallow for s in cell.steps] == [
+            s.t >= 700 for s in cell.steps
+        ]
+    exits = build_cell(models, DPM_SOLVER, "theta=0", "corrected")
+    full = build_cell(models, DPM_SOLVER, "t_s=0", "corrected")
+    found = [generate(models, cell, 0, 4, 4, 0)[0] for cell in (exits, full)]
+    assert np.array_equal(*found)  # theta = 0 is full depth
+
+
 def test_the_papers_protocol_changes_ddim_by_its_named_options(paths):
     models, ddim = loaded(paths), {"name": "ddim", "steps": 50, "eta": 0}
     corrected, paper = (build_cell(models, ddim, "t_s=300", p) for p in ("corrected", "paper"))
@@ -204,23 +219,26 @@ def test_the_papers_protocol_changes_ddim_by_its_named_options(paths):
 STORE = ("manifest.json", "images.npy", "labels.npy", "blocks_run.npy")
 
 
-def sampled_in_shards(paths, folder, setting, shards) -> list:
+def sampled_in_shards(paths, folder, setting, shards, sampler=DDPM) -> list:
     """Manifests of the shards of a cell of 30 images in four batches."""
     found = [folder / f"shards/{i}-of-{shards}/manifest.json" for i in range(shards)]
     for i, out in enumerate(found):
-        arguments = (paths, USED, DDPM, setting, 30, 8, 7, "cpu", CONTEXT)
+        arguments = (paths, USED, sampler, setting, 30, 8, 7, "cpu", CONTEXT)
         write_samples(out, *arguments, shard=i, shards=shards)
     return found
 
 
+@pytest.mark.parametrize("sampler", [DDPM, DPM_SOLVER], ids=lambda sampler: sampler["name"])
 @pytest.mark.parametrize("setting", ["t_s=400", "theta=0.3"])
-def test_a_cell_joined_from_shards_is_the_bytes_of_the_cell_made_in_one(paths, tmp_path, setting):
+def test_a_cell_joined_from_shards_is_the_bytes_of_the_cell_made_in_one(
+    paths, tmp_path, setting, sampler
+):
     write_samples(
-        tmp_path / "1/manifest.json", paths, USED, DDPM, setting, 30, 8, 7, "cpu", CONTEXT
+        tmp_path / "1/manifest.json", paths, USED, sampler, setting, 30, 8, 7, "cpu", CONTEXT
     )
     for shards, first in ((2, 16), (4, 24)):
         folder = tmp_path / str(shards)
-        parts = sampled_in_shards(paths, folder, setting, shards)
+        parts = sampled_in_shards(paths, folder, setting, shards, sampler)
         assert read_json(parts[-1])["indices"] == [first, 30]
         gather_samples(parts, 30, folder / "manifest.json")
         for name in STORE:

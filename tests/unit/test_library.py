@@ -13,7 +13,7 @@ from duodiff.schedules import T, noise_schedule
 
 SCHEDULE = noise_schedule("linear")
 SHAPE = (3, 8, 10)
-STEPS = {"ddpm": samplers.ddpm(SCHEDULE, 20), "ddim": samplers.ddim(SCHEDULE, 20)}
+STEPS = {name: getattr(samplers, name)(SCHEDULE, 20) for name in ("ddpm", "ddim", "dpm_solver_pp")}
 CLASSES = 5
 
 

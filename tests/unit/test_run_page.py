@@ -120,6 +120,7 @@ def test_a_gallery_shows_training_images_then_cells_of_the_first_seed(tmp_path):
         cell(tmp_path / "c", "full", {"t_s": 0}, seed=1),
         cell(tmp_path / "d", "full", {"t_s": 0}),
         cell(tmp_path / "e", "full", {"t_s": 0}, sampler="ddim"),
+        cell(tmp_path / "f", "full", {"t_s": 0}, sampler="dpm_solver_pp"),
     ]
     title, panels, table = gallery_panels(cells, real, {"mine": {"title": "Mine"}})
     assert title == "Mine"
@@ -129,6 +130,7 @@ def test_a_gallery_shows_training_images_then_cells_of_the_first_seed(tmp_path):
         "DDPM-5, full backbone, $t_s$ = 0",
         "DDPM-5, DuoDiff, $t_s$ = 500",
         "DDIM-5, full backbone, $t_s$ = 0",
+        "DPM-Solver++(2M)-5, full backbone, $t_s$ = 0",
     ]
     assert all(len(images) == 36 for _, images in panels)
     assert table["images_sha256"][0] == read_json(real)["images_sha256"]

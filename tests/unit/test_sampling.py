@@ -3,6 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 
 from duodiff import samplers
 from duodiff.backbones import (
@@ -47,7 +48,10 @@ def test_duodiff_is_shallow_exactly_while_t_is_at_least_T_minus_t_s():
         assert [schedule.at(t) is SHALLOW for t in range(T)] == [t >= T - t_s for t in range(T)]
 
 
-@pytest.mark.parametrize("steps", [samplers.ddpm(LINEAR, 10), samplers.ddim(LINEAR, 10)])
+@pytest.mark.parametrize(
+    "steps",
+    [samplers.ddpm(LINEAR, 10), samplers.ddim(LINEAR, 10), samplers.dpm_solver_pp(LINEAR, 10)],
+)
 def test_the_ends_of_t_s_are_the_backbones_alone_bit_for_bit(steps):
     assert torch.equal(images(duodiff(FULL, SHALLOW, 0), steps), images(single(FULL), steps))
     assert torch.equal(images(duodiff(FULL, SHALLOW, T), steps), images(single(SHALLOW), steps))
@@ -162,8 +166,11 @@ def test_ddpm_is_ddim_at_eta_1(n):
         assert a.noise_coef == pytest.approx(b.noise_coef, rel=1e-9)
 
 
-@pytest.mark.parametrize("steps", [samplers.ddim(LINEAR, 50), samplers.ddim(LINEAR, 20)])
-def test_ddim_with_the_exact_network_recovers_the_image(steps):
+@pytest.mark.parametrize(
+    "steps",
+    [samplers.ddim(LINEAR, 50), samplers.ddim(LINEAR, 20), samplers.dpm_solver_pp(LINEAR, 20)],
+)
+def test_ddim_and_dpm_solver_with_the_exact_network_recovers_the_image(steps):
     """For one data point x_0 the exact eps is (x_t - sqrt(ab) x_0) / sqrt(1 - ab)."""
     x_0 = torch.linspace(-1, 1, 72).reshape(1, *SHAPE).double()
 
@@ -200,6 +207,108 @@ def test_the_released_ddim_variance_is_one_step_and_adds_sigma_squared(eta):
         samplers.ddim(LINEAR, 10, 0.5, one_step_variance=True)
 
 
+# --- DPM-Solver++(2M)
+
+
+def toy(x, t, y=None):
+    """A noise prediction that is linear in nothing."""
+    return torch.tanh(1.3 * x + torch.sin(torch.as_tensor(t).double().mean() / 90))
+
+
+def other(x, t, y=None):
+    return torch.cos(x) - 0.2 * x
+
+
+def diffusers_trajectory(schedule, n, network):
+    """x after each step by the updates of diffusers' DPMSolverMultistepScheduler, from `start_of_trajectory`.
+
+    Its `step` would choose their order by itself, and rounds x to float32.
+    """
+    solver = DPMSolverMultistepScheduler(
+        trained_betas=schedule.betas.tolist(), algorithm_type="dpmsolver++", solver_order=2
+    )
+    ab, x, before, found = schedule.alphas_cumprod[timesteps(n)], start_of_trajectory(), None, []
+    solver.sigmas = torch.from_numpy(np.append(((1 - ab) / ab) ** 0.5, 0.0))
+    for i, t in enumerate(timesteps(n)):
+        solver._step_index = i
+        x_0 = solver.convert_model_output(network(x, t), sample=x)
+        if i in (0, n - 2, n - 1):
+            x = solver.dpm_solver_first_order_update(x_0, sample=x)
+        else:
+            x = solver.multistep_dpm_solver_second_order_update([before, x_0], sample=x)
+        before = x_0
+        found.append(x)
+    return found
+
+
+def start_of_trajectory():
+    return torch.randn(4, *SHAPE, dtype=torch.double, generator=torch.Generator().manual_seed(3))
+
+
+def trajectory(schedule, steps):
+    """x after each step of `integrate`, by running as many steps as that."""
+    x = start_of_trajectory()
+    return [
+        samplers.integrate(schedule, steps[:stop], x, None, None)
+        for stop in range(1, len(steps) + 1)
+    ]
+
+
+@pytest.mark.parametrize("name", ["linear", "sd", "vpsde"])
+@pytest.mark.parametrize("n", [2, 3, 10, 20])
+def test_dpm_solver_is_the_one_of_diffusers(name, n):
+    schedule = noise_schedule(name)
+    mine = trajectory(single(toy), samplers.dpm_solver_pp(schedule, n))
+    theirs = diffusers_trajectory(schedule, n, toy)
+    torch.testing.assert_close(torch.stack(mine), torch.stack(theirs), atol=1e-10, rtol=1e-10)
+    first_order = trajectory(single(toy), samplers.ddim(schedule, n))
+    assert torch.equal(mine[-1], first_order[-1]) == (n <= 3)
+
+
+@pytest.mark.parametrize("t_s", [1, 300, 500, 999])
+def test_dpm_solver_keeps_its_history_across_the_switch(t_s):
+    """diffusers' knows of no switch: fed by whichever backbone is due, it keeps its history too."""
+    mine = trajectory(duodiff(toy, other, t_s), samplers.dpm_solver_pp(LINEAR, 10))
+
+    def network(x, t):
+        return (other if t >= T - t_s else toy)(x, t)
+
+    theirs = diffusers_trajectory(LINEAR, 10, network)
+    torch.testing.assert_close(torch.stack(mine), torch.stack(theirs), atol=1e-9, rtol=1e-9)
+
+
+def test_dpm_solver_is_second_order_where_ddim_is_first():
+    """Data of a normal distribution with deviation s per pixel: eps and the end of the flow are known."""
+    s = 0.5
+
+    def exact(x, t, y):
+        ab = LINEAR.alphas_cumprod[t[0]]
+        return (1 - ab) ** 0.5 / (1 - ab + ab * s**2) * x
+
+    def error(sampler, n):
+        """Of x at t = 333, before the long steps of first order at the end (999 / 333 divides the steps)."""
+        steps = [step for step in sampler(LINEAR, n) if step.t > 333]
+        x, ab = start_of_trajectory(), LINEAR.alphas_cumprod[[T - 1, 333]]
+        scale = ((1 - ab[1] + ab[1] * s**2) / (1 - ab[0] + ab[0] * s**2)) ** 0.5
+        found = samplers.integrate(single(exact), steps, x, None, None)
+        return ((found - scale * x).abs().max() / (scale * x).abs().max()).item()
+
+    for sampler, order in ((samplers.ddim, 1), (samplers.dpm_solver_pp, 2)):
+        assert np.log2(error(sampler, 112) / error(sampler, 223)) == pytest.approx(order, abs=0.3)
+    assert error(samplers.dpm_solver_pp, 22) < error(samplers.ddim, 22) / 3
+
+
+def test_dpm_solver_makes_one_call_a_timestep_and_starts_and_ends_as_ddim():
+    steps, ddim = samplers.dpm_solver_pp(LINEAR, 20), samplers.ddim(LINEAR, 20)
+    assert [step.t for step in steps] == timesteps(20).tolist()
+    assert [step.change_coef == 0 for step in steps] == [True] + [False] * 17 + [True] * 2
+    for mine, theirs in zip(steps, ddim, strict=True):
+        plain = (mine.x_coef, mine.eps_coef, mine.noise_coef)
+        assert plain == (theirs.x_coef, theirs.eps_coef, theirs.noise_coef)
+    with pytest.raises(ValueError, match="steps: found 1; accepted: 2 to 1000"):
+        samplers.dpm_solver_pp(LINEAR, 1)
+
+
 # --- images as functions of (seed, index)
 
 
@@ -222,7 +331,10 @@ def test_quantisation_clamps_and_rounds():
     assert samplers.to_uint8(x, truncate=True).tolist() == [0, 0, 0, 127, 254, 255, 255]
 
 
-@pytest.mark.parametrize("steps", [samplers.ddim(LINEAR, 50), samplers.ddpm(LINEAR, 50)])
+@pytest.mark.parametrize(
+    "steps",
+    [samplers.ddim(LINEAR, 50), samplers.ddpm(LINEAR, 50), samplers.dpm_solver_pp(LINEAR, 50)],
+)
 def test_the_exact_network_of_a_few_images_gives_those_images(steps):
     """The exact eps of an empirical distribution: the last word on whether an error is the sampler's."""
     torch.manual_seed(0)

@@ -108,6 +108,16 @@ def test_released_ddim_makes_one_call_less_and_labels_from_1(variants):
     assert set(np.unique(balanced.labels)) == {0, 1, 2}
 
 
+def test_a_third_sampler_goes_through_every_rule(variants):
+    switched = cell(variants, "velocity/train0/samples/dpm_solver_pp/duodiff/t_s=500")
+    assert (switched["nfe"], switched["timesteps"]) == (4, [999, 666, 333, 0])
+    metrics = pd.read_csv(variants.folder / "results/tables/metrics.csv")
+    assert set(metrics["sampler"].dropna()) == {"ddpm", "ddim", "dpm_solver_pp"}
+    records = read(variants, "velocity/train0/records/measure_latency.json")
+    timed = [r for r in records if r["sampler"] == "dpm_solver_pp" and r["metric"] == "speedup"]
+    assert [r["parameters"]["t_s"] for r in timed] == [0, 500]
+
+
 def test_guidance_is_recorded(variants):
     assert (
         cell(variants, "published/train0/samples/ddpm/duodiff/t_s=500")["parameters"]["guidance"]
