@@ -42,6 +42,7 @@ class Submitted:
 
     def __init__(self, workflow: Workflow, cluster: Cluster, resources: dict):
         self.workflow, self.cluster = workflow, cluster
+        self._others = {job["job"] for job in cluster.jobs()}
         (workflow.folder / "site").mkdir()
         site = SITE | {"set-resources": resources}
         (workflow.folder / "site/config.yaml").write_text(yaml.safe_dump(site))
@@ -74,6 +75,10 @@ class Submitted:
         """A run that must succeed."""
         with self.running(*targets, config=config) as process:
             assert process.wait() == 0, self.output
+
+    def jobs(self) -> list[dict[str, str]]:
+        """The jobs sent since this copy was made, finished ones included."""
+        return [job for job in self.cluster.jobs() if job["job"] not in self._others]
 
     @property
     def output(self) -> str:

@@ -67,7 +67,7 @@ def test_images_and_metrics_are_those_of_this_machine(here, submitted):
 
 
 def test_the_jobs_ran_on_several_nodes_and_the_small_ones_here(submitted):
-    jobs = submitted.cluster.jobs()
+    jobs = submitted.jobs()
     rules = [job["comment"].split("_wildcards")[0].removeprefix("rule_") for job in jobs]
     assert {job["state"] for job in jobs} == {"COMPLETED"}
     assert len({job["node"] for job in jobs}) > 1
@@ -77,10 +77,10 @@ def test_the_jobs_ran_on_several_nodes_and_the_small_ones_here(submitted):
 
 
 def test_a_second_submission_does_nothing(submitted):
-    before = submitted.cluster.jobs()
+    before = submitted.jobs()
     submitted.run(config=CONFIG)
     assert "Nothing to be done" in submitted.output
-    assert submitted.cluster.jobs() == before
+    assert submitted.jobs() == before
 
 
 def test_shards_are_gone_once_they_are_joined(submitted):

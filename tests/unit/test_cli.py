@@ -48,6 +48,7 @@ def results(tmp_path) -> Path:
             "class_order": None,
             "compute_batch": 64,
             "parameters": parameters,
+            "dtype": "float32",
             "sampler": {"name": "ddpm", "steps": 20, "guidance": 0.4},
             "seed": 0,
             "checkpoint_sha256": digests,
