@@ -58,7 +58,8 @@ test-faults: setup  ## Kills, signals, full disks, damaged files and downloads, 
 	pytest tests/faults tests/unit/test_download.py
 
 test-slurm: setup  ## The workflow on a throw-away SLURM cluster here, needs root and Debian's slurm-wlm and munge
-	pytest tests/slurm
+	@# at once, each on a cluster of its own: one mostly waits
+	pytest tests/slurm/test_preemption.py & pytest tests/slurm/test_study.py; code=$$?; wait $$! && exit $$code
 
 bench: setup  ## Speed and memory, as a table in results/bench (IMAGES=a zip of 50,000 images, or made ones)
 	python tests/bench/bench.py $(if $(IMAGES),--images $(IMAGES))

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Hashable
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +106,7 @@ def sampling(folder: Path) -> list[dict]:
     commands = {("now", t): c for t, c in cells.items()} | {
         ("plain", t): c for t, c in plain.items()
     }
-    measured = _rounds(commands)
+    measured = _rounds(commands, memory=False)
     name = f"{len(CELLS)} cells of the default grid, {CELL} images each, one thread"
     totals = {
         kind: [sum(measured[kind, t_s][i][0] for t_s in CELLS) for i in range(ROUNDS)]
@@ -252,22 +253,28 @@ def _throughput(runs: dict[str, tuple[int, list[str]]], unit: str = "images/s") 
     return rows
 
 
-def _rounds(commands: dict[str, list[str]]) -> dict[str, list[tuple[float, int]]]:
-    """(seconds, peak bytes) of every command, ROUNDS times, in turns."""
+def _rounds(
+    commands: dict[Hashable, list[str]], memory: bool = True
+) -> dict[Hashable, list[tuple[float, int]]]:
+    """(seconds, peak bytes) of every command, ROUNDS times, in turns. Without `memory` the bytes are 0.
+
+    To ask for a process's memory holds up what it asks of the system, and most so one that gives memory back.
+    """
     found = {name: [] for name in commands}
     for _ in tqdm(range(ROUNDS), desc="rounds", disable=None):
         for name, command in commands.items():
-            found[name].append(_measured(command))
+            found[name].append(_measured(command, memory))
     return found
 
 
-def _measured(command: list[str]) -> tuple[float, int]:
+def _measured(command: list[str], memory: bool) -> tuple[float, int]:
     """Wall seconds of a command, and the most memory (PSS) that it and its children held at once."""
     start, peak = time.perf_counter(), 0
     process = psutil.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None:
+    while memory and process.poll() is None:
         peak = max(peak, _memory(process))
         time.sleep(_SAMPLING_S)
+    process.wait()
     seconds = time.perf_counter() - start
     if process.returncode:
         sys.exit(f"exit status {process.returncode}: {' '.join(command)}")

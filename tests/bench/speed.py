@@ -123,19 +123,20 @@ def breakdown() -> dict[str, float]:
     return found | _parts("default", UViT(**SMALL, depth=7, num_classes=10).eval(), 128)
 
 
-def _parts(name: str, net: UViT, batch: int, calls: int = 5) -> dict[str, float]:
-    call = partial(net, *inputs(net, batch))
-    alone = medians({"product": product()})["product"]
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        for _ in range(calls):
-            call()
+def _parts(name: str, net: UViT, batch: int, rounds: int = 7) -> dict[str, float]:
     taken = {"products": 0.0, "attention": 0.0, "the rest": 0.0}
-    for event in profiled.key_averages():
-        attention, products = (
-            any(part in event.key for part in parts) for parts in (_ATTENTION, _PRODUCTS)
-        )
-        kind = "attention" if attention else "products" if products else "the rest"
-        taken[kind] += event.self_cpu_time_total / 1e6 / calls
+
+    def profiled() -> None:
+        with profile(activities=[ProfilerActivity.CPU]) as found:
+            net(*inputs(net, batch))
+        for event in found.key_averages():
+            attention, products = (
+                any(part in event.key for part in parts) for parts in (_ATTENTION, _PRODUCTS)
+            )
+            kind = "attention" if attention else "products" if products else "the rest"
+            taken[kind] += event.self_cpu_time_total / 1e6 / (1 + rounds)
+
+    alone = medians({"product": product(), "": profiled}, rounds)["product"]
     whole = sum(taken.values())
     tokens = net.pos_embed.shape[1]
     attention = 4 * net.depth * tokens**2 * net.embed_dim  # q k^T and (..) v
