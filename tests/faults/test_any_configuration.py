@@ -191,4 +191,4 @@ def test_whatever_configuration_is_accepted_also_runs(tmp_path):
 
     check()
     print(f"{len(accepted)} of {EXAMPLES} random configurations were accepted, and ran")
-    assert len(accepted) > EXAMPLES / 6
+    assert len(accepted) > EXAMPLES / 10

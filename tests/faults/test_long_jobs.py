@@ -16,10 +16,9 @@ from duodiff.files import read_json
 from duodiff.metrics import classifier, reference
 from duodiff.metrics.features import Extractor
 from duodiff.parts import Parts
-from duodiff.training import state
+from duodiff.training import loop, state
 from duodiff.training.autoencoder import train_autoencoder
 from duodiff.training.backbone import train_backbone
-from duodiff.training.batches import Noiser
 from duodiff.training.state import Saves
 from faults.killed_training import CONVENTIONS, NET, TRAINING, train
 
@@ -79,7 +78,7 @@ def job(request, digits, models, monkeypatch) -> Job:
             train_backbone(digits, NET, CONVENTIONS, False, training, 0, "cpu", out)
 
         names = ["full/model.safetensors", "full/manifest.json", "full/curve.csv"]
-        return Job(run, names, Noiser, "at_step", 5)
+        return Job(run, names, loop._Run, "update", 5)
     if request.param == "sampling":
         context = {"experiment": "digits", "protocol": "corrected", "train_seed": 0}
         used = {"schedule": "linear", "time_input": "t"}
