@@ -48,8 +48,8 @@ format: setup  ## Rewrite Python and Snakemake files in the project's style
 unit: setup  ## Unit tests
 	pytest tests/unit
 
-workflow: setup  ## Workflow tests: the chain on config/test.yaml
-	pytest tests/workflow
+workflow: setup  ## Workflow tests: the chain on config/test.yaml (WITH=tests/browser: the report of the same run, too)
+	pytest $(WITH) tests/workflow
 
 test-browser: setup  ## The report in a real browser, needs Debian's chromium (REPORT_OF=. looks at your own run's)
 	pytest tests/browser
@@ -58,8 +58,7 @@ test-faults: setup  ## Kills, signals, full disks, damaged files and downloads, 
 	pytest tests/faults tests/unit/test_download.py
 
 test-slurm: setup  ## The workflow on a throw-away SLURM cluster here, needs root and Debian's slurm-wlm and munge
-	@# at once, each on a cluster of its own: one mostly waits
-	pytest tests/slurm/test_preemption.py & pytest tests/slurm/test_study.py; code=$$?; wait $$! && exit $$code
+	pytest tests/slurm
 
 bench: setup  ## Speed and memory, as a table in results/bench (IMAGES=a zip of 50,000 images, or made ones)
 	python tests/bench/bench.py $(if $(IMAGES),--images $(IMAGES))

@@ -160,9 +160,10 @@ class Cluster:
         """Kills a node's daemon and all that runs on the node, at once, as a power cut does."""
         steps = self._steps(name)
         self.kill_daemon(name)
-        # first those that would report the end of the others
-        for process in sorted(steps, key=lambda step: step.name() != "slurmstepd"):
-            _kill(process)
+        for process in steps:  # or one would still report the end of another
+            _send(process, signal.SIGSTOP)
+        for process in steps:
+            _send(process, signal.SIGKILL)
 
     def _steps(self, name: str | None = None) -> set[psutil.Process]:
         """The processes of this cluster's jobs, on a node or on all, and SLURM's daemons above them."""
@@ -215,7 +216,7 @@ class Cluster:
     def stop(self) -> None:
         """Stops what was started here: jobs first, then the daemons."""
         for process in self._steps():
-            _kill(process)
+            _send(process, signal.SIGKILL)
         for process in reversed(self.processes.values()):
             process.send_signal(signal.SIGTERM)
         for process in reversed(self.processes.values()):
@@ -227,6 +228,6 @@ class Cluster:
         self.processes.clear()
 
 
-def _kill(process: psutil.Process) -> None:
+def _send(process: psutil.Process, number: signal.Signals) -> None:
     with suppress(psutil.NoSuchProcess):
-        process.kill()
+        process.send_signal(number)
