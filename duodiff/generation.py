@@ -57,8 +57,9 @@ class Models:
     of the observed uncertainties. `conventions` are the configured schedule, time_input and (or None)
     class_order: checkpoints that disagree with them are refused or, where the protocol says so, used
     with them all the same, which `departures` lists. `precision` is what the networks compute in: "float32", or
-    "bfloat16" by autocast. Raises ValueError also for another precision, and if two checkpoints disagree on image
-    shape, classes or prediction.
+    "bfloat16" by autocast. With `compiled` each backbone is one graph of torch.compile (on a GPU a CUDA graph), for
+    batches of one size; early exit, whose batches shrink, stays as it is. Raises ValueError also for another
+    precision, and if two checkpoints disagree on image shape, classes or prediction.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Models:
         quantiles: Path | None = None,
         device: str = "cpu",
         precision: str = "float32",
+        compiled: bool = False,
     ):
         if precision not in PRECISIONS:
             raise ValueError(f"precision: found {precision!r}; accepted: {' or '.join(PRECISIONS)}")
@@ -90,6 +92,8 @@ class Models:
         for model in (self.full, self.shallow):
             if model is not None:
                 model.precision = precision
+                if compiled:
+                    model.net.compile(mode="reduce-overhead", dynamic=False, fullgraph=True)
         for model in (self.full, self.shallow, self.adadiff):
             if model is not None:
                 model.to(device).requires_grad_(False)
@@ -329,16 +333,18 @@ def write_samples(
     shard: int = 0,
     shards: int = 1,
     precision: str = "float32",
+    compiled: bool = False,
 ) -> dict:
     """Manifest of one cell's sample store, written to `out`, with blocks_run.npy beside it.
 
     It holds all `images` of the cell, or those of one `shard` (0-based) of `shards`, cut between compute batches.
 
-    `paths`, `conventions` and `precision` are the arguments of `Models`; `context` (experiment, protocol, train_seed)
-    goes into the manifest, which holds everything a record says of its samples. An interrupted run is continued
-    after its last compute batch.
+    `paths`, `conventions`, `precision` and `compiled` are the arguments of `Models`; `context` (experiment, protocol,
+    train_seed) goes into the manifest, which holds everything a record says of its samples. An interrupted run is
+    continued after its last compute batch.
     """
-    models = Models(conventions, context["protocol"], **paths, device=device, precision=precision)
+    options = {"device": device, "precision": precision, "compiled": compiled}
+    models = Models(conventions, context["protocol"], **paths, **options)
     cell = build_cell(models, sampler, setting, context["protocol"])
     first, end = shard_range(images, batch, shard, shards)
     description = {
@@ -353,6 +359,7 @@ def write_samples(
         "indices": [first, end],
         "seed": seed,
         "dtype": precision,
+        "compiled": compiled and cell.early_exit is None,
         "compute_batch": batch,
         "device": device_name(device),
         "checkpoint_sha256": models.sha256(cell.roles),

@@ -37,6 +37,7 @@ rule sample_images:
         batch=option("sampling", "batch"),
         autoencoder=autoencoder,
         precision=option("sampling", "precision"),
+        compiled=lambda wc: "--compiled" if experiment(wc)["sampling"]["compiled"] else "",
         device=config["device"],
         shard=shard,
     shell:
@@ -45,7 +46,8 @@ rule sample_images:
         " --conventions {params.conventions:q}"
         " --sampler {params.sampler:q} --setting {wildcards.setting} --images {params.images}"
         " --batch {params.batch} --train-seed {wildcards.train_seed} --seed {wildcards.seed}"
-        " {params.autoencoder} {params.shard} --precision {params.precision} --device {params.device}"
+        " {params.autoencoder} {params.shard} --precision {params.precision} {params.compiled}"
+        " --device {params.device}"
         " --out {output.manifest} --log {log}"
 
 

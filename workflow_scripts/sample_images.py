@@ -26,6 +26,7 @@ def sample_images(
     shard: int = 0,
     shards: int = 1,
     precision: str = "float32",
+    compiled: bool = False,
 ) -> str:
     """Generate the images of one grid cell, or of one of its shards, into the sample store whose manifest is --out.
 
@@ -34,7 +35,8 @@ def sample_images(
     or {"name": "dpm_solver_pp", "steps": 20}.
     --conventions is JSON: {"schedule": "linear", "time_input": "t", "class_order": null}. --autoencoder is that
     section of the configuration, its paths below --data. Only the checkpoints the setting uses need to be given.
-    --shard is a number from 0 below --shards. --precision, float32 or bfloat16, is what the networks compute in.
+    --shard is a number from 0 below --shards. --precision, float32 or bfloat16, is what the networks compute in;
+    --compiled compiles the backbones.
     """
     manifest = write_samples(
         out,
@@ -51,6 +53,7 @@ def sample_images(
         shard,
         shards,
         precision,
+        compiled,
     )
     made = f"{manifest['count']} images of {manifest['shape']}"
     return f"{sampler['name']} {setting} seed {seed}: {made} by {manifest['method']}"

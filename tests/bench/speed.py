@@ -333,7 +333,7 @@ def gpu() -> dict[str, float]:
     """L/2 at batch 128, compiled in bfloat16: over the device's own rate, and over eager float32 without TF32."""
     net = uvit("L/2").cuda()
     x, t, y = inputs(net, 128)
-    compiled = torch.compile(net, mode="reduce-overhead")
+    compiled = torch.compile(net, mode="reduce-overhead", dynamic=False, fullgraph=True)
 
     def fast() -> Tensor:
         with torch.autocast("cuda", torch.bfloat16):

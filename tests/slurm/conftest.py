@@ -28,7 +28,7 @@ SITE = {
 
 @pytest.fixture(scope="session")
 def cluster():
-    """A cluster of two nodes, stopped in the end. To start one needs root."""
+    """A cluster of three nodes, stopped in the end. To start one needs root."""
     if os.geteuid() != 0 or missing():
         pytest.fail(f"a cluster needs root, and slurm-wlm and munge: missing {missing()}")
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder:

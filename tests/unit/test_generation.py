@@ -1,5 +1,6 @@
 """Checkpoints written and loaded back, and whole cells generated from them."""
 
+import shutil
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -504,6 +505,31 @@ def test_a_cell_of_another_precision_is_another_cell(paths, tmp_path, monkeypatc
     assert kept == [0, 4, 0, 4]  # what float32 had computed is not taken
     assert manifest["dtype"] == "bfloat16"
     assert of_samples(manifest)["dtype"] == "bfloat16"
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
+def test_compiled_backbones_give_the_images_of_eager_ones(paths):
+    eager, compiled = (Models(USED, "corrected", **paths, compiled=c) for c in (False, True))
+    torch._dynamo.utils.counters.clear()
+    for setting in ("t_s=400", "theta=0.4"):
+        cells = [build_cell(models, DDPM, setting, "corrected") for models in (eager, compiled)]
+        images = [
+            sample_batch(*pair, 0, 6, 0)[0] for pair in zip((eager, compiled), cells, strict=True)
+        ]
+        torch.testing.assert_close(*images, rtol=1e-4, atol=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # two backbones, each whole
+
+
+def test_a_manifest_says_whether_its_backbones_were_compiled(paths, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda net, **options: None)
+    found = {}
+    for setting in ("t_s=0", "theta=0.4"):
+        roles = {"full": paths["full"]} | ({"heads": paths["heads"]} if "theta" in setting else {})
+        for compiled in (False, True):
+            out = tmp_path / f"{setting}-{compiled}/manifest.json"
+            options = (roles, USED, DDPM, setting, 4, 4, 0, "cpu", CONTEXT)
+            found[setting, compiled] = write_samples(out, *options, compiled=compiled)["compiled"]
+    assert [key for key, value in found.items() if value] == [("t_s=0", True)]
 
 
 def test_an_unknown_precision_is_refused(paths):

@@ -125,6 +125,17 @@ def test_guidance_is_recorded(variants):
     )
 
 
+def test_a_compiled_cell_is_sampled_by_compiled_backbones(variants):
+    config = yaml.safe_load(CONFIG.read_text())
+    config["experiments"]["published"]["sampling"]["compiled"] = True
+    (variants.folder / "compiled.yaml").write_text(yaml.safe_dump(config))
+    options = ("--dry-run", "--printshellcmds", "--config", "only=published")
+    commands = variants.snakemake(*options, config="compiled.yaml").splitlines()
+    sampling = [line for line in commands if "python workflow_scripts/sample_images.py" in line]
+    assert len(sampling) == 2
+    assert all("--compiled" in line for line in sampling)
+
+
 def test_exits_of_a_network_that_predicts_v_are_profiled(variants):
     profile = pd.read_csv(variants.folder / "results/velocity/train0/profile/exits.csv")
     assert profile["sampler"].unique().tolist() == ["ddim"]
