@@ -37,7 +37,9 @@ rule sample_images:
         batch=option("sampling", "batch"),
         autoencoder=autoencoder,
         precision=option("sampling", "precision"),
-        compiled=lambda wc: "--compiled" if experiment(wc)["sampling"]["compiled"] else "",
+        compiled=lambda wc: (
+            "--compiled" if experiment(wc)["sampling"]["compiled"] else ""
+        ),
         device=config["device"],
         shard=shard,
     shell:
