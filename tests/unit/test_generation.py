@@ -435,17 +435,24 @@ def test_decoded_images_do_not_depend_on_the_range_that_is_generated(latent):
     assert np.array_equal(np.concatenate(parts), whole)
 
 
-# --- precision
+# --- precision, and compiled backbones
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request) -> str:
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    return request.param
 
 
 CALLS = ["t_s=0", "t_s=400", "theta=0.4", "theta=q0.5"]
 
 
 @pytest.mark.parametrize("setting", CALLS)
-def test_bfloat16_images_are_near_those_of_float32_under_the_same_noise(paths, setting):
+def test_bfloat16_images_are_near_those_of_float32_under_the_same_noise(paths, setting, device):
     found = []
     for precision in ("float32", "bfloat16"):
-        models = Models(USED, "corrected", **paths, precision=precision)
+        models = Models(USED, "corrected", **paths, device=device, precision=precision)
         cell = build_cell(models, DDPM, setting, "corrected")
         x, _, ran = sample_batch(models, cell, 0, 16, seed=0)
         assert x.dtype == torch.float32
@@ -473,10 +480,11 @@ def test_only_the_networks_compute_in_bfloat16(paths, monkeypatch):
     assert all(p.dtype == torch.float32 for p in models.adadiff.parameters())
 
 
-def test_the_shrinking_batch_and_the_simulated_exit_agree_in_bfloat16(paths):
-    models = Models(USED, "corrected", **paths, precision="bfloat16")
+def test_the_shrinking_batch_and_the_simulated_exit_agree_in_bfloat16(paths, device):
+    models = Models(USED, "corrected", **paths, device=device, precision="bfloat16")
     torch.manual_seed(0)
     x, t, y = torch.randn(32, 1, 8, 8), torch.full((32,), 700), torch.arange(32) % 10
+    x, t, y = (a.to(device) for a in (x, t, y))
     with torch.inference_mode(), models.full.computing(x.device):
         middle = models.adadiff.all_layers(x, t, y)[1].median().item()
     exits = [models.early_exit(middle, simulate) for simulate in (False, True)]
@@ -508,8 +516,11 @@ def test_a_cell_of_another_precision_is_another_cell(paths, tmp_path, monkeypatc
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
-def test_compiled_backbones_give_the_images_of_eager_ones(paths):
-    eager, compiled = (Models(USED, "corrected", **paths, compiled=c) for c in (False, True))
+def test_compiled_backbones_give_the_images_of_eager_ones(paths, device):
+    torch._dynamo.reset()
+    eager, compiled = (
+        Models(USED, "corrected", **paths, device=device, compiled=c) for c in (False, True)
+    )
     torch._dynamo.utils.counters.clear()
     for setting in ("t_s=400", "theta=0.4"):
         cells = [build_cell(models, DDPM, setting, "corrected") for models in (eager, compiled)]
