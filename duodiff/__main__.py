@@ -67,6 +67,7 @@ def sample(
         {k: getattr(study, k) for k in ("experiment", "protocol", "train_seed")},
         load(codec, Path(), device) if codec else None,
         precision=study.precision,
+        compiled=study.compiled,
     )
     write_png(out / "grid.png", grid(np.load(out / "images.npy"), round(images**0.5)))
     if pngs:

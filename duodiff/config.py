@@ -176,10 +176,18 @@ def published_experiments(path: Path) -> dict[str, dict]:
     The first under the corrected protocol that stands beside a published dataset.
     """
     found = {}
-    for experiment in complete(yaml.safe_load(path.read_text()))["experiments"].values():
+    for experiment in read(path)["experiments"].values():
         if experiment["paper_dataset"] and experiment["protocol"] == "corrected":
             found.setdefault(experiment["paper_dataset"], experiment)
     return found
+
+
+def read(path: Path) -> dict:
+    """The configuration file `path`, checked and completed. Raises ValueError, also where it is no YAML."""
+    try:
+        return complete(yaml.safe_load(path.read_text()))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 assert T == 1000  # the schema's bounds on t_s and steps say so too

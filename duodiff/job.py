@@ -69,6 +69,7 @@ def _call(function: Callable[..., str], options: dict) -> None:
     positional = [options.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_ONLY]
     began = time.perf_counter()
     try:
+        _check_device(options.get("device"))
         done = function(*positional, **options)
         log.info("%s: %s%s", function.__name__, done, _where(options, time.perf_counter() - began))
     except signals.Stopped as stopped:
@@ -80,6 +81,16 @@ def _call(function: Callable[..., str], options: dict) -> None:
     except Exception:
         log.exception(function.__name__)
         sys.exit(1)
+
+
+def _check_device(device: str | None) -> None:
+    if device not in (None, "cpu", "cuda"):
+        raise ValueError(f"device: found {device!r}; accepted: cpu or cuda")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ValueError("device: found 'cuda' where torch sees no GPU; accepted: cpu")
 
 
 def _option(parameter: inspect.Parameter) -> dict:

@@ -12,7 +12,7 @@ def keep_freed_memory() -> bool:
     """Has this process keep what it frees for what it needs next; whether the C library can be told to (glibc's can).
 
     By default glibc maps every large tensor anew and gives it back when it is freed. The system then clears each page
-    of it again, in each layer of each step: a fifth of the time of training a U-ViT-S/2 at batch 16 on a CPU
+    of it again, in each layer of each step: up to a fifth of the time of training a U-ViT-S/2 at batch 16 on a CPU
     (docs/benchmarks.md). What a process has at its peak it keeps until it ends.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

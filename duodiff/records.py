@@ -66,6 +66,7 @@ class Record:
     interval: list | None = None
     interval_covers: str | None = None
     dtype: str = "float32"
+    compiled: bool = False
     compute_batch: int | None = None
     device: str | None = None
     libraries: dict = field(default_factory=library_versions)
@@ -86,6 +87,7 @@ def of_samples(manifest: dict) -> dict:
         "nfe": manifest["nfe"],
         "seeds": {"train_seed": manifest["train_seed"], "sample_seed": manifest["seed"]},
         "dtype": manifest["dtype"],
+        "compiled": manifest["compiled"],
         "compute_batch": manifest["compute_batch"],
         "checkpoint_sha256": manifest["checkpoint_sha256"],
     }

@@ -32,6 +32,7 @@ class Study:
         first = self.cells[0]
         self.protocol, self.batch = first["protocol"], first["compute_batch"]
         self.precision = first["dtype"]
+        self.compiled = any(cell["compiled"] for cell in self.cells)  # no early exit is
         self.experiment, self.train_seed = first["experiment"], first["train_seed"]
         self.conventions = {k: first[k] for k in ("schedule", "time_input", "class_order")}
 

@@ -227,6 +227,12 @@ def shard(wc):
     return f"--shard {wc.shard} --shards {wc.shards}"
 
 
+def compiled(wc):
+    """Whether a cell's backbones are compiled, as an option. Early exit is not."""
+    wanted = experiment(wc)["sampling"]["compiled"] and wc.setting.startswith("t_s=")
+    return "--compiled" if wanted else ""
+
+
 def latent_memory(wc):
     """Megabytes of memory for a job that may have an autoencoder at work."""
     return 8000 if "autoencoder" in dataset(wc) else 2000

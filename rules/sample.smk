@@ -37,9 +37,7 @@ rule sample_images:
         batch=option("sampling", "batch"),
         autoencoder=autoencoder,
         precision=option("sampling", "precision"),
-        compiled=lambda wc: (
-            "--compiled" if experiment(wc)["sampling"]["compiled"] else ""
-        ),
+        compiled=compiled,
         device=config["device"],
         shard=shard,
     shell:

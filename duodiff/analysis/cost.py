@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from duodiff import config as study
 from duodiff.analysis.operations import Network, network
@@ -309,7 +308,7 @@ def nearest(architecture: dict) -> tuple[str, bool]:
 
 def describe(path: Path, bench: Path | None) -> str:
     """What the configuration file `path` costs: a Markdown table, with hours at the rates in `bench`, and notes."""
-    config = study.complete(yaml.safe_load(path.read_text()))
+    config = study.read(path)
     rates = read_rates(bench) if bench else None
     rows, notes = [], []
     for name, found in works(config).items():

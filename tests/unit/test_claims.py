@@ -140,6 +140,7 @@ def test_records_of_exits_name_the_cell(tmp_path):
         "train_seed": 0,
         "seed": 3,
         "dtype": "float32",
+        "compiled": False,
         "compute_batch": 6,
         "checkpoint_sha256": {"full": "a", "heads": "b"},
         "timesteps": timesteps(10).tolist(),

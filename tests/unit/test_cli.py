@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from duodiff import job
-from duodiff.files import write_json
+from duodiff.files import read_json, write_json
 from duodiff.study import Study
 
 RUN = """
@@ -49,6 +49,7 @@ def results(tmp_path) -> Path:
             "compute_batch": 64,
             "parameters": parameters,
             "dtype": "float32",
+            "compiled": False,
             "sampler": {"name": "ddpm", "steps": 20, "guidance": 0.4},
             "seed": 0,
             "checkpoint_sha256": digests,
@@ -127,6 +128,28 @@ def test_a_setting_has_the_models_it_needs_and_no_others(results):
     # another experiment's backbone, by the hash that the samples name
     assert study.checkpoint("full") == results / "a/train0/full/manifest.json"
     assert study.checkpoint("shallow") == results / "b/train0/shallow/manifest.json"
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch, caplog):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for device, found in (("cuda", "'cuda' where torch sees no GPU"), ("gpu", "'gpu'")):
+        monkeypatch.setattr(sys, "argv", ["sample", "--device", device])
+        with pytest.raises(SystemExit) as stopped:
+            job.run(_on_device)
+        assert stopped.value.code == 1
+        assert f"device: found {found}; accepted: cpu" in caplog.text
+
+
+def _on_device(device: str) -> str:
+    """Not to be called."""
+    raise AssertionError(device)
+
+
+def test_a_study_is_compiled_where_a_cell_is(results):
+    last = sorted(results.glob("b/train0/samples/**/manifest.json"))[-1]
+    write_json(last, read_json(last) | {"compiled": True})
+    assert Study(results / "b/train0").compiled
+    assert not Study(results / "a/train0").compiled
 
 
 def test_samplers_are_the_grids_with_what_is_given(results):

@@ -164,6 +164,12 @@ def test_another_architecture_takes_the_nearest_rates_and_says_so(bench):
     assert "Made GPU (bfloat16), 36 s" in text
 
 
+def test_a_file_that_is_no_yaml_is_named(tmp_path):
+    (tmp_path / "mine.yaml").write_text("threads: 1\n  device: cpu\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml: .*\n.*line 2"):
+        cost.describe(tmp_path / "mine.yaml", None)
+
+
 def test_a_dataset_whose_size_only_its_files_tell_is_named():
     text = cost.describe(ROOT / "config/cifar10_cpu.yaml", None)
     assert "dataset cifar10_jpeg: its images are left out" in text

@@ -417,6 +417,7 @@ def sample_store(folder: Path, setting: str, images: np.ndarray, **changes) -> P
         "nfe": 5,
         "seed": 0,
         "dtype": "float32",
+        "compiled": False,
         "compute_batch": 8,
         "checkpoint_sha256": {role: CHECKPOINTS[role]},
     }

@@ -125,14 +125,14 @@ def test_guidance_is_recorded(variants):
     )
 
 
-def test_a_compiled_cell_is_sampled_by_compiled_backbones(variants):
+def test_switch_schedules_are_sampled_anew_where_backbones_are_compiled(variants):
     config = yaml.safe_load(CONFIG.read_text())
-    config["experiments"]["published"]["sampling"]["compiled"] = True
+    config["experiments"]["velocity"]["sampling"]["compiled"] = True
     (variants.folder / "compiled.yaml").write_text(yaml.safe_dump(config))
-    options = ("--dry-run", "--printshellcmds", "--config", "only=published")
+    options = ("--dry-run", "--printshellcmds", "--config", "only=velocity")
     commands = variants.snakemake(*options, config="compiled.yaml").splitlines()
     sampling = [line for line in commands if "python workflow_scripts/sample_images.py" in line]
-    assert len(sampling) == 2
+    assert len(sampling) == 5  # and not theta's, which would be the same
     assert all("--compiled" in line for line in sampling)
 
 
