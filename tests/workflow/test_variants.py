@@ -128,7 +128,7 @@ def test_guidance_is_recorded(variants):
 def test_switch_schedules_are_sampled_anew_where_backbones_are_compiled(variants):
     config = yaml.safe_load(CONFIG.read_text())
     config["experiments"]["velocity"]["sampling"]["compiled"] = True
-    (variants.folder / "compiled.yaml").write_text(yaml.safe_dump(config))
+    (variants.folder / "compiled.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     options = ("--dry-run", "--printshellcmds", "--config", "only=velocity")
     commands = variants.snakemake(*options, config="compiled.yaml").splitlines()
     sampling = [line for line in commands if "python workflow_scripts/sample_images.py" in line]
