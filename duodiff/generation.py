@@ -49,6 +49,9 @@ _DECIDING = (
 
 PRECISIONS = ("float32", "bfloat16")
 
+COMPILE = {"mode": "reduce-overhead", "dynamic": False, "fullgraph": True}
+"""How torch.compile takes a backbone: whole, for one size of batch, on a GPU as a CUDA graph."""
+
 
 class Models:
     """The checkpoints a cell needs, by the paths of their manifests, and what they agree on.
@@ -93,7 +96,7 @@ class Models:
             if model is not None:
                 model.precision = precision
                 if compiled:
-                    model.net.compile(mode="reduce-overhead", dynamic=False, fullgraph=True)
+                    model.net.compile(**COMPILE)
         for model in (self.full, self.shallow, self.adadiff):
             if model is not None:
                 model.to(device).requires_grad_(False)

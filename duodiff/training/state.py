@@ -81,11 +81,13 @@ class Saves:
             try:
                 tensors, values = _read(path, self.training)
             except ValueError as error:
+                if not path.exists():  # removed by a process of a lost node, which goes on
+                    continue
                 log.warning("%s: %s; the one before is used", path, error)
                 damaged.append(path)
                 continue
             for useless in damaged:  # or it would count among those kept
-                useless.unlink()
+                useless.unlink(missing_ok=True)
             _set_generators(tensors)
             log.info("continued from %s", path)
             return tensors, values

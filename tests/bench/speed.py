@@ -26,6 +26,7 @@ from duodiff import memory, samplers
 from duodiff.analysis.operations import network
 from duodiff.backbones import duodiff, single
 from duodiff.early_exit import AdaDiff
+from duodiff.generation import COMPILE
 from duodiff.protocol import PROTOCOLS
 from duodiff.schedules import noise_schedule
 from duodiff.training.backbone import denoising_loss
@@ -333,7 +334,7 @@ def gpu() -> dict[str, float]:
     """L/2 at batch 128, compiled in bfloat16: over the device's own rate, and over eager float32 without TF32."""
     net = uvit("L/2").cuda()
     x, t, y = inputs(net, 128)
-    compiled = torch.compile(net, mode="reduce-overhead", dynamic=False, fullgraph=True)
+    compiled = torch.compile(net, **COMPILE)
 
     def bfloat16(network: Callable) -> Tensor:
         with torch.autocast("cuda", torch.bfloat16):

@@ -88,7 +88,7 @@ def configurations(draw) -> dict:
         "embed_dim": heads * draw(st.integers(1, 6)) + draw(mostly(0, 1)),
         "depth": draw(mostly(draw(st.sampled_from([5, 7])), 3, 4)),
         "num_heads": heads,
-        "mlp_ratio": draw(st.floats(0.2, 3)),
+        "mlp_ratio": draw(mostly(draw(st.floats(1, 3)), 0.2)),
         "qkv_bias": draw(flags),
         "mlp_time_embed": draw(flags),
         "num_classes": classes,
@@ -191,4 +191,4 @@ def test_whatever_configuration_is_accepted_also_runs(tmp_path):
 
     check()
     print(f"{len(accepted)} of {EXAMPLES} random configurations were accepted, and ran")
-    assert len(accepted) > EXAMPLES / 10
+    assert len(accepted) > EXAMPLES / 6
