@@ -128,9 +128,6 @@ def test_each_was_taken_away_in_its_own_way(disturbed):
     assert jobs["cancelled"]["state"] == "CANCELLED"
     for name in ("requeued", "lost", "daemonless"):  # the same job, started again by SLURM
         shown = disturbed.cluster.call("scontrol", "show", "job", jobs[name]["job"])
-        # where two processes write at once one may fail, and is tried again
-        assert jobs[name]["state"] in {"COMPLETED"} | (
-            {"FAILED"} if name == "daemonless" else set()
-        )
+        assert jobs[name]["state"] == "COMPLETED"
         assert int(re.search(r"Restarts=(\d+)", shown)[1]) >= 1
     assert jobs["daemonless"]["node"] != "n1"
