@@ -185,9 +185,35 @@ def published_experiments(path: Path) -> dict[str, dict]:
 def read(path: Path) -> dict:
     """The configuration file `path`, checked and completed. Raises ValueError, also where it is no YAML."""
     try:
+        refuse_repeated_keys(path)
         return complete(yaml.safe_load(path.read_text()))
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def refuse_repeated_keys(path: Path) -> None:
+    """Raises ConfigError where a mapping of the YAML file `path` has a key twice: the last alone would count."""
+    problems, seen = [], set()
+    pending = [yaml.compose(path.read_text(), Loader=yaml.SafeLoader)]
+    while pending:
+        node = pending.pop()
+        if id(node) in seen or isinstance(node, yaml.ScalarNode | None):
+            continue
+        seen.add(id(node))  # an anchor's node comes once more for each of its aliases
+        if isinstance(node, yaml.SequenceNode):
+            pending += node.value
+            continue
+        lines = {}
+        for key, value in node.value:
+            lines.setdefault(str(key.value), []).append(str(key.start_mark.line + 1))
+            pending.append(value)
+        problems += [
+            f"{path}: {key} is given on lines {' and '.join(found)}"
+            for key, found in lines.items()
+            if len(found) > 1
+        ]
+    if problems:
+        raise ConfigError("invalid configuration\n  " + "\n  ".join(problems))
 
 
 assert T == 1000  # the schema's bounds on t_s and steps say so too

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from duodiff.schedules import noise_schedule, prediction_coefficients, time_input
 
-_FUSED_ATTENTION_FROM = 48  # tokens; below, explicit softmax(qk)v is faster on a CPU
+FUSED_ATTENTION_FROM = 48
+"""Tokens from which a CPU, too, takes the fused kernel of attention."""
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
@@ -28,30 +29,60 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, dim % 2))
 
 
+class Linear(nn.Linear):
+    """nn.Linear, but faster in float32 on a CPU, where that copies the bias over its output before the product."""
+
+    def forward(self, x: Tensor) -> Tensor:  # [..., D] -> [..., E]
+        if self.bias is None or x.is_cuda or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        return F.linear(x, self.weight).add_(self.bias)
+
+
 class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool):
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, L, D] -> [B, L, D]
+        if not x.is_cuda and x.shape[1] < FUSED_ATTENTION_FROM:
+            return self.proj(self._attend_to_few(x))
         q, k, v = rearrange(self.qkv(x), "b l (k h d) -> k b h l d", k=3, h=self.num_heads)
-        if x.is_cuda or x.shape[1] >= _FUSED_ATTENTION_FROM:
-            x = F.scaled_dot_product_attention(q, k, v)
-        else:
-            x = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1) @ v
+        x = F.scaled_dot_product_attention(q, k, v)
         return self.proj(rearrange(x, "b h l d -> b l (h d)"))
+
+    def _attend_to_few(self, x: Tensor) -> Tensor:
+        """What the fused kernel computes, for sequences too short for its overhead.
+
+        Each head's q, k and v come from a product of their own, and need not be copied apart; and the keys are not the
+        last axis of the scores, along which a softmax of few is slow.
+        """
+        batch, length, dim = x.shape
+        per_head = (3 * self.num_heads, dim // self.num_heads)
+        qkv = x.flatten(0, 1) @ self.qkv.weight.unflatten(0, per_head).transpose(1, 2)
+        if self.qkv.bias is not None:
+            qkv = qkv + self.qkv.bias.unflatten(0, per_head)[:, None]
+        q, k, v = qkv.view(3, self.num_heads * batch, length, -1)
+        unused, scale = q.new_empty(1, 1, 1), q.shape[-1] ** -0.5
+        scores = torch.baddbmm(unused, k, q.transpose(1, 2), beta=0, alpha=scale)
+        x = scores.softmax(dim=1).transpose(1, 2) @ v  # of scores [H B, keys, queries]
+        return rearrange(x, "(h b) l d -> b l (h d)", h=self.num_heads)
 
 
 class Mlp(nn.Module):
     def __init__(self, dim: int, hidden: int):
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))
+
+
+def add(branch: Tensor, x: Tensor) -> Tensor:
+    """x + branch, in the branch's memory; not where autocast has it in a lower precision than x."""
+    return branch.add_(x) if branch.dtype == x.dtype else x + branch
 
 
 class Block(nn.Module):
@@ -65,13 +96,13 @@ class Block(nn.Module):
         self.attn = Attention(dim, num_heads, qkv_bias)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.skip_linear = nn.Linear(2 * dim, dim) if skip else None
+        self.skip_linear = Linear(2 * dim, dim) if skip else None
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:  # [B, L, D] -> [B, L, D]
         if self.skip_linear is not None:
             x = self.skip_linear(torch.cat([x, skip], dim=-1))
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        x = add(self.attn(self.norm1(x)), x)
+        return add(self.mlp(self.norm2(x)), x)
 
 
 class PatchEmbed(nn.Module):

@@ -13,6 +13,8 @@ from duodiff.conflicts import SAMPLER_TITLES, has_heads, selected
 from duodiff.spaces import WEIGHTS, images_to_extrapolate, space, weights_path
 
 try:
+    for path in workflow.configfiles:
+        study.refuse_repeated_keys(Path(path))
     config = study.complete(config)
 except study.ConfigError as error:
     raise WorkflowError(error)

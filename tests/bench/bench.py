@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Hashable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ import psutil
 from PIL import Image
 from tqdm import tqdm
 
+from duodiff import config
 from duodiff.autoencoder import network_config
 from duodiff.data.store import write_store
 from duodiff.files import write_json, write_text
@@ -41,7 +43,7 @@ SMALL_AUTOENCODER = {
     "layers_per_block": 1,
     "norm_num_groups": 8,
 }
-CELLS, CELL = (0, 300, 500, 1000), 1024
+STUDY = "results/digits/train0"  # of the embedded default
 GROWTH = (512, 2048, 8192)
 ROUNDS = 3
 _ONE_THREAD = ("env", "OMP_NUM_THREADS=1", sys.executable)
@@ -88,57 +90,65 @@ def speed() -> list[dict]:
 
 
 def sampling(folder: Path) -> list[dict]:
-    """sample_images on the embedded default's networks, start of Python included, on one thread.
+    """sample_images on the embedded default, whose networks are trained first unless they are there.
 
-    Cells of the default grid beside a plain eager loop, and how time and memory grow with the number of images.
+    All cells of its grid beside a plain eager loop, and how time and memory grow with the number of images. On one
+    thread, start of Python included.
     """
-    script = str(ROOT / "tests/bench/random_networks.py")
-    subprocess.run([sys.executable, script, str(folder)], cwd=ROOT, check=True)
-    full, shallow = (str(folder / f"depth{depth}/manifest.json") for depth in (7, 3))
-    cells = {t_s: _sample(folder, full, shallow, t_s, CELL, 50) for t_s in CELLS}
-    plain = {
-        t_s: [
-            *(*_ONE_THREAD, str(ROOT / "tests/bench/plain_sampling.py"), full, shallow),
-            *(str(t_s), str(CELL), "50", str(folder / "plain.npy")),
-        ]
-        for t_s in CELLS
-    }
-    commands = {("now", t): c for t, c in cells.items()} | {
-        ("plain", t): c for t, c in plain.items()
-    }
+    chosen = config.read(ROOT / "config/config.yaml")["experiments"]["digits"]
+    needed = [f"{STUDY}/{role}/manifest.json" for role in config.ROLES]
+    command = [sys.executable, "-m", "snakemake", "--cores", "all", "--quiet", "all", "--"]
+    subprocess.run([*command, *needed, f"{STUDY}/profile/quantiles.json"], cwd=ROOT, check=True)
+    # a cell of another seed takes as long: it is measured once, and counted
+    cells = Counter((point.sampler, point.setting) for point in config.grid_points(chosen))
+    commands, images = {}, chosen["sampling"]["images"]
+    for sampler, setting in cells:
+        options = json.dumps(config.sampler_options(chosen, sampler))
+        commands["now", sampler, setting] = _sample(folder, options, setting, images)
+        plain = [STUDY, options, setting, str(images), str(folder / "plain.npy")]
+        script = str(ROOT / "tests/bench/plain_sampling.py")
+        commands["plain", sampler, setting] = [*_ONE_THREAD, script, *plain]
     measured = _rounds(commands, memory=False)
-    name = f"{len(CELLS)} cells of the default grid, {CELL} images each, one thread"
-    totals = {
-        kind: [sum(measured[kind, t_s][i][0] for t_s in CELLS) for i in range(ROUNDS)]
-        for kind in ("now", "plain")
-    }
-    n, ratios = len(CELLS) * CELL, [p / o for o, p in zip(*totals.values(), strict=True)]
-    rows = [
-        _row(name, "images/s", [n / s for s in totals["now"]], n),
-        _row(f"{name}, plain eager", "images/s", [n / s for s in totals["plain"]], n),
-        _row(f"{name}, over plain eager", "1", ratios, n),
-    ]
+    rows = []
+    for whose, kind in (("", ""), ("DuoDiff's ", "t_s="), ("AdaDiff's ", "theta=")):
+        rows += _grid_rows(whose, images, measured, [c for c in cells.elements() if kind in c[1]])
+    ten_steps = json.dumps({"name": "ddpm", "steps": 10})
     grown = {
         f"sample {n} images in 10 steps, t_s=500, one thread": (
             n,
-            _sample(folder, full, shallow, 500, n, 10),
+            _sample(folder, ten_steps, "t_s=500", n),
         )
         for n in GROWTH
     }
     return rows + _throughput(grown, "s")
 
 
-def _sample(folder: Path, full: str, shallow: str, t_s: int, images: int, steps: int) -> list[str]:
+def _grid_rows(whose: str, images: int, measured: dict, cells: list[tuple]) -> list[dict]:
+    """Images a second of some cells of the grid together, now and plain eager, and the ratio."""
+    name = f"{whose}{len(cells)} cells of the default grid, {images} images each, one thread"
+    n = len(cells) * images
+    now, plain = (
+        [sum(measured[engine, *cell][i][0] for cell in cells) for i in range(ROUNDS)]
+        for engine in ("now", "plain")
+    )
+    return [
+        _row(name, "images/s", [n / seconds for seconds in now], n),
+        _row(f"{name}, plain eager", "images/s", [n / seconds for seconds in plain], n),
+        _row(f"{name}, over plain eager", "1", [p / o for o, p in zip(now, plain, strict=True)], n),
+    ]
+
+
+def _sample(folder: Path, sampler: str, setting: str, images: int) -> list[str]:
     conventions = {"schedule": "linear", "time_input": "t", "class_order": None}
-    sampler = {"name": "ddpm", "steps": steps, "guidance": 0}
-    roles = {0: ["--full", full], 1000: ["--shallow", shallow]}
     script = str(ROOT / "workflow_scripts/sample_images.py")
-    options = ["--experiment", "bench", "--protocol", "corrected"]
-    options += ["--conventions", json.dumps(conventions), "--sampler", json.dumps(sampler)]
-    options += ["--setting", f"t_s={t_s}", "--images", str(images), "--batch", "128"]
+    options = ["--experiment", "digits", "--protocol", "corrected"]
+    options += ["--conventions", json.dumps(conventions), "--sampler", sampler]
+    options += ["--setting", setting, "--images", str(images), "--batch", "128"]
     options += ["--train-seed", "0", "--seed", "0", "--device", "cpu"]
-    options += roles.get(t_s, ["--full", full, "--shallow", shallow])
-    out = str(folder / f"cells/{t_s}-{images}-{steps}/manifest.json")
+    for role in config.ROLES:
+        options += [f"--{role}", f"{STUDY}/{role}/manifest.json"]
+    options += ["--quantiles", f"{STUDY}/profile/quantiles.json"]
+    out = str(folder / f"cells/{setting}-{images}/manifest.json")
     return [*_ONE_THREAD, script, *options, "--out", out]
 
 
@@ -189,8 +199,8 @@ def encoding(folder: Path) -> list[dict]:
     """encode_latents on 1,000 and 4,000 made images of 32x32, with a small autoencoder of random weights."""
     from diffusers import AutoencoderKL  # slow to import
 
-    config = network_config(SMALL_AUTOENCODER, in_channels=3)
-    AutoencoderKL.from_config(config).save_pretrained(folder / "autoencoder")
+    network = network_config(SMALL_AUTOENCODER, in_channels=3)
+    AutoencoderKL.from_config(network).save_pretrained(folder / "autoencoder")
     runs = {f"encode {n} images of 32x32": (n, _encode(folder, n)) for n in ENCODED}
     return _throughput(runs)
 

@@ -1,22 +1,30 @@
 """The baseline of `make bench` for a cell of the grid: a plain eager loop, in a process of its own.
 
-    python tests/bench/plain_sampling.py FULL SHALLOW T_S IMAGES STEPS OUT
+    python tests/bench/plain_sampling.py STUDY SAMPLER SETTING IMAGES OUT
 
-FULL and SHALLOW are checkpoints' manifests. One randn a step, and memory as the C library handles it by default.
+STUDY is the folder of a study's checkpoints, SAMPLER JSON. One randn a step, the network as the public one computes,
+memory as the C library handles it by default, and AdaDiff as its public code has it: every layer is computed, one
+selected.
 """
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from duodiff import samplers
-from duodiff.schedules import T, noise_schedule
-from duodiff.training.checkpoints import load_backbone
+from duodiff import generation, samplers, uvit
 
 BATCH = 128
+
+
+def compute_plainly() -> None:
+    """From here on networks compute by PyTorch's own layers and its fused attention, however few the tokens."""
+    uvit.FUSED_ATTENTION_FROM = 0
+    uvit.Linear.forward = nn.Linear.forward
+    uvit.add = torch.add
 
 
 @torch.no_grad()
@@ -26,18 +34,26 @@ def sample(calls: list[tuple], shape: tuple[int, int, int], y: Tensor) -> Tensor
     for net, step in calls:
         t = torch.full((len(y),), step.t)
         x = step.x_coef * x + step.eps_coef * net(x, t, y)
-        x = x + step.noise_coef * torch.randn_like(x)
+        if step.noise_coef:
+            x = x + step.noise_coef * torch.randn_like(x)
     return x
 
 
-def main(full: str, shallow: str, t_s: str, images: str, steps: str, out: str) -> None:
-    nets = [load_backbone(Path(path))[0] for path in (full, shallow)]
-    steps = samplers.ddpm(noise_schedule("linear"), int(steps))
-    calls = [(nets[step.t >= T - int(t_s)], step) for step in steps]
+def main(study: str, sampler: str, setting: str, images: str, out: str) -> None:
+    paths = [Path(study) / f"{role}/manifest.json" for role in ("full", "shallow", "heads")]
+    conventions = {"schedule": "linear", "time_input": "t", "class_order": None}
+    quantiles = Path(study) / "profile/quantiles.json"
+    models = generation.Models(conventions, "corrected", *paths, quantiles)
+    cell = generation.build_cell(models, json.loads(sampler), setting, "corrected")
+    calls = [(cell.schedule.at(step.t), step) for step in cell.steps]
+    if cell.early_exit is not None:
+        adadiff = models.early_exit(cell.early_exit.theta, simulate=True)
+        calls = [(adadiff, step) for step in cell.steps]
     y = torch.arange(BATCH) % 10
-    found = [sample(calls, (1, 8, 8), y) for _ in range(int(images) // BATCH)]
+    found = [sample(calls, models.shape, y) for _ in range(int(images) // BATCH)]
     np.save(out, samplers.to_uint8(torch.cat(found)).numpy())
 
 
 if __name__ == "__main__":
+    compute_plainly()
     main(*sys.argv[1:])

@@ -361,7 +361,9 @@ CASES = {case.__name__: case for case in _ALL}
 if __name__ == "__main__":
     case, *options = sys.argv[1:]
     torch.manual_seed(0)
-    if "plain" not in options:
+    if "plain" in options:
+        plain_sampling.compute_plainly()
+    else:
         memory.keep_freed_memory()
     function = CASES[case]
     arguments = ["plain" in options] if case in ("small", "training") else []

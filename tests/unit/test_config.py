@@ -394,6 +394,24 @@ def test_every_problem_is_listed_at_once():
         study.complete(config)
 
 
+def test_a_key_that_a_file_has_twice_is_named_with_its_lines(tmp_path):
+    path, text = tmp_path / "config.yaml", (ROOT / "config/config.yaml").read_text()
+    path.write_text(text + "\nthreads: 2\n")
+    first = text.splitlines().index("threads: 1") + 1
+    with pytest.raises(study.ConfigError, match=rf"threads is given on lines {first} and \d+"):
+        study.read(path)
+    path.write_text("grid: {t_s: [0], list: [{a: 1, a: 2}], t_s: [5]}")
+    with pytest.raises(
+        study.ConfigError, match=r"(?s)t_s is given on lines 1 and 1.*a is given on"
+    ):
+        study.refuse_repeated_keys(path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
+def test_no_configuration_has_a_key_twice(path):
+    study.refuse_repeated_keys(path)
+
+
 def test_validation_does_not_import_torch():
     check = (
         "import sys, json; from duodiff import config; "

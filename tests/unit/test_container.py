@@ -35,6 +35,6 @@ def test_the_container_has_the_python_that_requirements_are_locked_for():
 
 
 def test_the_container_installs_as_make_setup_does():
-    for line in ("pip sync", "--require-hashes", "'uv>=0.9'"):
+    for line in ("pip sync", "--compile-bytecode", "--require-hashes", "'uv>=0.9'"):
         assert line in RECIPE
         assert line in (ROOT / "Makefile").read_text()

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from duodiff.config import backbone_architecture
 from duodiff.metrics.flops import gflops, parameters
@@ -57,12 +58,27 @@ def test_output_has_the_inputs_shape_and_sees_time_and_label(num_classes, mlp_ti
     torch.testing.assert_close(net(x[1:2], t[1:2], None if y is None else y[1:2]), out[1:2])
 
 
-def test_fused_and_explicit_attention_agree(monkeypatch):
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_the_network_and_its_gradients_are_those_of_pytorchs_own_layers(monkeypatch, precision):
     torch.manual_seed(0)
-    net, x, t = UViT(**TINY), torch.randn(2, 5, 6, 6), torch.tensor([1, 2])
-    explicit = net(x, t)
-    monkeypatch.setattr("duodiff.uvit._FUSED_ATTENTION_FROM", 0)
-    torch.testing.assert_close(net(x, t), explicit)
+    net, x, t = UViT(**TINY, qkv_bias=True), torch.randn(2, 5, 6, 6), torch.tensor([1, 2])
+
+    def computed():
+        net.zero_grad()
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            out = net(x, t)
+        out.float().square().sum().backward()
+        return {"output": out.detach()} | {k: p.grad for k, p in net.named_parameters()}
+
+    found = computed()
+    monkeypatch.setattr("duodiff.uvit.FUSED_ATTENTION_FROM", 0)
+    monkeypatch.setattr("duodiff.uvit.Linear.forward", nn.Linear.forward)
+    monkeypatch.setattr("duodiff.uvit.add", torch.add)
+    tolerance = {} if precision == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+    for name, expected in computed().items():
+        torch.testing.assert_close(
+            found[name], expected, **tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @pytest.mark.parametrize(
