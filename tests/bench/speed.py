@@ -33,7 +33,7 @@ from duodiff.training.backbone import denoising_loss
 from duodiff.training.batches import Noiser
 from duodiff.training.heads import heads_loss
 from duodiff.training.loop import TrainingConfig, fit
-from duodiff.uvit import Denoiser, UViT
+from duodiff.uvit import FUSED_ATTENTION_FROM, Denoiser, UViT
 
 ARCHITECTURES = {
     "S/2": {"img_size": 32, "patch_size": 2, "embed_dim": 512, "depth": 13, "num_heads": 8},
@@ -48,8 +48,8 @@ SMALL = {"img_size": 8, "patch_size": 2, "in_chans": 1, "embed_dim": 64, "num_he
 SCHEDULE = noise_schedule("linear")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 _STEPS = 7
-_ATTENTION = ("scaled_dot_product", "aten::bmm", "aten::_softmax")
-_PRODUCTS = ("aten::addmm", "aten::mm", "convolution")
+_ATTENTION = ("scaled_dot_product", "aten::_softmax")
+_PRODUCTS = ("aten::addmm", "aten::mm", "aten::bmm", "aten::baddbmm", "convolution")
 
 
 def uvit(name: str, depth: int | None = None) -> UViT:
@@ -117,7 +117,8 @@ def utilisation() -> dict[str, float]:
 def breakdown() -> dict[str, float]:
     """Where the time of a step goes, by torch's profiler, and the rate of its products over that of a large one.
 
-    U-ViT-S/2 at batch 8, and the embedded default's full network at batch 128 on one thread.
+    U-ViT-S/2 at batch 8, and the embedded default's full network at batch 128 on one thread. Where attention is no
+    fused kernel its products are among the products.
     """
     found = _parts("S/2", uvit("S/2"), 8)
     torch.set_num_threads(1)
@@ -140,7 +141,8 @@ def _parts(name: str, net: UViT, batch: int, rounds: int = 7) -> dict[str, float
     alone = medians({"product": product(), "": profiled}, rounds)["product"]
     whole = sum(taken.values())
     tokens = net.pos_embed.shape[1]
-    attention = 4 * net.depth * tokens**2 * net.embed_dim  # q k^T and (..) v
+    fused = tokens >= FUSED_ATTENTION_FROM
+    attention = fused * 4 * net.depth * tokens**2 * net.embed_dim  # q k^T and (..) v
     rate = batch * (operations(net) - attention) / taken["products"]
     shares = {f"{name}, {kind}": seconds / whole for kind, seconds in taken.items()}
     return shares | {f"{name}, products over a large one": rate * alone / (2 * 2048**3)}
