@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from duodiff import job
+
 ROOT = Path(__file__).parents[1]
 TREE = ["Snakefile", "rules", "workflow_scripts", "config", "envs", "profiles", "report", "duodiff"]
 
@@ -47,6 +49,12 @@ class Workflow:
         table = re.search(r"Job stats:\n.*?\n-+ .*?\n(.*?)\ntotal", found, re.S)
         rows = [] if table is None else [line.split() for line in table[1].splitlines()]
         return {name: int(count) for name, count in rows if name != "all"}
+
+
+@pytest.fixture(autouse=True)
+def stay(monkeypatch):
+    """A job that a test runs in its own process returns, and does not end it."""
+    monkeypatch.setattr(job, "_leave", lambda: None)
 
 
 @pytest.fixture(scope="session")

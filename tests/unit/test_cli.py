@@ -20,6 +20,20 @@ finally:
     print("torch" in sys.modules)
 """
 
+ENDING = """
+{imported}
+from duodiff import job
+class Kept:
+    def __del__(self):
+        print("taken apart")
+kept = Kept()
+def work() -> str:
+    print("worked")
+    return "done"
+job.run(work)
+print("returned")
+"""
+
 
 @pytest.fixture
 def results(tmp_path) -> Path:
@@ -175,3 +189,13 @@ def test_a_jobs_line_says_how_long_it_took_and_where_the_result_is(tmp_path, mon
     line = caplog.messages[-1]
     assert line.startswith("write: written 2 times (")
     assert line.endswith(f" s; {out})")
+
+
+@pytest.mark.parametrize(
+    ("imported", "printed"), [("import torch", "worked\n"), ("", "worked\nreturned\ntaken apart\n")]
+)
+def test_what_torch_imported_is_not_taken_apart_and_nothing_said_is_lost(imported, printed):
+    program = [sys.executable, "-c", ENDING.format(imported=imported)]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert done.stdout == printed
+    assert done.stderr == "work: done\n"
