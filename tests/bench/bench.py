@@ -101,10 +101,10 @@ def sampling(folder: Path) -> list[dict]:
     subprocess.run([*command, *needed, f"{STUDY}/profile/quantiles.json"], cwd=ROOT, check=True)
     # a cell of another seed takes as long: it is measured once, and counted
     cells = Counter((point.sampler, point.setting) for point in config.grid_points(chosen))
-    commands, images = {}, chosen["sampling"]["images"]
+    commands, images, batch = {}, chosen["sampling"]["images"], chosen["sampling"]["batch"]
     for sampler, setting in cells:
         options = json.dumps(config.sampler_options(chosen, sampler))
-        commands["now", sampler, setting] = _sample(folder, options, setting, images)
+        commands["now", sampler, setting] = _sample(folder, options, setting, images, batch)
         plain = [STUDY, options, setting, str(images), str(folder / "plain.npy")]
         script = str(ROOT / "tests/bench/plain_sampling.py")
         commands["plain", sampler, setting] = [*_ONE_THREAD, script, *plain]
@@ -116,7 +116,7 @@ def sampling(folder: Path) -> list[dict]:
     grown = {
         f"sample {n} images in 10 steps, t_s=500, one thread": (
             n,
-            _sample(folder, ten_steps, "t_s=500", n),
+            _sample(folder, ten_steps, "t_s=500", n, batch),
         )
         for n in GROWTH
     }
@@ -138,12 +138,12 @@ def _grid_rows(whose: str, images: int, measured: dict, cells: list[tuple]) -> l
     ]
 
 
-def _sample(folder: Path, sampler: str, setting: str, images: int) -> list[str]:
+def _sample(folder: Path, sampler: str, setting: str, images: int, batch: int) -> list[str]:
     conventions = {"schedule": "linear", "time_input": "t", "class_order": None}
     script = str(ROOT / "workflow_scripts/sample_images.py")
     options = ["--experiment", "digits", "--protocol", "corrected"]
     options += ["--conventions", json.dumps(conventions), "--sampler", sampler]
-    options += ["--setting", setting, "--images", str(images), "--batch", "128"]
+    options += ["--setting", setting, "--images", str(images), "--batch", str(batch)]
     options += ["--train-seed", "0", "--seed", "0", "--device", "cpu"]
     for role in config.ROLES:
         options += [f"--{role}", f"{STUDY}/{role}/manifest.json"]

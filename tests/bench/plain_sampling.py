@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from duodiff import generation, samplers, uvit
 
 BATCH = 128
+"""As fast as any here: 256 made the grid neither faster nor slower (docs/benchmarks.md)."""
 
 
 def compute_plainly() -> None:
