@@ -113,14 +113,15 @@ def utilisation() -> dict[str, float]:
     return {"of the product's rate": rate * taken["product"] / (2 * 2048**3), "flops_per_s": rate}
 
 
-@torch.inference_mode()
 def breakdown() -> dict[str, float]:
     """Where the time of a step goes, by torch's profiler, and the rate of its products over that of a large one.
 
-    U-ViT-S/2 at batch 8, and the embedded default's full network at batch 128 on one thread. Where attention is no
-    fused kernel its products are among the products.
+    U-ViT-S/2 at batch 8, and forwards and backwards at batch 16 as in training, and the embedded default's full
+    network at batch 128 on one thread. Where attention is no fused kernel its products are among the products.
     """
-    found = _parts("S/2", uvit("S/2"), 8)
+    found = _parts("S/2", uvit("S/2"), 8) | _parts(
+        "training S/2", uvit("S/2").train(), 16, rounds=3
+    )
     torch.set_num_threads(1)
     return found | _parts("default", UViT(**SMALL, depth=7, num_classes=10).eval(), 128)
 
@@ -129,8 +130,14 @@ def _parts(name: str, net: UViT, batch: int, rounds: int = 7) -> dict[str, float
     taken = {"products": 0.0, "attention": 0.0, "the rest": 0.0}
 
     def profiled() -> None:
-        with profile(activities=[ProfilerActivity.CPU]) as found:
-            net(*inputs(net, batch))
+        net.zero_grad()
+        with (
+            torch.inference_mode(not net.training),
+            profile(activities=[ProfilerActivity.CPU]) as found,
+        ):
+            eps = net(*inputs(net, batch))
+            if net.training:
+                eps.square().mean().backward()
         for event in found.key_averages():
             attention, products = (
                 any(part in event.key for part in parts) for parts in (_ATTENTION, _PRODUCTS)
@@ -143,7 +150,8 @@ def _parts(name: str, net: UViT, batch: int, rounds: int = 7) -> dict[str, float
     tokens = net.pos_embed.shape[1]
     fused = tokens >= FUSED_ATTENTION_FROM
     attention = fused * 4 * net.depth * tokens**2 * net.embed_dim  # q k^T and (..) v
-    rate = batch * (operations(net) - attention) / taken["products"]
+    passes = 3 if net.training else 1  # backwards each product is two
+    rate = passes * batch * (operations(net) - attention) / taken["products"]
     shares = {f"{name}, {kind}": seconds / whole for kind, seconds in taken.items()}
     return shares | {f"{name}, products over a large one": rate * alone / (2 * 2048**3)}
 

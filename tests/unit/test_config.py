@@ -233,7 +233,7 @@ AE = f"{LATENT}.autoencoder"
         (
             f"{DIGITS}.grid.ddpm.shards",
             9,
-            "grid.ddpm.shards: found 9; accepted: up to the 8 batches of 1024 images",
+            "grid.ddpm.shards: found 9; accepted: up to the 4 batches of 1024 images",
         ),
         (
             f"{AE}.architecture.norm_num_groups",
