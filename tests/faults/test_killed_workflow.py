@@ -100,10 +100,13 @@ def test_a_grid_killed_in_the_middle_is_completed_and_then_left_alone(clone):
     assert cleared.returncode == 0, cleared.stderr
     assert "Unlocked" in cleared.stderr
 
-    # completed: the missing cells alone, while a second run at once is refused
+    # completed: the missing cells alone, while a second run at once is refused; the first stands
+    # still meanwhile, or it could be through before the second has looked for its lock
     process = begin(clone, *CELLS)
     wait_for(lambda: len(done(clone)) > len(finished), process, clone)
+    os.killpg(process.pid, signal.SIGSTOP)
     second = run(clone, *CELLS)
+    os.killpg(process.pid, signal.SIGCONT)
     assert second.returncode != 0
     assert "Directory cannot be locked" in second.stdout
     assert "Traceback" not in second.stdout
