@@ -19,6 +19,7 @@ from tqdm import tqdm
 from duodiff import noise, samplers
 from duodiff.autoencoder import Autoencoder
 from duodiff.backbones import EarlyExit, Guided, SwitchSchedule, duodiff, one_call_late, single
+from duodiff.compiled import compile_forward
 from duodiff.data.store import write_store
 from duodiff.files import (
     atomic,
@@ -41,16 +42,13 @@ from duodiff.uvit import Denoiser
 log = logging.getLogger("duodiff")
 
 _DECIDING = (
-    *("generation", "samplers", "backbones", "early_exit", "uvit", "autoencoder"),
+    *("generation", "samplers", "backbones", "compiled", "early_exit", "uvit", "autoencoder"),
     *("noise", "schedules", "protocol"),
 )
 """The modules that decide an image: an edit of one has all of a cell's computed again."""
 
 
 PRECISIONS = ("float32", "bfloat16")
-
-COMPILE = {"mode": "reduce-overhead", "dynamic": False, "fullgraph": True}
-"""How torch.compile takes a backbone: whole, for one size of batch, on a GPU as a CUDA graph."""
 
 
 class Models:
@@ -60,9 +58,9 @@ class Models:
     of the observed uncertainties. `conventions` are the configured schedule, time_input and (or None)
     class_order: checkpoints that disagree with them are refused or, where the protocol says so, used
     with them all the same, which `departures` lists. `precision` is what the networks compute in: "float32", or
-    "bfloat16" by autocast. With `compiled` each backbone is one graph of torch.compile (on a GPU a CUDA graph), for
-    batches of one size; early exit, whose batches shrink, stays as it is. Raises ValueError also for another
-    precision, and if two checkpoints disagree on image shape, classes or prediction.
+    "bfloat16" by autocast. With `compiled` each backbone is a graph for each size of batch (`duodiff.compiled`); early
+    exit, whose batches shrink, stays as it is. Raises ValueError also for another precision, and if two checkpoints
+    disagree on image shape, classes or prediction.
     """
 
     def __init__(
@@ -96,7 +94,7 @@ class Models:
             if model is not None:
                 model.precision = precision
                 if compiled:
-                    model.net.compile(**COMPILE)
+                    compile_forward(model.net, device, precision)
         for model in (self.full, self.shallow, self.adadiff):
             if model is not None:
                 model.to(device).requires_grad_(False)

@@ -81,9 +81,10 @@ def speed() -> list[dict]:
         label = case.replace("_", " ") + (", plain eager" if plain else "")
         for key in rounds[0]:
             rows.append(_row(f"{label}: {key}", _unit(key), [r[key] for r in rounds], None))
-            if case in compared and not plain and key in found[f"{case} plain"][0]:
+            same = key.removesuffix(", compiled")
+            if case in compared and not plain and same in found[f"{case} plain"][0]:
                 ours = [
-                    r[key] / p[key] for r, p in zip(rounds, found[f"{case} plain"], strict=True)
+                    r[key] / p[same] for r, p in zip(rounds, found[f"{case} plain"], strict=True)
                 ]
                 rows.append(_row(f"{label}: {key}, over plain eager", "1", ours, None))
     return rows

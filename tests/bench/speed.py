@@ -20,13 +20,13 @@ import plain_sampling
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from duodiff import memory, samplers
 from duodiff.analysis.operations import network
 from duodiff.backbones import duodiff, single
+from duodiff.compiled import compile_forward
 from duodiff.early_exit import AdaDiff
-from duodiff.generation import COMPILE
 from duodiff.protocol import PROTOCOLS
 from duodiff.schedules import noise_schedule
 from duodiff.training.backbone import denoising_loss
@@ -35,28 +35,32 @@ from duodiff.training.heads import heads_loss
 from duodiff.training.loop import TrainingConfig, fit
 from duodiff.uvit import FUSED_ATTENTION_FROM, Denoiser, UViT
 
-ARCHITECTURES = {
-    "S/2": {"img_size": 32, "patch_size": 2, "embed_dim": 512, "depth": 13, "num_heads": 8},
-    "S/4": {"img_size": 64, "patch_size": 4, "embed_dim": 512, "depth": 13, "num_heads": 8},
-    "M/4": {"img_size": 64, "patch_size": 4, "embed_dim": 768, "depth": 17, "num_heads": 12},
-    "L/2": {"img_size": 32, "patch_size": 2, "embed_dim": 1024, "depth": 21, "num_heads": 16},
+_S = {"in_chans": 3, "embed_dim": 512, "depth": 13, "num_heads": 8}
+_M = {"in_chans": 3, "embed_dim": 768, "depth": 17, "num_heads": 12, "num_classes": 1000}
+_L = {"in_chans": 4, "embed_dim": 1024, "depth": 21, "num_heads": 16, "num_classes": 1000}
+PAPER = {
+    "S/2": {"img_size": 32, "patch_size": 2} | _S,
+    "S/4": {"img_size": 64, "patch_size": 4} | _S,
+    "M/4": {"img_size": 64, "patch_size": 4} | _M,
+    "L/2": {"img_size": 32, "patch_size": 2} | _L,
 }
-"""The paper's networks by their constructor's keywords; those of ImageNet take labels, L/2 latents."""
+_DEFAULT = {"img_size": 8, "patch_size": 2, "in_chans": 1, "embed_dim": 64, "depth": 7}
+ARCHITECTURES = PAPER | {"default": _DEFAULT | {"num_heads": 4, "num_classes": 10}}
+"""The paper's networks and the embedded default's, by their constructor's keywords."""
 
 MEAN_EXITS = (12.87, 10.87, 8.80)  # CIFAR-10's in Table 2
-SMALL = {"img_size": 8, "patch_size": 2, "in_chans": 1, "embed_dim": 64, "num_heads": 4}
 SCHEDULE = noise_schedule("linear")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 _STEPS = 7
-_ATTENTION = ("scaled_dot_product", "aten::_softmax")
-_PRODUCTS = ("aten::addmm", "aten::mm", "aten::bmm", "aten::baddbmm", "convolution")
+_ATTENTION = ("scaled_dot_product", "aten._softmax")
+_PRODUCTS = ("aten.addmm", "aten.mm", "aten.bmm", "aten.baddbmm", "convolution")
 
 
 def uvit(name: str, depth: int | None = None) -> UViT:
-    """One of the paper's networks, or with another number of blocks."""
-    options = dict(ARCHITECTURES[name], qkv_bias=False, in_chans=4 if name == "L/2" else 3)
-    options |= {"num_classes": 1000 if name in ("M/4", "L/2") else -1}
-    return UViT(**options | ({"depth": depth} if depth else {})).eval()
+    """One of the paper's networks or the embedded default's, or with another number of blocks."""
+    options = {"qkv_bias": False} | ARCHITECTURES[name] | ({"depth": depth} if depth else {})
+    with torch.inference_mode(False):  # so that a graph can be made of it
+        return UViT(**options).eval()
 
 
 def inputs(net: UViT, batch: int) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -104,66 +108,95 @@ def product(size: int = 2048, **kind) -> Callable[[], Tensor]:
 
 
 @torch.inference_mode()
-def utilisation() -> dict[str, float]:
-    """U-ViT-S/2, batch 8: its rate, and that over the rate of a product of matrices in the same process."""
+def utilisation(plain: bool) -> dict[str, float]:
+    """U-ViT-S/2, batch 8: its rate over that of a product of matrices in the same process, and that of its graph."""
     net = uvit("S/2")
-    call = partial(net, *inputs(net, 8))
-    taken = medians({"product": product(), "network": call}, rounds=7)
-    rate = 8 * operations(net) / taken["network"]
-    return {"of the product's rate": rate * taken["product"] / (2 * 2048**3), "flops_per_s": rate}
+    given = inputs(net, 8)
+    calls = {"product": product(), "of the product's rate": partial(net, *given)}
+    if not plain:
+        calls["of the product's rate, compiled"] = partial(_compiled(net), *given)
+    taken = medians(calls, rounds=7)
+    rate = 2 * 2048**3 / taken.pop("product")
+    return {name: 8 * operations(net) / seconds / rate for name, seconds in taken.items()}
+
+
+def _compiled(net: UViT) -> UViT:
+    net = copy.copy(net)
+    compile_forward(net, DEVICE, "float32")
+    return net
 
 
 def breakdown() -> dict[str, float]:
-    """Where the time of a step goes, by torch's profiler, and the rate of its products over that of a large one.
+    """Where the time of a step goes, its products' rate over that of a large one, and what kernels alone would reach.
 
     U-ViT-S/2 at batch 8, and forwards and backwards at batch 16 as in training, and the embedded default's full
-    network at batch 128 on one thread. Where attention is no fused kernel its products are among the products.
+    network at batch 128 on one thread. Where attention is no fused kernel its products are among the products. Alone
+    is the sum over all kernels of the time of one that is repeated, whose memory is at hand.
     """
-    found = _parts("S/2", uvit("S/2"), 8) | _parts(
-        "training S/2", uvit("S/2").train(), 16, rounds=3
-    )
+    found = _parts("S/2", uvit("S/2"), 8) | _parts("training S/2", uvit("S/2").train(), 16)
     torch.set_num_threads(1)
-    return found | _parts("default", UViT(**SMALL, depth=7, num_classes=10).eval(), 128)
+    return found | _parts("default", uvit("default"), 128)
 
 
-def _parts(name: str, net: UViT, batch: int, rounds: int = 7) -> dict[str, float]:
-    taken = {"products": 0.0, "attention": 0.0, "the rest": 0.0}
+class Timed(TorchDispatchMode):
+    """The seconds that each kind of kernel takes inside, and one call of it to repeat."""
 
-    def profiled() -> None:
-        net.zero_grad()
-        with (
-            torch.inference_mode(not net.training),
-            profile(activities=[ProfilerActivity.CPU]) as found,
-        ):
-            eps = net(*inputs(net, batch))
-            if net.training:
-                eps.square().mean().backward()
-        for event in found.key_averages():
-            attention, products = (
-                any(part in event.key for part in parts) for parts in (_ATTENTION, _PRODUCTS)
-            )
-            kind = "attention" if attention else "products" if products else "the rest"
-            taken[kind] += event.self_cpu_time_total / 1e6 / (1 + rounds)
+    def __init__(self):
+        super().__init__()
+        self.seconds: dict[tuple, list[float]] = {}
+        self.calls: dict[tuple, Callable] = {}
 
-    alone = medians({"product": product(), "": profiled}, rounds)["product"]
-    whole = sum(taken.values())
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        call = partial(function, *args, **(kwargs or {}))
+        tensors = [v for a in args for v in (a if isinstance(a, list) else [a])]
+        kind = (str(function), *((v.shape, v.stride()) for v in tensors if isinstance(v, Tensor)))
+        begun = time.perf_counter()
+        output = call()
+        self.seconds.setdefault(kind, []).append(time.perf_counter() - begun)
+        self.calls.setdefault(kind, call)
+        return output
+
+
+def _parts(name: str, net: UViT, batch: int) -> dict[str, float]:
+    given = inputs(net, batch)
+
+    def step() -> None:
+        with torch.set_grad_enabled(net.training):
+            eps = net(*given)
+        if net.training:
+            eps.square().mean().backward()
+            net.zero_grad()
+
+    large = medians({"product": product(), "": step})["product"] / (2 * 2048**3)
+    with Timed() as timed:
+        step()
+    taken, alone = {"products": 0.0, "attention": 0.0, "the rest": 0.0}, 0.0
+    for kind, seconds in timed.seconds.items():
+        attention, products = (
+            any(p in kind[0] for p in parts) for parts in (_ATTENTION, _PRODUCTS)
+        )
+        taken["attention" if attention else "products" if products else "the rest"] += sum(seconds)
+        with torch.no_grad():
+            alone += len(seconds) * medians({"": timed.calls[kind]})[""]
     tokens = net.pos_embed.shape[1]
     fused = tokens >= FUSED_ATTENTION_FROM
     attention = fused * 4 * net.depth * tokens**2 * net.embed_dim  # q k^T and (..) v
     passes = 3 if net.training else 1  # backwards each product is two
-    rate = passes * batch * (operations(net) - attention) / taken["products"]
-    shares = {f"{name}, {kind}": seconds / whole for kind, seconds in taken.items()}
-    return shares | {f"{name}, products over a large one": rate * alone / (2 * 2048**3)}
+    done = passes * batch * operations(net)
+    in_products = done - passes * batch * attention
+    shares = {f"{name}, {part}": seconds / sum(taken.values()) for part, seconds in taken.items()}
+    return shares | {
+        f"{name}, products over a large one": in_products / taken["products"] * large,
+        f"{name}, kernels alone, of the product's rate": done / alone * large,
+    }
 
 
 @torch.inference_mode()
 def batches() -> dict[str, float]:
     """Images a second for one step of S/2 and of the default's full network, by batch, on all threads."""
     found = {}
-    for name, net in (
-        ("S/2", uvit("S/2")),
-        ("default", UViT(**SMALL, depth=7, num_classes=10).eval()),
-    ):
+    for name in ("S/2", "default"):
+        net = uvit(name)
         calls = {n: partial(net, *inputs(net, n)) for n in (1, 8, 32, 128)}
         for batch, seconds in medians(calls, rounds=3).items():
             found[f"{name}, batch {batch}"] = batch / seconds
@@ -259,12 +292,17 @@ def small(plain: bool) -> dict[str, float]:
     torch.set_num_threads(1)
     found = {}
     for depth in (7, 3):
-        net = Denoiser(UViT(**SMALL, depth=depth, num_classes=10).eval())
+        net = Denoiser(uvit("default", depth))
         steps, y = samplers.ddpm(SCHEDULE, 50), torch.arange(128) % 10
-        call = partial(samplers.sample, single(net), steps, (1, 8, 8), 0, 128, 0, y)
-        if plain:
-            call = partial(plain_sampling.sample, [(net, s) for s in steps], (1, 8, 8), y)
-        found[f"{depth} blocks"] = 128 / medians({"": call}, rounds=3)[""]
+        calls = {"": partial(plain_sampling.sample, [(net, s) for s in steps], (1, 8, 8), y)}
+        if not plain:
+            graph = Denoiser(_compiled(net.net))
+            calls = {
+                engine: partial(samplers.sample, single(used), steps, (1, 8, 8), 0, 128, 0, y)
+                for engine, used in (("", net), (", compiled", graph))
+            }
+        for engine, seconds in medians(calls, rounds=3).items():
+            found[f"{depth} blocks{engine}"] = 128 / seconds
     return found
 
 
@@ -327,7 +365,7 @@ def rates() -> dict[str, float]:
     Batches of 8, L/2 of 2, and half of that in training; 128 images for both on a GPU.
     """
     found = {}
-    for name in ARCHITECTURES:
+    for name in PAPER:
         net, batch = uvit(name).to(DEVICE), 128 if DEVICE == "cuda" else 2 if name == "L/2" else 8
         with torch.inference_mode(), torch.autocast(DEVICE, torch.bfloat16, DEVICE == "cuda"):
             taken = medians({"": partial(net, *inputs(net, batch))}, rounds=3)[""]
@@ -344,7 +382,7 @@ def gpu() -> dict[str, float]:
     """L/2 at batch 128, compiled in bfloat16: over the device's own rate, and over eager float32 without TF32."""
     net = uvit("L/2").cuda()
     x, t, y = inputs(net, 128)
-    compiled = torch.compile(net, **COMPILE)
+    compiled = _compiled(net)
 
     def bfloat16(network: Callable) -> Tensor:
         with torch.autocast("cuda", torch.bfloat16):
@@ -376,5 +414,5 @@ if __name__ == "__main__":
     else:
         memory.keep_freed_memory()
     function = CASES[case]
-    arguments = ["plain" in options] if case in ("small", "training") else []
+    arguments = ["plain" in options] if case in ("utilisation", "small", "training") else []
     print(json.dumps(function(*arguments)))

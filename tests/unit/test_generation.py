@@ -515,24 +515,45 @@ def test_a_cell_of_another_precision_is_another_cell(paths, tmp_path, monkeypatc
     assert of_samples(manifest)["dtype"] == "bfloat16"
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.01)])
 def test_compiled_backbones_give_the_images_of_eager_ones(paths, device, precision, tolerance):
+    by_torch = device == "cuda" or precision == "bfloat16"
+    if by_torch and shutil.which("g++") is None:
+        pytest.skip("torch.compile needs g++")
     options = {"device": device, "precision": precision}
-    both = [Models(USED, "corrected", **paths, **options, compiled=c) for c in (False, True)]
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
+    both = [Models(USED, "corrected", **paths, **options, compiled=c) for c in (False, True)]
     for setting in ("t_s=400", "theta=0.4"):
         cells = [build_cell(models, DDPM, setting, "corrected") for models in both]
-        eager, compiled = (
-            sample_batch(*pair, 0, 6, 0)[0] for pair in zip(both, cells, strict=True)
-        )
-        assert (eager - compiled).abs().mean() <= tolerance * eager.abs().mean()
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # two backbones, each whole
+        for start, end in ((0, 6), (6, 8)):
+            eager, compiled = (
+                sample_batch(*pair, start, end, 0)[0] for pair in zip(both, cells, strict=True)
+            )
+            assert (eager - compiled).abs().mean() <= tolerance * eager.abs().mean()
+            assert (setting == "theta=0.4") == torch.equal(eager, compiled)
+    # two backbones, each whole, for two sizes of batch
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 4 * by_torch
+
+
+def test_on_a_cpu_each_backbone_is_one_graph_for_each_size_of_batch(paths):
+    models = Models(USED, "corrected", **paths, compiled=True)
+    cell = build_cell(models, DDPM, "t_s=400", "corrected")
+    for end in (6, 6, 2):
+        sample_batch(models, cell, 0, end, 0)
+    graphs = [model.net.forward.requests for model in (models.full, models.shallow)]
+    assert [list(sizes) for sizes in graphs] == [[6, 2], [6, 2]]
+    assert sys.modules["openvino_telemetry"] is None  # nobody is told
+
+
+def test_compiled_backbones_need_openvino_on_a_cpu(paths, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ImportError, match="compiled: found no package openvino"):
+        Models(USED, "corrected", **paths, compiled=True)
 
 
 def test_a_record_says_whether_its_backbones_were_compiled(paths, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda net, **options: None)
+    monkeypatch.setattr(generation, "compile_forward", lambda *arguments: None)
     found = {}
     for setting in ("t_s=0", "theta=0.4"):
         roles = {"full": paths["full"]} | ({"heads": paths["heads"]} if "theta" in setting else {})
