@@ -122,7 +122,7 @@ def utilisation(plain: bool) -> dict[str, float]:
 
 def _compiled(net: UViT) -> UViT:
     net = copy.copy(net)
-    compile_forward(net, DEVICE, "float32")
+    compile_forward(net, net.pos_embed.device.type, "float32")
     return net
 
 
