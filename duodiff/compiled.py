@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from importlib import metadata
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,20 @@ def compile_forward(net: nn.Module, device: str, precision: str) -> None:
     autocast of the caller's, "bfloat16"; in that OpenVINO would round the time, too. Raises ImportError where OpenVINO
     is needed and missing.
     """
-    if torch.device(device).type == "cpu" and precision == "float32":
+    if _by_openvino(device, precision):
         net.forward = OpenvinoGraphs(net)
     else:
         net.compile(**COMPILE)
+
+
+def engine(device: str, precision: str) -> str:
+    """What computes the graphs there, with its version: another may give other last bits."""
+    package = "openvino" if _by_openvino(device, precision) else "torch"
+    return f"{package} {metadata.version(package)}"
+
+
+def _by_openvino(device: str, precision: str) -> bool:
+    return torch.device(device).type == "cpu" and precision == "float32"
 
 
 class OpenvinoGraphs:

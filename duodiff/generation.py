@@ -19,7 +19,7 @@ from tqdm import tqdm
 from duodiff import noise, samplers
 from duodiff.autoencoder import Autoencoder
 from duodiff.backbones import EarlyExit, Guided, SwitchSchedule, duodiff, one_call_late, single
-from duodiff.compiled import compile_forward
+from duodiff.compiled import compile_forward, engine
 from duodiff.data.store import write_store
 from duodiff.files import (
     atomic,
@@ -369,6 +369,8 @@ def write_samples(
     if autoencoder is not None:
         description["autoencoder"] = autoencoder.source | {"batch": autoencoder.batch}
     identity = description | {"torch": torch.__version__, "code": code_sha256(*_DECIDING)}
+    if description["compiled"]:
+        identity["engine"] = engine(device, precision)
     parts = Parts(out, identity)
     remove_leftovers(out.parent)
     size = autoencoder.image_shape(models.shape) if autoencoder else models.shape

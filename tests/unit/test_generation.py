@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -563,6 +564,24 @@ def test_a_record_says_whether_its_backbones_were_compiled(paths, tmp_path, monk
             manifest = write_samples(out, *options, compiled=compiled)
             found[setting, compiled] = of_samples(manifest)["compiled"]
     assert [key for key, value in found.items() if value] == [("t_s=0", True)]
+
+
+def test_a_cell_compiled_by_another_version_is_another_cell(paths, tmp_path, monkeypatch):
+    arguments = ({"full": paths["full"]}, USED, DDPM, "t_s=0", 6, 4, 0, "cpu", CONTEXT)
+    kept = []
+
+    def counted(*arguments, **options):
+        kept.append(arguments[2])
+        if len(kept) in (2, 4):
+            raise InterruptedError  # after the first compute batch
+        return sample_batch(*arguments, **options)
+
+    monkeypatch.setattr(generation, "sample_batch", counted)
+    for version in ("1", "2", "2"):
+        monkeypatch.setattr(generation, "engine", lambda *where, v=version: v)
+        with suppress(InterruptedError):
+            write_samples(tmp_path / "cell/manifest.json", *arguments, compiled=True)
+    assert kept == [0, 4, 0, 4, 4]  # begun anew by version 2, which goes on after its own part
 
 
 def test_an_unknown_precision_is_refused(paths):
