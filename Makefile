@@ -56,13 +56,13 @@ test-browser: setup  ## The report in a real browser, needs Debian's chromium (R
 	pytest tests/browser
 
 test-faults: setup  ## Kills, signals, full disks, damaged files and downloads, random configurations
-	pytest tests/faults tests/unit/test_download.py
+	pytest tests/faults tests/unit/running/test_download.py
 
 test-slurm: setup  ## The workflow on a throw-away SLURM cluster here, needs root and Debian's slurm-wlm and munge
 	pytest tests/slurm
 
 bench: setup  ## Speed and memory, as a table in results/bench (IMAGES=a zip of 50,000 images, or made ones)
-	python tests/bench/bench.py $(if $(IMAGES),--images $(IMAGES))
+	python bench/bench.py $(if $(IMAGES),--images $(IMAGES))
 
 lock: setup  ## Lock envs/requirements.in anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-from duodiff import job
-from duodiff.schedules import T, timesteps
-from duodiff.study import Study
+from duodiff.running import job
+from duodiff.schedules import timesteps
+from duodiff.settings import Setting
+from duodiff.study.folder import Study
 
 
 def sample(
@@ -50,9 +51,9 @@ def sample(
     import numpy as np
 
     from duodiff.autoencoder import load
-    from duodiff.export import write_pngs
-    from duodiff.generation import write_samples
-    from duodiff.pictures import grid, write_png
+    from duodiff.data.pictures import grid, write_png
+    from duodiff.sampling.cells import write_samples
+    from duodiff.sampling.export import write_pngs
 
     manifest = write_samples(
         out / "manifest.json",
@@ -98,20 +99,10 @@ def cost(config: Path = Path("config/config.yaml"), bench: Path | None = None) -
     return cost.describe(config, bench)
 
 
-def _setting(t_s: int | None, theta: str | None) -> str:
+def _setting(t_s: int | None, theta: str | None) -> Setting:
     if (t_s is None) == (theta is None):
         raise ValueError("setting: accepted: one of --t-s and --theta")
-    if theta is None:
-        if not 0 <= t_s <= T:
-            raise ValueError(f"t_s: found {t_s}; accepted: 0 to {T}")
-        return f"t_s={t_s}"
-    try:
-        valid = 0 <= float(theta.removeprefix("q")) <= 1
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ValueError(f"theta: found {theta}; accepted: 0 to 1, or a quantile from q0 to q1")
-    return f"theta={theta}"
+    return Setting.of("theta", theta) if t_s is None else Setting.of("t_s", t_s)
 
 
 def _at_least_1(name: str, found: int) -> None:

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from duodiff.download import require
-from duodiff.files import read_json, sha256
+from duodiff.running.download import require
+from duodiff.running.files import read_json, sha256
 
 SCALE = 0.18215
 """What the latents of Stable Diffusion's autoencoder are multiplied by, to about unit variance."""

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from duodiff.files import write_json
+from duodiff.running.files import write_json
 
 _LIBRARIES = ("duodiff", "torch", "numpy", "torch-fidelity", "timm", "scikit-learn")
 

@@ -57,7 +57,7 @@ def space(metric: str) -> Space:
 
 def images_to_extrapolate(metric: str) -> int:
     """The fewest images whose distance is extrapolated in 1/n: ten a feature. Nearer to one a feature the bias is
-    not linear in 1/n, and a line overshoots with R^2 still near 1 (tests/unit/test_metrics.py).
+    not linear in 1/n, and a line overshoots with R^2 still near 1 (tests/unit/metrics/test_metrics.py).
     """
     return 10 * space(metric).features
 

@@ -8,15 +8,28 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
-from duodiff import config as study
-from duodiff.conflicts import SAMPLER_TITLES, has_heads, selected
+from duodiff.settings import PATTERN, Setting
 from duodiff.spaces import WEIGHTS, images_to_extrapolate, space, weights_path
+from duodiff.study import config as configuration
+from duodiff.study.grid import (
+    ROLES,
+    SAMPLER_TITLES,
+    backbone_architecture,
+    grid_points,
+    grid_settings,
+    has_heads,
+    network_keywords,
+    owner,
+    sampler_options,
+    selected,
+    training_keywords,
+)
 
 try:
     for path in workflow.configfiles:
-        study.refuse_repeated_keys(Path(path))
-    config = study.complete(config)
-except study.ConfigError as error:
+        configuration.refuse_repeated_keys(Path(path))
+    config = configuration.complete(config)
+except configuration.ConfigError as error:
     raise WorkflowError(error)
 
 # Snakemake says that a folder is locked, and not what to type. The report is made inside a run.
@@ -49,7 +62,7 @@ wildcard_constraints:
     shards=r"\d+",
     sampler="|".join(SAMPLER_TITLES),
     method="duodiff|adadiff",
-    setting=r"t_s=\d+|theta=q?[0-9.e-]+",
+    setting=PATTERN,
 
 
 PACKED = "results/data/{dataset}"
@@ -113,7 +126,7 @@ def code(script):
     """The script of a rule, first, and every module of the package it imports, directly or not.
 
     As an input, it makes an edit of any of them rerun the rule, and nothing else's edit. What only shows a
-    training decides nothing of it (tests/unit/test_monitor.py), and is left out with the samplers it draws with.
+    training decides nothing of it (tests/unit/training/test_monitor.py), and is left out with the samplers it draws with.
     """
     pending, found = [ROOT / f"workflow_scripts/{script}.py"], []
     shows = ROOT / "duodiff/training/monitor.py"
@@ -231,8 +244,8 @@ def shard(wc):
 
 def compiled(wc):
     """Whether a cell's backbones are compiled, as an option. Early exit is not."""
-    wanted = experiment(wc)["sampling"]["compiled"] and wc.setting.startswith("t_s=")
-    return "--compiled" if wanted else ""
+    wanted = experiment(wc)["sampling"]["compiled"]
+    return "--compiled" if wanted and not Setting.parse(wc.setting).exits_early else ""
 
 
 def latent_memory(wc):
@@ -242,7 +255,7 @@ def latent_memory(wc):
 
 def model(wc, role):
     """Manifest of the checkpoint in `role`: trained here, in another experiment, or published."""
-    name = study.owner(config, wc.experiment, role)
+    name = owner(config, wc.experiment, role)
     if role == "full" and "pretrained" in EXPERIMENTS[name]:
         return f"results/{name}/pretrained/manifest.json"
     return f"results/{name}/train{wc.train_seed}/{role}/manifest.json"
@@ -250,19 +263,16 @@ def model(wc, role):
 
 def cell_models(wc):
     """The checkpoints (and observed uncertainties) one grid cell needs, by role."""
-    setting = wc.setting
-    roles = {"full": setting != "t_s=1000", "shallow": setting.startswith("t_s=")}
-    roles["shallow"] &= setting != "t_s=0"
-    roles["heads"] = setting.startswith("theta=")
-    needed = {role: model(wc, role) for role, used in roles.items() if used}
-    if setting.startswith("theta=q"):
+    setting = Setting.parse(wc.setting)
+    needed = {role: model(wc, role) for role in setting.networks}
+    if setting.is_quantile:
         needed["quantiles"] = f"{STUDY}/profile/quantiles.json".format(**wc)
     return needed
 
 
 def study_models(wc):
     """The checkpoints of a study: heads only where a cell needs them."""
-    roles = study.ROLES if has_heads(experiment(wc)) else ("full", "shallow")
+    roles = ROLES if has_heads(experiment(wc)) else ("full", "shallow")
     return {role: model(wc, role) for role in roles}
 
 
@@ -275,7 +285,7 @@ def measured_models(wc):
 
 def model_arguments(input):
     """Command-line arguments for the checkpoints among a job's named inputs."""
-    roles = (*study.ROLES, "quantiles")
+    roles = (*ROLES, "quantiles")
     return " ".join(f"--{role} {input[role]}" for role in roles if role in input.keys())
 
 
@@ -326,11 +336,11 @@ def reference(wc):
 
 def samples(wc, method=""):
     """Manifests of the sample stores of one study, of all cells or of one method's."""
-    points = study.grid_points(experiment(wc))
+    points = grid_points(experiment(wc))
     return [
         f"{STUDY.format(**wc)}/samples/{point.path}/manifest.json"
         for point in points
-        if point.method.startswith(method)
+        if point.setting.folder.startswith(method)
     ]
 
 
@@ -339,7 +349,7 @@ def latency_grid(wc):
     chosen = experiment(wc)
     return json.dumps(
         [
-            [study.sampler_options(chosen, name), [s for _, s in study.settings(grid)]]
+            [sampler_options(chosen, name), list(map(str, grid_settings(grid)))]
             for name, grid in chosen["grid"].items()
         ]
     )
@@ -381,7 +391,7 @@ def figure5_samples():
         folder = STUDY.format(experiment=name, train_seed=chosen["train_seeds"][0])
         found += [
             f"{folder}/samples/{point.path}/manifest.json"
-            for point in study.grid_points(chosen)
+            for point in grid_points(chosen)
             if point.sampler == "ddpm" and point.seed == chosen["sampling"]["seed"]
         ]
     return found

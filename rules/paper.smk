@@ -46,13 +46,13 @@ RECORDS = studies(rules.evaluate_samples.output.records) + studies(
 )
 TRAININGS = json.dumps(
     {
-        name: json.loads(STUDIES)[name] | {"training": study.training(chosen)}
+        name: json.loads(STUDIES)[name] | {"training": training_keywords(chosen)}
         for name, chosen in SELECTED.items()
     }
 )
 CURVES = [
     curve
-    for role in study.ROLES
+    for role in ROLES
     for curve in studies(f"{STUDY}/{role}/curve.csv", trains(role))
 ]
 
@@ -131,7 +131,7 @@ rule describe_architectures:
         runtime=10,
     params:
         networks=json.dumps(
-            {name: study.networks(chosen) for name, chosen in SELECTED.items()}
+            {name: network_keywords(chosen) for name, chosen in SELECTED.items()}
         ),
     shell:
         "python workflow_scripts/describe_architectures.py --networks {params.networks:q}"

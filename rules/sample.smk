@@ -32,7 +32,7 @@ rule sample_images:
         models=lambda wc, input: model_arguments(input),
         protocol=option("protocol"),
         conventions=conventions("schedule", "time_input", "class_order"),
-        sampler=lambda wc: json.dumps(study.sampler_options(experiment(wc), wc.sampler)),
+        sampler=lambda wc: json.dumps(sampler_options(experiment(wc), wc.sampler)),
         images=option("sampling", "images"),
         batch=option("sampling", "batch"),
         autoencoder=autoencoder,

@@ -24,7 +24,7 @@ rule train_backbone:
         runtime=60,
     params:
         architecture=lambda wc: json.dumps(
-            study.backbone_architecture(experiment(wc), wc.backbone)
+            backbone_architecture(experiment(wc), wc.backbone)
         ),
         conventions=conventions("schedule", "time_input", "prediction"),
         null_class=lambda wc: json.dumps(experiment(wc)["null_class"]),
@@ -32,7 +32,7 @@ rule train_backbone:
         device=config["device"],
         monitor=f"{LOG}/train_backbone/{{backbone}}",
     shell:
-        "python -m duodiff.launch {resources.gpu} workflow_scripts/train_backbone.py --data {input.data}"
+        "python -m duodiff.running.launch {resources.gpu} workflow_scripts/train_backbone.py --data {input.data}"
         " --architecture {params.architecture:q} --conventions {params.conventions:q}"
         " --null-class {params.null_class} --training {params.training:q}"
         " --seed {wildcards.train_seed} --device {params.device} --monitor {params.monitor}"
@@ -67,7 +67,7 @@ rule train_heads:
         device=config["device"],
         monitor=f"{LOG}/train_heads",
     shell:
-        "python -m duodiff.launch {resources.gpu} workflow_scripts/train_heads.py --data {input.data} --backbone {input.full}"
+        "python -m duodiff.running.launch {resources.gpu} workflow_scripts/train_heads.py --data {input.data} --backbone {input.full}"
         " --conventions {params.conventions:q} --training {params.training:q}"
         " --protocol {params.protocol} --seed {wildcards.train_seed} --device {params.device}"
         " --monitor {params.monitor}"

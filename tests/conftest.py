@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from duodiff import job
+from duodiff.running import job
 
 ROOT = Path(__file__).parents[1]
 TREE = ["Snakefile", "rules", "workflow_scripts", "config", "envs", "profiles", "report", "duodiff"]

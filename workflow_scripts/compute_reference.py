@@ -1,8 +1,8 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.metrics.features import Extractor
 from duodiff.metrics.reference import compute_reference as compute
+from duodiff.running import job
 
 
 def compute_reference(

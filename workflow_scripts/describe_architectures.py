@@ -1,8 +1,10 @@
 from pathlib import Path
 
-from duodiff import config, job
-from duodiff.files import write_json
 from duodiff.metrics.architecture import describe
+from duodiff.running import job
+from duodiff.running.files import write_json
+from duodiff.study import config
+from duodiff.study.grid import network_keywords
 
 
 def describe_architectures(networks: dict, configuration: Path, out: Path) -> str:
@@ -12,7 +14,7 @@ def describe_architectures(networks: dict, configuration: Path, out: Path) -> st
     paper's experiments. Needs no weights and no GPU.
     """
     published = config.published_experiments(configuration)
-    paper = {name: config.networks(experiment) for name, experiment in published.items()}
+    paper = {name: network_keywords(experiment) for name, experiment in published.items()}
     described = {
         kind: {name: describe(found) for name, found in group.items()}
         for kind, group in (("studies", networks), ("paper", paper))

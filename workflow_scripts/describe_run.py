@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.analysis.runs import write_run
+from duodiff.running import job
 
 
 def describe_run(

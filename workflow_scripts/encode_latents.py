@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.data.latents import encode_shard
+from duodiff.running import job
 
 
 def encode_latents(

@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from duodiff import job
-from duodiff.export import write_npz, write_pngs
+from duodiff.running import job
+from duodiff.sampling.export import write_npz, write_pngs
 
 
 def export_samples(samples: Path, out: Path) -> str:

@@ -1,8 +1,8 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.autoencoder import weights_file
-from duodiff.files import write_json
+from duodiff.running import job
+from duodiff.running.files import write_json
 
 
 def fetch_autoencoder(autoencoder: dict, data: Path, out: Path) -> str:

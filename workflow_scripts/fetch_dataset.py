@@ -1,8 +1,8 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.data import families
-from duodiff.files import write_json
+from duodiff.running import job
+from duodiff.running.files import write_json
 
 
 def fetch_dataset(dataset: dict, data: Path, out: Path) -> str:

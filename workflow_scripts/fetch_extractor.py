@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.metrics.weights import fetch_weights
+from duodiff.running import job
 
 
 def fetch_extractor(name: str, weights: Path, out: Path) -> str:

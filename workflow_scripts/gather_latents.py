@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.data.latents import gather
+from duodiff.running import job
 
 
 def gather_latents(images: Path, shards: list[Path], out: Path) -> str:

@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from duodiff import job
-from duodiff.data import samples
+from duodiff.running import job
+from duodiff.sampling import gather as samples
 
 
 def gather_samples(shards: list[Path], images: int, out: Path) -> str:

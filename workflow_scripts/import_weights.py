@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from duodiff import job
-from duodiff.download import fetch, require
+from duodiff.running import job
+from duodiff.running.download import fetch, require
 from duodiff.training.pretrained import convert
 
 PAGE = "https://github.com/baofff/U-ViT"

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from duodiff import job
-from duodiff.analysis.claim_pages import write_claims
-from duodiff.analysis.claim_sources import our_sources, published_sources
-from duodiff.analysis.claims import claims_table
+from duodiff.analysis.claims.pages import write_claims
+from duodiff.analysis.claims.sources import our_sources, published_sources
+from duodiff.analysis.claims.verdicts import claims_table
 from duodiff.analysis.tables import load_records
+from duodiff.running import job
 
 
 def make_claims(

@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.analysis.report import write_metrics
+from duodiff.running import job
 
 
 def make_metrics(records: list[Path], studies: dict, out: list[Path]) -> str:

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from duodiff import job
-from duodiff.analysis.claim_pages import write_claims
-from duodiff.analysis.claim_sources import published_sources
-from duodiff.analysis.claims import claims_table
+from duodiff.analysis.claims.pages import write_claims
+from duodiff.analysis.claims.sources import published_sources
+from duodiff.analysis.claims.verdicts import claims_table
+from duodiff.running import job
 
 
 def make_published_claims(table1: Path, table2: Path, limits: dict, out: list[Path]) -> str:

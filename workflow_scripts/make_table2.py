@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.analysis.report import write_comparison
+from duodiff.running import job
 
 
 def make_table2(records: list[Path], paper: Path, studies: dict, out: list[Path]) -> str:

@@ -1,9 +1,9 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.analysis.report import write_specifications
 from duodiff.analysis.specifications import architecture_table, published_values
-from duodiff.files import read_json
+from duodiff.running import job
+from duodiff.running.files import read_json
 
 
 def make_table3(architectures: Path, paper: Path, studies: dict, out: list[Path]) -> str:

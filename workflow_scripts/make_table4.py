@@ -1,8 +1,10 @@
 from pathlib import Path
 
-from duodiff import config, job
 from duodiff.analysis.report import write_specifications
 from duodiff.analysis.specifications import published_values, training_table
+from duodiff.running import job
+from duodiff.study import config
+from duodiff.study.grid import training_keywords
 
 
 def make_table4(configuration: Path, paper: Path, studies: dict, out: list[Path]) -> str:
@@ -11,7 +13,7 @@ def make_table4(configuration: Path, paper: Path, studies: dict, out: list[Path]
     --configuration is the file of the paper's experiments; the studies have their "training" with them.
     """
     published = config.published_experiments(configuration)
-    trainings = {name: config.training(experiment) for name, experiment in published.items()}
+    trainings = {name: training_keywords(experiment) for name, experiment in published.items()}
     table = training_table(trainings, published_values(paper), studies)
     return write_specifications(table, out)
 

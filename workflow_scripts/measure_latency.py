@@ -1,8 +1,9 @@
 from pathlib import Path
 
-from duodiff import job, records
+from duodiff import records
 from duodiff.autoencoder import load as load_autoencoder
 from duodiff.metrics.latency import measure_cells
+from duodiff.running import job
 
 
 def measure_latency(

@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.data.pack import pack
+from duodiff.running import job
 
 
 def pack_dataset(dataset: dict, data: Path, workers: int, out: Path) -> str:

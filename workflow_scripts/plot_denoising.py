@@ -1,8 +1,8 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.analysis.figures import denoising_lines
 from duodiff.plotting import figures, style
+from duodiff.running import job
 
 
 def plot_denoising(losses: list[Path], studies: dict, out: list[Path]) -> str:

@@ -1,9 +1,9 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.analysis.specifications import drawn, parts
-from duodiff.files import read_json
 from duodiff.plotting import diagrams, style
+from duodiff.running import job
+from duodiff.running.files import read_json
 
 
 def plot_figure3(architectures: Path, studies: dict, out: list[Path]) -> str:

@@ -1,8 +1,8 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.analysis.figures import trade_off_points
 from duodiff.plotting import figures, style
+from duodiff.running import job
 
 
 def plot_figure4(records: list[Path], paper: Path, studies: dict, out: list[Path]) -> str:

@@ -1,8 +1,8 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.analysis.figures import qualitative_panels
 from duodiff.plotting import figures, style
+from duodiff.running import job
 
 
 def plot_figure5(samples: list[Path], studies: dict, out: list[Path]) -> str:

@@ -1,8 +1,8 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.analysis.figures import gallery_panels
 from duodiff.plotting import figures, style
+from duodiff.running import job
 
 
 def plot_gallery(samples: list[Path], images: Path, studies: dict, out: list[Path]) -> str:

@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.metrics.denoising import write_profile
+from duodiff.running import job
 
 
 def profile_denoising(

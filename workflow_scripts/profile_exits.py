@@ -1,8 +1,9 @@
 from pathlib import Path
 
-from duodiff import job, records
+from duodiff import records
 from duodiff.analysis.exits import exit_profiles, exit_records
-from duodiff.files import write_csv
+from duodiff.running import job
+from duodiff.running.files import write_csv
 
 
 def profile_exits(samples: list[Path], table: Path, out: Path) -> str:

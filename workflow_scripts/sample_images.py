@@ -1,8 +1,9 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.autoencoder import load as load_autoencoder
-from duodiff.generation import write_samples
+from duodiff.running import job
+from duodiff.sampling.cells import write_samples
+from duodiff.settings import Setting
 
 
 def sample_images(
@@ -43,7 +44,7 @@ def sample_images(
         {"full": full, "shallow": shallow, "heads": heads, "quantiles": quantiles},
         conventions,
         sampler,
-        setting,
+        Setting.parse(setting),
         images,
         batch,
         seed,

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from duodiff import job
 from duodiff.analysis.summary import summary
-from duodiff.files import write_text
+from duodiff.running import job
+from duodiff.running.files import write_text
 
 
 def summarise(

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from duodiff import job
+from duodiff.running import job
 from duodiff.training.autoencoder import train_autoencoder as train
 
 

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from duodiff import job
+from duodiff.running import job
 from duodiff.training import devices
 from duodiff.training.backbone import train_backbone as train
 

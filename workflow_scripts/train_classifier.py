@@ -1,8 +1,8 @@
 from pathlib import Path
 
-from duodiff import job
 from duodiff.data.store import ImageStore
 from duodiff.metrics import classifier
+from duodiff.running import job
 
 
 def train_classifier(data: Path, steps: int, batch: int, out: Path) -> str:

@@ -13,9 +13,9 @@ from sklearn.datasets import load_digits
 
 from duodiff import samplers
 from duodiff.backbones import duodiff
-from duodiff.pictures import grid, write_png
+from duodiff.checkpoints import load_backbone
+from duodiff.data.pictures import grid, write_png
 from duodiff.schedules import T, noise_schedule
-from duodiff.training.checkpoints import load_backbone
 
 SCHEDULE = noise_schedule("linear")
 STEPS = samplers.ddpm(SCHEDULE, 50)

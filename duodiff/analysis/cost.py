@@ -14,19 +14,29 @@ from pathlib import Path
 
 import pandas as pd
 
-from duodiff import config as study
 from duodiff.analysis.operations import Network, network
-from duodiff.conflicts import has_heads, selected
-from duodiff.files import read_json
+from duodiff.paper import DATASETS
 from duodiff.protocol import PROTOCOLS
+from duodiff.running.files import read_json
 from duodiff.schedules import T, timesteps
+from duodiff.settings import FULL, Setting
 from duodiff.spaces import space
+from duodiff.study import config as configuration
+from duodiff.study.grid import (
+    ROLES,
+    backbone_architecture,
+    grid_points,
+    grid_settings,
+    has_heads,
+    owner,
+    selected,
+)
 
 _ROOT = Path(__file__).parents[2]
 _TABLE_2, _PAPER = _ROOT / "report/paper/table2.csv", _ROOT / "config/paper.yaml"
 _SIZES = {"digits": 8, "cifar10": 32}
 
-ARCHITECTURES = {"cifar10": "S/2", "celeba64": "S/4", "imagenet64": "M/4", "imagenet256": "L/2"}
+ARCHITECTURES = {name: dataset.architecture for name, dataset in DATASETS.items()}
 """The paper's names of its networks, as bench records have them, by dataset."""
 
 _FEATURES = {"inception": 11.42e9, "dinov2": 162.02e9, None: 0}
@@ -60,9 +70,7 @@ def works(config: dict) -> dict[str, list[Work]]:
     found: dict[str, list[Work]] = {}
     for name, experiment in experiments.items():
         roles = [
-            role
-            for role in study.ROLES
-            if any(study.owner(config, other, role) == name for other in chosen)
+            role for role in ROLES if any(owner(config, other, role) == name for other in chosen)
         ]
         own = list(_trainings(experiment, roles))
         if name in chosen:
@@ -85,9 +93,7 @@ def _times(work: Work, seeds: int) -> Work:
 
 def _trainings(experiment: dict, roles: list[str]) -> Iterator[Work]:
     nets = {
-        role: network(study.backbone_architecture(experiment, role))
-        for role in roles
-        if role != "heads"
+        role: network(backbone_architecture(experiment, role)) for role in roles if role != "heads"
     }
     images = _images_of(experiment["backbone_training"])
     for role, net in nets.items():
@@ -115,7 +121,7 @@ def _images_of(training: dict) -> int:
 def _with_heads(experiment: dict) -> Network:
     """The full backbone, with the uncertainty heads of the experiment's protocol."""
     aware = PROTOCOLS[experiment["protocol"]].timestep_aware_uncertainty
-    return network(study.backbone_architecture(experiment, "full"), aware)
+    return network(backbone_architecture(experiment, "full"), aware)
 
 
 def _uncertainty_parameters(experiment: dict) -> int:
@@ -127,14 +133,14 @@ def _measurements(experiment: dict, dataset: dict) -> Iterator[Work]:
     """Profile, samples, their evaluation and the timing of one training seed."""
     full, shallow = (
         _with_heads(experiment),
-        network(study.backbone_architecture(experiment, "shallow")),
+        network(backbone_architecture(experiment, "shallow")),
     )
     every_layer = full.all_heads if has_heads(experiment) else full.forward
     profiled = experiment["profile"]["timesteps"] * dataset["held_out"]
     yield Work("other", 1, profiled * (every_layer + shallow.forward))
 
     sampling, latency = experiment["sampling"], experiment["latency"]
-    points, decode = study.grid_points(experiment), _codec(dataset)[1]
+    points, decode = grid_points(experiment), _codec(dataset)[1]
     images = math.ceil(sampling["images"] / sampling["batch"]) * sampling["batch"]
     kept = sampling["images"] * (_image_bytes(dataset) + 8)
     for point in points:
@@ -143,30 +149,29 @@ def _measurements(experiment: dict, dataset: dict) -> Iterator[Work]:
         shards = experiment["grid"][point.sampler]["shards"]
         yield Work("sampling", shards, operations, kept + sampling["images"] * len(calls))
 
-    timed = [(name, s) for name, g in experiment["grid"].items() for _, s in study.settings(g)]
+    timed = [(name, s) for name, g in experiment["grid"].items() for s in grid_settings(g)]
     per_image = sum(sum(_calls(experiment, *cell)) for cell in timed)
     with_heads = [name for name, grid in experiment["grid"].items() if grid["theta"]]
-    per_image += sum(len(_calls(experiment, name, "t_s=0")) * full.all_heads for name in with_heads)
+    per_image += sum(len(_calls(experiment, name, FULL)) * full.all_heads for name in with_heads)
     yield Work("other", 1, latency["repeats"] * latency["batch"] * (per_image + decode))
 
     features = _FEATURES[space(experiment["metric"]["name"]).weights]
     yield Work("other", 1, len(points) * sampling["images"] * features)
 
 
-def _calls(experiment: dict, sampler: str, setting: str) -> list[float]:
+def _calls(experiment: dict, sampler: str, setting: Setting) -> list[float]:
     """Operations of each network call that an image of a cell takes."""
     protocol, t = PROTOCOLS[experiment["protocol"]], timesteps(experiment["grid"][sampler]["steps"])
     if sampler == "ddim" and not protocol.ddim_final_step:
         t = t[:-1]
     full, shallow = (
         _with_heads(experiment),
-        network(study.backbone_architecture(experiment, "shallow")),
+        network(backbone_architecture(experiment, "shallow")),
     )
-    key, _, value = setting.partition("=")
-    if key == "theta":
-        layer = _mean_exit(experiment["paper_dataset"], value) if sampler == "ddpm" else None
+    if setting.exits_early:
+        layer = _mean_exit(experiment["paper_dataset"], setting) if sampler == "ddpm" else None
         return [full.exiting(len(full.blocks) if layer is None else layer)] * len(t)
-    switched = int((t >= T - int(value)).sum())
+    switched = int((t >= T - setting.t_s).sum())
     if sampler == "ddim" and protocol.ddim_switch_one_call_late and switched:
         switched = min(switched + 1, len(t))
     guided = 2 if experiment["sampling"]["guidance"] else 1
@@ -174,12 +179,12 @@ def _calls(experiment: dict, sampler: str, setting: str) -> list[float]:
     return [guided * call for call in calls]
 
 
-def _mean_exit(dataset: str | None, theta: str) -> float | None:
+def _mean_exit(dataset: str | None, setting: Setting) -> float | None:
     """The mean exit layer at a threshold in the paper's Table 2, if it has that."""
-    if theta.startswith("q"):
+    if setting.is_quantile:
         return None
     rows = pd.read_csv(_TABLE_2).query("dataset == @dataset and parameter == 'theta'")
-    found = rows.loc[rows["value"] == float(theta), "mean_exit_layer"]
+    found = rows.loc[rows["value"] == setting.number, "mean_exit_layer"]
     return None if found.empty else float(found.iloc[0])
 
 
@@ -300,7 +305,7 @@ def nearest(architecture: dict) -> tuple[str, bool]:
     forward = network(architecture).forward
     papers = {
         ARCHITECTURES[name]: experiment["backbone"]
-        for name, experiment in study.published_experiments(_PAPER).items()
+        for name, experiment in configuration.published_experiments(_PAPER).items()
     }
     name = min(papers, key=lambda n: abs(math.log(network(papers[n]).forward / forward)))
     return name, papers[name] == architecture
@@ -308,7 +313,7 @@ def nearest(architecture: dict) -> tuple[str, bool]:
 
 def describe(path: Path, bench: Path | None) -> str:
     """What the configuration file `path` costs: a Markdown table, with hours at the rates in `bench`, and notes."""
-    config = study.read(path)
+    config = configuration.read(path)
     rates = read_rates(bench) if bench else None
     rows, notes = [], []
     for name, found in works(config).items():

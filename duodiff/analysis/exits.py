@@ -5,13 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from duodiff.bootstrap import COVERS, percentiles, resampled_means
 from duodiff.data.store import ImageStore
+from duodiff.metrics.bootstrap import COVERS, percentiles, resampled_means
+from duodiff.paper import SHALLOW_BLOCKS
 from duodiff.records import Record, of_samples
 from duodiff.schedules import timestep_weights
-
-_FEW = 3
-"""The paper's shallow backbone has three blocks, as most early exits are "usually lower than 3" (Section 3)."""
 
 
 def exit_profiles(samples: list[Path]) -> pd.DataFrame:
@@ -96,7 +94,7 @@ def exit_statistics(
     ramp = ramp_fit(profiles, t, weights)
     ends = np.array([rise_ends(row, t) for row in profiles])
     before = (np.arange(len(t)) < change[:, None]) * weights  # t above the change
-    early, few = resampled_means(exits < depth), resampled_means(exits < _FEW)
+    early, few = resampled_means(exits < depth), resampled_means(exits < SHALLOW_BLOCKS)
     return found | {
         ("exit_step_r2", "1"): step,
         ("exit_ramp_r2", "1"): ramp,

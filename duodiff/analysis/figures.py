@@ -11,16 +11,16 @@ import numpy as np
 import pandas as pd
 
 from duodiff.analysis.tables import (
-    PAPER_N,
     cells,
     load_records,
     over_full,
     paper_table,
 )
-from duodiff.conflicts import PAPER_TITLES, SAMPLER_TITLES
 from duodiff.data.store import ImageStore, to_unit_range
-from duodiff.files import read_json
+from duodiff.paper import PAPER_IMAGES, PAPER_TITLES
+from duodiff.running.files import read_json
 from duodiff.schedules import noise_schedule
+from duodiff.study.grid import SAMPLER_TITLES
 
 FIGURE_2_TIMESTEPS = (50, 250, 500, 750, 999)
 _FIGURE_2_IMAGES = 3
@@ -136,7 +136,7 @@ def trade_off_points(records: list[Path], paper: Path, studies: dict) -> pd.Data
     published = paper_table(published).rename(columns={"fid": "distance"})
     for dataset, points in published.groupby("dataset", sort=False):
         points = _curve(points, "seconds_per_image", "adadiff_interpolated")
-        title = f"{PAPER_TITLES[dataset]}{sampler} (paper, n = {PAPER_N})"
+        title = f"{PAPER_TITLES[dataset]}{sampler} (paper, n = {PAPER_IMAGES})"
         panels.append(points.assign(panel=title, metric="FID", inferred=_inferred(points)))
     columns = ["panel", "metric", "method", "label", "seconds", "distance", "spread", "inferred"]
     return pd.concat(panels, ignore_index=True).reindex(columns=columns)
@@ -160,7 +160,7 @@ def relative_points(
             source=published["dataset"].map(PAPER_TITLES) + " (paper, FID)",
             time_saved=100 * (1 - 1 / published["speedup"]),
             blocks_run=100 * published["mean_exit_layer"] / published["dataset"].map(depth),
-            n=PAPER_N,
+            n=PAPER_IMAGES,
             inferred=_inferred(published),
         )
     ]

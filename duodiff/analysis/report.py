@@ -9,7 +9,7 @@ import pandas as pd
 from duodiff.analysis import metrics, resources, tables
 from duodiff.analysis.specifications import readable_specifications
 from duodiff.analysis.tables import comparison, load_records
-from duodiff.files import write_csv, write_text
+from duodiff.running.files import write_csv, write_text
 
 _WHOLE = ("t_s", "n", "nfe", "train_seed", "reference_n")
 _DIGITS = dict.fromkeys(_WHOLE, 0) | {"theta": 3, "nearest_train_distance": 3}

@@ -9,7 +9,7 @@ import yaml
 
 from duodiff.analysis.report import page
 from duodiff.analysis.tables import load_records
-from duodiff.files import write_csv, write_text
+from duodiff.running.files import write_csv, write_text
 
 RUN_TIMES = {
     "rule": "Rule",

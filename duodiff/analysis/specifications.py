@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from duodiff.conflicts import PAPER_TITLES
+from duodiff.paper import PAPER_TITLES
 
 QUANTITIES = {
     "img_size": "Image size (pixels, or latents)",

@@ -6,12 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from duodiff.conflicts import PAPER_TITLES
-from duodiff.files import read_json
+from duodiff.paper import PAPER_IMAGES, PAPER_TITLES
+from duodiff.running.files import read_json
 from duodiff.schedules import T
-
-PAPER_N = 5120
-"""Generated images, and training images they are measured against, of the published distances."""
+from duodiff.settings import Setting
 
 
 def load_records(paths: Iterable[str | Path]) -> pd.DataFrame:
@@ -121,9 +119,8 @@ def _timing(table: pd.DataFrame, study: pd.DataFrame, mine: pd.DataFrame) -> pd.
 
 
 def _key(parameters: dict) -> str:
-    return (
-        f"t_s={parameters['t_s']}" if "t_s" in parameters else f"theta={parameters.get('setting')}"
-    )
+    """A cell's setting as text; empty where all heads are computed and none is taken."""
+    return str(Setting.of_record(parameters)) if parameters.keys() & {"t_s", "setting"} else ""
 
 
 def at_equal_time(table: pd.DataFrame, column: str) -> pd.Series:
@@ -255,7 +252,7 @@ def _side_by_side(ours: pd.DataFrame, paper: pd.DataFrame, dataset: str | None) 
         published = paper[paper["dataset"] == dataset].drop(columns="dataset")
         published = published.assign(compared_with=PAPER_TITLES[dataset])
         merged = ours.merge(published.rename(columns=_PAPER), on=keys, how="outer")
-        sizes = (merged["n"] == PAPER_N) & (merged["reference_n"] == PAPER_N)
+        sizes = (merged["n"] == PAPER_IMAGES) & (merged["reference_n"] == PAPER_IMAGES)
         comparable = (merged["metric"] == "fid") & sizes
         merged["difference"] = (merged["distance"] - merged["fid_paper"]).where(comparable)
         if "mean_exit_layer" in merged:

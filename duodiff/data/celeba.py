@@ -7,7 +7,7 @@ from duodiff.data.archives import Members, open_members
 from duodiff.data.disk import Numbers, database
 from duodiff.data.images import only_images, transform_of, unlabelled
 from duodiff.data.source import Source
-from duodiff.download import require
+from duodiff.running.download import require
 
 PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 _TRAIN, _TEST = 0, 2  # numbers of the official partition

@@ -10,8 +10,8 @@ import numpy as np
 
 from duodiff.data.archives import MEMBER_LIMIT, tar_members
 from duodiff.data.source import Source
-from duodiff.download import fetch as download
-from duodiff.download import require
+from duodiff.running.download import fetch as download
+from duodiff.running.download import require
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"

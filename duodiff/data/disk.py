@@ -12,7 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from duodiff.files import naming_full_disk
+from duodiff.running.files import naming_full_disk
 
 _BLOCK = 1024  # numbers in memory at a time
 _BYTES = array("q").itemsize

@@ -30,7 +30,7 @@ def fetch_dataset(dataset: dict, data: Path) -> dict:
     """Receipt of the dataset's files: name, bytes (None for a folder), and sha256 where one is verified.
 
     Files with a public address are downloaded if absent. Raises FileNotFoundError, naming the file,
-    its place and the page it is found at, for others; as `duodiff.download.fetch` does for those.
+    its place and the page it is found at, for others; as `duodiff.running.download.fetch` does for those.
     """
     files = []
     for path, sha256 in family(dataset).fetch(dataset, data).items():

@@ -6,7 +6,7 @@ from pathlib import Path
 from duodiff.data.archives import open_members, open_nested_tar
 from duodiff.data.images import labels_of, only_images, transform_of
 from duodiff.data.source import Source
-from duodiff.download import require
+from duodiff.running.download import require
 
 PAGE = "https://image-net.org/download-images"
 MAPPING_PAGE = "https://www.kaggle.com/c/imagenet-object-localization-challenge/data"

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from duodiff.autoencoder import Autoencoder, load
 from duodiff.data.store import ImageStore
-from duodiff.files import (
+from duodiff.running.files import (
     atomic,
     code_sha256,
     naming_full_disk,
@@ -27,7 +27,7 @@ from duodiff.files import (
     sha256,
     write_json,
 )
-from duodiff.shards import require_whole, shard_range
+from duodiff.running.shards import require_whole, shard_range
 
 
 def encode_shard(

@@ -22,7 +22,7 @@ from duodiff.data.disk import Numbers, permutation
 from duodiff.data.families import family
 from duodiff.data.source import Source
 from duodiff.data.store import finish_store, new_arrays, write_arrays
-from duodiff.files import remove_leftovers, require_space
+from duodiff.running.files import remove_leftovers, require_space
 
 log = logging.getLogger("duodiff")
 

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from duodiff.files import atomic, read_json, sha256, write_json
+from duodiff.running.files import atomic, read_json, sha256, write_json
 
 
 class ImageStore:

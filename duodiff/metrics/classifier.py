@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from duodiff.data.store import to_unit_range
-from duodiff.files import atomic
+from duodiff.running.files import atomic
 from duodiff.spaces import space
 
 _FEATURES = space("fd_").features

@@ -8,10 +8,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from duodiff import records
-from duodiff.bootstrap import COVERS, percentiles, resampled_means
 from duodiff.early_exit import layer_errors, uncertainty_target
-from duodiff.files import write_csv, write_json
-from duodiff.generation import Models
+from duodiff.metrics.bootstrap import COVERS, percentiles, resampled_means
+from duodiff.running.files import write_csv, write_json
+from duodiff.sampling.models import Models
 from duodiff.schedules import T, time_input, timestep_weights, timesteps
 from duodiff.training.backbone import noisers
 from duodiff.training.batches import Batch

@@ -9,7 +9,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from duodiff.data.store import ImageStore
-from duodiff.files import sha256
 from duodiff.metrics.distances import (
     FrechetTo,
     extrapolation,
@@ -26,6 +25,7 @@ from duodiff.metrics.distances import (
 from duodiff.metrics.features import Extractor
 from duodiff.metrics.reference import Reference
 from duodiff.records import Record, device_name, of_samples
+from duodiff.running.files import sha256
 from duodiff.samplers import to_uint8
 from duodiff.spaces import images_to_extrapolate, space
 

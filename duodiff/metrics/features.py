@@ -9,8 +9,8 @@ from torch import Tensor
 from torch_fidelity import FeatureExtractorBase, register_feature_extractor
 from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
-from duodiff.files import sha256
 from duodiff.metrics import classifier
+from duodiff.running.files import sha256
 from duodiff.spaces import space
 
 _LAYER, _LOGITS = "features", "logits"

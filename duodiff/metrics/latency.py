@@ -13,7 +13,6 @@ from tqdm import tqdm
 from duodiff import noise, samplers
 from duodiff.autoencoder import Autoencoder
 from duodiff.backbones import single
-from duodiff.generation import Cell, Models, build_cell, sample_batch
 from duodiff.metrics.flops import gflops, parameters
 from duodiff.metrics.resources import (
     energy_meter,
@@ -25,6 +24,9 @@ from duodiff.metrics.resources import (
 )
 from duodiff.protocol import PROTOCOLS
 from duodiff.records import Record, device_name
+from duodiff.sampling.cells import Cell, build_cell, sample_batch
+from duodiff.sampling.models import Models
+from duodiff.settings import FULL, Setting
 
 
 def interleaved(
@@ -125,7 +127,7 @@ def measure_cells(
         values = {
             ("seconds_per_image", "s"): taken / batch,
             # within a round the machine's drift cancels
-            ("speedup", "1"): seconds[sampler, "t_s=0"] / taken,
+            ("speedup", "1"): seconds[sampler, FULL] / taken,
         }
         if meter:
             values["joules_per_image", "J"] = measured[sampler, setting][:, 1] / batch
@@ -145,13 +147,14 @@ def measure_cells(
     return found + _simulated_against_shrinking(models, cells, batch, seeds, common, autoencoder)
 
 
-def _cells(models: Models, grid: list, protocol: str) -> dict[tuple[str, str], Cell]:
+def _cells(models: Models, grid: list, protocol: str) -> dict[tuple[str, Setting | str], Cell]:
     """Every setting by (sampler, setting), and "all_heads" under each sampler that has AdaDiff."""
     found = {}
-    for sampler, settings in grid:
+    for sampler, spelled in grid:
+        settings = [Setting.parse(text) for text in spelled]
         for setting in settings:
             found[sampler["name"], setting] = build_cell(models, sampler, setting, protocol)
-        if any(setting.startswith("theta=") for setting in settings):
+        if any(setting.exits_early for setting in settings):
             found[sampler["name"], "all_heads"] = _all_heads(models, sampler, protocol)
     return found
 
@@ -250,7 +253,7 @@ def _simulated_against_shrinking(
 
 
 def _all_heads(models: Models, sampler: dict, protocol: str) -> Cell:
-    cell = build_cell(models, sampler, "t_s=0", protocol)
+    cell = build_cell(models, sampler, FULL, protocol)
     early_exit = models.early_exit(0.0, simulate=True)
     return replace(
         cell,

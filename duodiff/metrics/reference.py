@@ -17,12 +17,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from duodiff.data.store import ImageStore
-from duodiff.files import atomic, read_json, require_space, sha256, write_json
 from duodiff.metrics import classifier, features
 from duodiff.metrics.distances import Gaussian, gaussian
 from duodiff.metrics.features import Extractor
-from duodiff.parts import Parts
 from duodiff.records import library_versions
+from duodiff.running.files import atomic, read_json, require_space, sha256, write_json
+from duodiff.running.parts import Parts
 
 _PART = 1024  # images whose features are in memory at once
 _SAVED = 16  # parts after which the sums of a Gaussian are kept: 33 MB of Inception's, and seconds of a GPU

@@ -10,8 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from duodiff.backbones import Guided
-from duodiff.generation import Cell, Models
 from duodiff.metrics.flops import exit_gflops, gflops
+from duodiff.sampling.cells import Cell
+from duodiff.sampling.models import Models
 
 
 def trajectory_gflops(models: Models, cell: Cell, ran: Tensor) -> float:

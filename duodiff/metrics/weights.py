@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from duodiff.download import fetch
-from duodiff.files import sha256, write_json
+from duodiff.running.download import fetch
+from duodiff.running.files import sha256, write_json
 from duodiff.spaces import WEIGHTS
 
 

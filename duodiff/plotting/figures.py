@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
+from duodiff.data.pictures import grid
 from duodiff.data.store import to_unit_range
-from duodiff.pictures import grid
 from duodiff.plotting import style
 from duodiff.schedules import T
 

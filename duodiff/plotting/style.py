@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from duodiff.files import atomic, write_csv
+from duodiff.running.files import atomic, write_csv
 
 matplotlib.use("Agg")
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from duodiff.autoencoder import WEIGHTS, network_config
 from duodiff.data.store import ImageStore, to_unit_range
-from duodiff.files import atomic
+from duodiff.running.files import atomic
 from duodiff.training.loop import Watch
 from duodiff.training.state import Saves, State, optimizer_state, restore_optimizer
 

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from duodiff import checkpoints
 from duodiff.data.store import ImageStore, LatentStore
-from duodiff.files import read_json, write_csv
+from duodiff.running.files import read_json, write_csv
 from duodiff.schedules import noise_schedule
-from duodiff.training import checkpoints, devices
+from duodiff.training import devices
 from duodiff.training.batches import Batch, Noiser
 from duodiff.training.loop import TrainingConfig, Watch, fit
 from duodiff.training.state import Saves

@@ -1,4 +1,4 @@
-"""Training AdaDiff's heads on a frozen backbone (Eq. 8), and loading them back."""
+"""Training AdaDiff's heads on a frozen backbone (Eq. 8)."""
 
 from functools import partial
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from duodiff import checkpoints
 from duodiff.early_exit import (
     AdaDiff,
     layer_errors,
@@ -13,15 +14,14 @@ from duodiff.early_exit import (
     uncertainty_loss,
     uncertainty_target,
 )
-from duodiff.files import write_csv
 from duodiff.protocol import PROTOCOLS, Protocol
+from duodiff.running.files import write_csv
 from duodiff.schedules import time_input
-from duodiff.training import checkpoints, devices
+from duodiff.training import devices
 from duodiff.training.backbone import noisers
 from duodiff.training.batches import Batch
 from duodiff.training.loop import TrainingConfig, fit
 from duodiff.training.state import Saves
-from duodiff.uvit import Denoiser
 
 
 def heads_loss(model: AdaDiff, batch: Batch, time_convention: str, protocol: Protocol) -> Tensor:
@@ -108,20 +108,3 @@ def train_heads(
     checkpoints.save(out, weights, description)
     saves.clear()
     return curve
-
-
-def load_adadiff(full: Denoiser, full_manifest: dict, heads: str | Path) -> tuple[AdaDiff, dict]:
-    """AdaDiff in evaluation mode on a loaded backbone (shared, not copied), and the heads' manifest.
-
-    Raises ValueError if the heads were trained on another backbone.
-    """
-    description, weights = checkpoints.load(heads)
-    if description["backbone_sha256"] != full_manifest["weights_sha256"]:
-        raise ValueError(
-            f"{heads}: trained on backbone {description['backbone_sha256'][:12]},"
-            f" not on {full_manifest['weights_sha256'][:12]}"
-        )
-    model = AdaDiff(full.net, description["timestep_aware"])
-    backbone = {f"uvit.{k}": v for k, v in full.net.state_dict().items()}
-    model.load_state_dict(weights | backbone)
-    return model.eval(), description

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from duodiff import noise, samplers
 from duodiff.backbones import single
-from duodiff.files import atomic
-from duodiff.pictures import grid
+from duodiff.data.pictures import grid
+from duodiff.running.files import atomic
 from duodiff.schedules import noise_schedule
 
 _SHARE = 0.01  # of the time of a training that pictures may take; the first and the last are always drawn

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from duodiff.files import read_json
-from duodiff.files import sha256 as digest
-from duodiff.training import checkpoints
+from duodiff import checkpoints
+from duodiff.running.files import read_json
+from duodiff.running.files import sha256 as digest
 from duodiff.uvit import UViT
 
 log = logging.getLogger("duodiff")

@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from duodiff import signals
-from duodiff.files import atomic, code_sha256, remove_leftovers, require_space
+from duodiff.running import signals
+from duodiff.running.files import atomic, code_sha256, remove_leftovers, require_space
 from duodiff.training import devices
 
 log = logging.getLogger("duodiff")

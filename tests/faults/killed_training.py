@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from duodiff.data.pack import pack
-from duodiff.files import sha256
+from duodiff.running.files import sha256
 from duodiff.training import state
 from duodiff.training.backbone import train_backbone
 

@@ -9,11 +9,11 @@ import yaml
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from duodiff import config as study
-from duodiff.conflicts import has_heads
 from duodiff.data.pack import pack
-from duodiff.generation import Models, build_cell, generate
 from duodiff.metrics.denoising import write_profile
+from duodiff.sampling.cells import Models, build_cell, generate
+from duodiff.study import config as configuration
+from duodiff.study.grid import backbone_architecture, grid_points, has_heads, sampler_options
 from duodiff.training.backbone import train_backbone
 from duodiff.training.heads import train_heads
 from faults.scripts import ROOT
@@ -138,7 +138,7 @@ def run(config: dict, data: Path, folder: Path) -> None:
         paths[role] = folder / role / "manifest.json"
         train_backbone(
             data,
-            study.backbone_architecture(chosen, role),
+            backbone_architecture(chosen, role),
             used | {"prediction": chosen["prediction"]},
             chosen["null_class"],
             chosen["backbone_training"],
@@ -157,8 +157,8 @@ def run(config: dict, data: Path, folder: Path) -> None:
     write_profile(data, used, protocol, *paths.values(), *profile)
     conventions = used | {"class_order": None}
     models = Models(conventions, protocol, **paths, quantiles=quantiles)
-    for point in study.grid_points(chosen):
-        sampler = study.sampler_options(chosen, point.sampler)
+    for point in grid_points(chosen):
+        sampler = sampler_options(chosen, point.sampler)
         cell = build_cell(models, sampler, point.setting, protocol)
         images, labels, blocks = generate(models, cell, 0, IMAGES, BATCH, point.seed)
         assert images.shape == (IMAGES, *models.shape)
@@ -181,8 +181,8 @@ def test_whatever_configuration_is_accepted_also_runs(tmp_path):
     @given(configurations())
     def check(config):
         try:
-            config = study.complete(config)
-        except study.ConfigError as error:
+            config = configuration.complete(config)
+        except configuration.ConfigError as error:
             event(str(error).splitlines()[1].split(":")[0])
             return
         accepted.append(config)

@@ -14,7 +14,7 @@ BAD = yaml.safe_load((ROOT / "tests/faults/bad_configurations.yaml").read_text()
 
 CHECK = """
 import json, sys, yaml
-from duodiff.config import ConfigError, complete
+from duodiff.study.config import ConfigError, complete
 for text in json.load(sys.stdin):
     try:
         complete(yaml.safe_load(text))

@@ -7,8 +7,9 @@ import torch
 from duodiff import samplers
 from duodiff.backbones import single
 from duodiff.early_exit import exit_layers
-from duodiff.generation import Models, build_cell, compute_batches, generate
+from duodiff.sampling.cells import Models, build_cell, compute_batches, generate
 from duodiff.schedules import T
+from duodiff.settings import Setting
 from duodiff.training.backbone import train_backbone
 from duodiff.training.heads import train_heads
 from faults.killed_training import CONVENTIONS, NET, TRAINING
@@ -35,14 +36,14 @@ def models(digits, tmp_path_factory) -> Models:
 
 def images(models: Models, sampler: dict, setting: str, count: int = 11, protocol="corrected"):
     """uint8 images and blocks run of a cell; 11 images leave the second batch of 8 with 3."""
-    cell = build_cell(models, sampler, setting, protocol)
+    cell = build_cell(models, sampler, Setting.parse(setting), protocol)
     found, _, blocks = generate(models, cell, 0, count, BATCH, SEED)
     return found, blocks
 
 
 def alone(models: Models, backbone, sampler: dict, count: int = 11) -> np.ndarray:
     """Images of one backbone on all timesteps, without a switch."""
-    steps = build_cell(models, sampler, "t_s=0", "corrected").steps
+    steps = build_cell(models, sampler, Setting.parse("t_s=0"), "corrected").steps
     found = []
     for first, wanted in compute_batches(0, count, BATCH):
         y = torch.arange(first, first + BATCH) % 10

@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from duodiff import checkpoints
 from duodiff.data.pack import pack
-from duodiff.download import fetch
-from duodiff.training import checkpoints
+from duodiff.running.download import fetch
 from duodiff.uvit import UViT
 from faults.killed_training import NET, train
 from faults.scripts import start
@@ -127,7 +127,7 @@ def test_an_archive_cannot_write_outside_its_target(tmp_path, kind, name):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-# --- downloads: tests/unit/test_download.py has cut ones, wrong hashes and web pages; here the disk fills up
+# --- downloads: tests/unit/running/test_download.py has cut ones, wrong hashes and web pages; here the disk fills up
 
 CONTENT = bytes(range(256)) * 8192
 
@@ -166,7 +166,7 @@ def test_a_download_onto_a_full_disk_is_refused_first_and_continues_with_room(
             fetch(url, path, sha256)
         assert not path.exists()
         # a disk that others fill meanwhile
-        monkeypatch.setattr("duodiff.download.require_space", lambda *_: None)
+        monkeypatch.setattr("duodiff.running.download.require_space", lambda *_: None)
         with pytest.raises(OSError, match=r"file.bin.partial: the disk is full; free some of it"):
             fetch(url, path, sha256)
         assert not path.exists()

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from duodiff import signals
 from duodiff.data.store import ImageStore
 from duodiff.early_exit import AdaDiff
-from duodiff.files import read_json
 from duodiff.protocol import CORRECTED
+from duodiff.running import signals
+from duodiff.running.files import read_json
 from duodiff.schedules import noise_schedule
 from duodiff.training import autoencoder, loop, state
 from duodiff.training.backbone import denoising_loss

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from duodiff import autoencoder, generation, signals
+from duodiff import autoencoder
 from duodiff.data.latents import encode_shard
 from duodiff.data.store import ImageStore
-from duodiff.files import read_json
 from duodiff.metrics import classifier, reference
 from duodiff.metrics.features import Extractor
-from duodiff.parts import Parts
+from duodiff.running import signals
+from duodiff.running.files import read_json
+from duodiff.running.parts import Parts
+from duodiff.sampling import cells as generation
+from duodiff.settings import FULL
 from duodiff.training import loop, state
 from duodiff.training.autoencoder import train_autoencoder
 from duodiff.training.backbone import train_backbone
@@ -90,7 +93,7 @@ def job(request, digits, models, monkeypatch) -> Job:
                 {"full": models["full"]},
                 used,
                 sampler,
-                "t_s=0",
+                FULL,
                 75,  # the last batch is not full
                 16,
                 3,

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from duodiff import signals
+from duodiff.running import signals
 from faults.killed_training import CONVENTIONS, NET, TRAINING, hashes
 from faults.scripts import ROOT, options
 
@@ -29,7 +29,7 @@ def start(digits: Path, out: Path, training: dict = TRAINING) -> subprocess.Pope
     }
     script = "workflow_scripts/train_backbone.py"
     return subprocess.Popen(
-        [sys.executable, "-m", "duodiff.launch", "2", script, *options(arguments)],
+        [sys.executable, "-m", "duodiff.running.launch", "2", script, *options(arguments)],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)},
         text=True,

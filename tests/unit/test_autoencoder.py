@@ -11,12 +11,12 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from duodiff import autoencoder as codec
-from duodiff import job
-from duodiff.config import SCHEMA
 from duodiff.data import latents
 from duodiff.data.pack import pack
 from duodiff.data.store import ImageStore, LatentStore, to_unit_range, write_store
-from duodiff.files import read_json, sha256, write_json
+from duodiff.running import job
+from duodiff.running.files import read_json, sha256, write_json
+from duodiff.study.config import SCHEMA
 from duodiff.training.autoencoder import loss, train_autoencoder
 
 TINY = {

@@ -14,8 +14,8 @@ from duodiff.backbones import (
     one_call_late,
     single,
 )
-from duodiff.generation import compute_batches
 from duodiff.noise import balanced_labels
+from duodiff.sampling.cells import compute_batches
 from duodiff.schedules import T, noise_schedule, prediction_coefficients, timesteps
 from duodiff.uvit import Denoiser, UViT
 

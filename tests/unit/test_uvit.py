@@ -5,8 +5,8 @@ import torch
 import yaml
 from torch import nn
 
-from duodiff.config import backbone_architecture
 from duodiff.metrics.flops import gflops, parameters
+from duodiff.study.grid import backbone_architecture
 from duodiff.uvit import UViT
 
 PAPER = Path(__file__).parents[2] / "config/paper.yaml"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from duodiff import config as study
 from duodiff.analysis import cost
+from duodiff.study import config as configuration
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,7 +131,7 @@ def test_the_cost_command_counts_the_jobs_that_ask_for_a_gpu():
     rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
     asking = [rule for rule in re.split(r"^rule ", rules, flags=re.M) if " gpu=" in rule]
     names = [*(rule.partition(":")[0] for rule in asking), "sample_shard"]  # as sample_images
-    config = study.complete(yaml.safe_load((ROOT / "config/paper.yaml").read_text()))
+    config = configuration.complete(yaml.safe_load((ROOT / "config/paper.yaml").read_text()))
     found = sum(work.jobs for works in cost.works(config).values() for work in works)
     # train_autoencoder is no job of this configuration
     assert found == sum(JOBS.get(name, 0) for name in names)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from duodiff import config as study
+from duodiff.study.grid import grid_points
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +41,7 @@ def test_typos_are_refused_by_name_before_anything_runs(fresh):
 def test_a_fresh_clone_plans_the_whole_default_run(fresh, cores):
     found = fresh.snakemake("--dry-run", "--cores", cores, config="config/config.yaml")
     config = yaml.safe_load((fresh.folder / "config/config.yaml").read_text())
-    cells = len(study.grid_points(config["experiments"]["digits"]))
+    cells = len(grid_points(config["experiments"]["digits"]))
     assert re.search(rf"sample_images +{cells}\n", found)
 
 

@@ -1,0 +1,42 @@
+"""How far images depend on the compute batch: python bench/compute_batch.py results/digits/train0
+
+The same images of a trained study's cells in batches of 8 and of 32: the largest and mean difference of pixels, of 255.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from duodiff.sampling.cells import Models, build_cell, generate
+from duodiff.settings import Setting
+from duodiff.study.folder import Study
+
+IMAGES, BATCHES, SEED = 512, (8, 32), 0
+
+
+def differences(study: Study, setting: str) -> np.ndarray:
+    """Absolute differences of the pixels, [n, C, H, W]."""
+    models = Models(study.conventions, study.protocol, **study.models(setting))
+    cell = build_cell(
+        models, study.sampler("ddpm", None, None), Setting.parse(setting), study.protocol
+    )
+    a, b = (generate(models, cell, 0, IMAGES, batch, SEED)[0].astype(int) for batch in BATCHES)
+    return np.abs(a - b)
+
+
+def main(folder: Path, settings: list[str]) -> None:
+    for setting in settings:
+        found = differences(Study(folder), setting)
+        changed = np.count_nonzero(found.reshape(len(found), -1).any(1))
+        print(
+            f"{setting}: largest {found.max()}, mean {found.mean():.2g}, {changed} of {len(found)} images differ"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--settings", nargs="+", default=["t_s=0", "t_s=500", "theta=q0.4"])
+    arguments = parser.parse_args()
+    main(arguments.folder, arguments.settings)

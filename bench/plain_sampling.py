@@ -1,0 +1,62 @@
+"""The baseline of `make bench` for a cell of the grid: a plain eager loop, in a process of its own.
+
+    python bench/plain_sampling.py STUDY SAMPLER SETTING IMAGES OUT
+
+STUDY is the folder of a study's checkpoints, SAMPLER JSON. One randn a step, the network as the public one computes,
+memory as the C library handles it by default, and AdaDiff as its public code has it: every layer is computed, one
+selected.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from duodiff import samplers, uvit
+from duodiff.sampling import cells as generation
+from duodiff.settings import Setting
+
+BATCH = 128
+"""As fast as any here: 256 made the grid neither faster nor slower (docs/benchmarks.md)."""
+
+
+def compute_plainly() -> None:
+    """From here on networks compute by PyTorch's own layers and its fused attention, however few the tokens."""
+    uvit.FUSED_ATTENTION_FROM = 0
+    uvit.Linear.forward = nn.Linear.forward
+    uvit.add = torch.add
+
+
+@torch.no_grad()
+def sample(calls: list[tuple], shape: tuple[int, int, int], y: Tensor) -> Tensor:
+    """Images [B, C, H, W] of the classes y [B], by the backbone and the step of each call."""
+    x = torch.randn(len(y), *shape)
+    for net, step in calls:
+        t = torch.full((len(y),), step.t)
+        x = step.x_coef * x + step.eps_coef * net(x, t, y)
+        if step.noise_coef:
+            x = x + step.noise_coef * torch.randn_like(x)
+    return x
+
+
+def main(study: str, sampler: str, setting: str, images: str, out: str) -> None:
+    paths = [Path(study) / f"{role}/manifest.json" for role in ("full", "shallow", "heads")]
+    conventions = {"schedule": "linear", "time_input": "t", "class_order": None}
+    quantiles = Path(study) / "profile/quantiles.json"
+    models = generation.Models(conventions, "corrected", *paths, quantiles)
+    cell = generation.build_cell(models, json.loads(sampler), Setting.parse(setting), "corrected")
+    calls = [(cell.schedule.at(step.t), step) for step in cell.steps]
+    if cell.early_exit is not None:
+        adadiff = models.early_exit(cell.early_exit.theta, simulate=True)
+        calls = [(adadiff, step) for step in cell.steps]
+    y = torch.arange(BATCH) % 10
+    found = [sample(calls, models.shape, y) for _ in range(int(images) // BATCH)]
+    np.save(out, samplers.to_uint8(torch.cat(found)).numpy())
+
+
+if __name__ == "__main__":
+    compute_plainly()
+    main(*sys.argv[1:])

@@ -1,0 +1,425 @@
+"""One speed measurement, in a process of its own, as JSON: what `make bench` runs in turns.
+
+    python bench/speed.py CASE [plain]
+
+`plain` is the baseline: eager PyTorch with memory as the C library handles it by default. The networks have random
+weights, on which speed does not depend. Everything runs on the CPU but `rates`, which takes a GPU where there is one,
+and `gpu`.
+"""
+
+import copy
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+
+import plain_sampling
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from duodiff import samplers
+from duodiff.analysis.operations import network
+from duodiff.backbones import duodiff, single
+from duodiff.compiled import compile_forward
+from duodiff.early_exit import AdaDiff
+from duodiff.protocol import PROTOCOLS
+from duodiff.running import memory
+from duodiff.schedules import noise_schedule
+from duodiff.training.backbone import denoising_loss
+from duodiff.training.batches import Noiser
+from duodiff.training.heads import heads_loss
+from duodiff.training.loop import TrainingConfig, fit
+from duodiff.uvit import FUSED_ATTENTION_FROM, Denoiser, UViT
+
+_S = {"in_chans": 3, "embed_dim": 512, "depth": 13, "num_heads": 8}
+_M = {"in_chans": 3, "embed_dim": 768, "depth": 17, "num_heads": 12, "num_classes": 1000}
+_L = {"in_chans": 4, "embed_dim": 1024, "depth": 21, "num_heads": 16, "num_classes": 1000}
+PAPER = {
+    "S/2": {"img_size": 32, "patch_size": 2} | _S,
+    "S/4": {"img_size": 64, "patch_size": 4} | _S,
+    "M/4": {"img_size": 64, "patch_size": 4} | _M,
+    "L/2": {"img_size": 32, "patch_size": 2} | _L,
+}
+_DEFAULT = {"img_size": 8, "patch_size": 2, "in_chans": 1, "embed_dim": 64, "depth": 7}
+ARCHITECTURES = PAPER | {"default": _DEFAULT | {"num_heads": 4, "num_classes": 10}}
+"""The paper's networks and the embedded default's, by their constructor's keywords."""
+
+MEAN_EXITS = (12.87, 10.87, 8.80)  # CIFAR-10's in Table 2
+SCHEDULE = noise_schedule("linear")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+_STEPS = 7
+_ATTENTION = ("scaled_dot_product", "aten._softmax")
+_PRODUCTS = ("aten.addmm", "aten.mm", "aten.bmm", "aten.baddbmm", "convolution")
+
+
+def uvit(name: str, depth: int | None = None) -> UViT:
+    """One of the paper's networks or the embedded default's, or with another number of blocks."""
+    options = {"qkv_bias": False} | ARCHITECTURES[name] | ({"depth": depth} if depth else {})
+    with torch.inference_mode(False):  # so that a graph can be made of it
+        return UViT(**options).eval()
+
+
+def inputs(net: UViT, batch: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """x [B, C, H, W], t [B] and y [B] or None, where the network is."""
+    device = net.pos_embed.device
+    y = torch.zeros(batch, dtype=torch.long, device=device) if net.num_classes > 0 else None
+    return (
+        torch.randn(batch, net.in_chans, net.img_size, net.img_size, device=device),
+        torch.full((batch,), 500, device=device),
+        y,
+    )
+
+
+def operations(net: UViT) -> float:
+    """Floating-point operations of one image."""
+    keys = ("img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_classes", "conv")
+    options = {key: getattr(net, key) for key in keys}
+    return network(options | {"mlp_ratio": 4, "mlp_time_embed": False, "qkv_bias": False}).forward
+
+
+def medians(calls: dict[str, Callable], rounds: int = 5) -> dict[str, float]:
+    """Median seconds of each call, in turns after one of each to warm up."""
+    taken = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(rounds):
+        for name, call in calls.items():
+            _wait()
+            begun = time.perf_counter()
+            call()
+            _wait()
+            taken[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(found) for name, found in taken.items()}
+
+
+def _wait() -> None:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def product(size: int = 2048, **kind) -> Callable[[], Tensor]:
+    """A product of two matrices of size x size: 2 size^3 operations."""
+    a, b = torch.randn(size, size, **kind), torch.randn(size, size, **kind)
+    return lambda: a @ b
+
+
+@torch.inference_mode()
+def utilisation(plain: bool) -> dict[str, float]:
+    """U-ViT-S/2, batch 8: its rate over that of a product of matrices in the same process, and that of its graph."""
+    net = uvit("S/2")
+    given = inputs(net, 8)
+    calls = {"product": product(), "of the product's rate": partial(net, *given)}
+    if not plain:
+        calls["of the product's rate, compiled"] = partial(_compiled(net), *given)
+    taken = medians(calls, rounds=7)
+    rate = 2 * 2048**3 / taken.pop("product")
+    return {name: 8 * operations(net) / seconds / rate for name, seconds in taken.items()}
+
+
+def _compiled(net: UViT) -> UViT:
+    net = copy.copy(net)
+    compile_forward(net, net.pos_embed.device.type, "float32")
+    return net
+
+
+def breakdown() -> dict[str, float]:
+    """Where the time of a step goes, its products' rate over that of a large one, and what kernels alone would reach.
+
+    U-ViT-S/2 at batch 8, and forwards and backwards at batch 16 as in training, and the embedded default's full
+    network at batch 128 on one thread. Where attention is no fused kernel its products are among the products. Alone
+    is the sum over all kernels of the time of one that is repeated, whose memory is at hand.
+    """
+    found = _parts("S/2", uvit("S/2"), 8) | _parts("training S/2", uvit("S/2").train(), 16)
+    torch.set_num_threads(1)
+    return found | _parts("default", uvit("default"), 128)
+
+
+class Timed(TorchDispatchMode):
+    """The seconds that each kind of kernel takes inside, and one call of it to repeat."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds: dict[tuple, list[float]] = {}
+        self.calls: dict[tuple, Callable] = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        call = partial(function, *args, **(kwargs or {}))
+        tensors = [v for a in args for v in (a if isinstance(a, list) else [a])]
+        kind = (str(function), *((v.shape, v.stride()) for v in tensors if isinstance(v, Tensor)))
+        begun = time.perf_counter()
+        output = call()
+        self.seconds.setdefault(kind, []).append(time.perf_counter() - begun)
+        self.calls.setdefault(kind, call)
+        return output
+
+
+def _parts(name: str, net: UViT, batch: int) -> dict[str, float]:
+    given = inputs(net, batch)
+
+    def step() -> None:
+        with torch.set_grad_enabled(net.training):
+            eps = net(*given)
+        if net.training:
+            eps.square().mean().backward()
+            net.zero_grad()
+
+    large = medians({"product": product(), "": step})["product"] / (2 * 2048**3)
+    with Timed() as timed:
+        step()
+    taken, alone = {"products": 0.0, "attention": 0.0, "the rest": 0.0}, 0.0
+    for kind, seconds in timed.seconds.items():
+        attention, products = (
+            any(p in kind[0] for p in parts) for parts in (_ATTENTION, _PRODUCTS)
+        )
+        taken["attention" if attention else "products" if products else "the rest"] += sum(seconds)
+        with torch.no_grad():
+            alone += len(seconds) * medians({"": timed.calls[kind]})[""]
+    tokens = net.pos_embed.shape[1]
+    fused = tokens >= FUSED_ATTENTION_FROM
+    attention = fused * 4 * net.depth * tokens**2 * net.embed_dim  # q k^T and (..) v
+    passes = 3 if net.training else 1  # backwards each product is two
+    done = passes * batch * operations(net)
+    in_products = done - passes * batch * attention
+    shares = {f"{name}, {part}": seconds / sum(taken.values()) for part, seconds in taken.items()}
+    return shares | {
+        f"{name}, products over a large one": in_products / taken["products"] * large,
+        f"{name}, kernels alone, of the product's rate": done / alone * large,
+    }
+
+
+@torch.inference_mode()
+def batches() -> dict[str, float]:
+    """Images a second for one step of S/2 and of the default's full network, by batch, on all threads."""
+    found = {}
+    for name in ("S/2", "default"):
+        net = uvit(name)
+        calls = {n: partial(net, *inputs(net, n)) for n in (1, 8, 32, 128)}
+        for batch, seconds in medians(calls, rounds=3).items():
+            found[f"{name}, batch {batch}"] = batch / seconds
+    return found
+
+
+@torch.inference_mode()
+def switch() -> dict[str, float]:
+    """DuoDiff's speed-up on S/2 over 10 DDPM steps, batch 8, over that of the formula."""
+    full, shallow = Denoiser(uvit("S/2")), Denoiser(uvit("S/2", depth=3))
+    steps, share = samplers.ddpm(SCHEDULE, 10), operations(shallow.net) / operations(full.net)
+    calls = {
+        t_s: partial(samplers.sample, duodiff(full, shallow, t_s), steps, (3, 32, 32), 0, 8, 0)
+        for t_s in (0, 300, 400, 500)
+    }
+    taken = medians(calls, rounds=3)
+    ideal = {t_s: 1 / (1 - t_s / 1000 * (1 - share)) for t_s in calls}
+    return {f"t_s={t}": taken[0] / taken[t] / ideal[t] for t in calls if t}
+
+
+class Scripted(nn.Module):
+    """An uncertainty head that costs what it costs, and has the images exit where `exits` says (they share it)."""
+
+    def __init__(self, head: nn.Module, layer: int, exits: list[Tensor]):
+        super().__init__()
+        self.head, self.layer, self.exits = head, layer, exits
+
+    def forward(self, tokens: Tensor, time_emb: Tensor) -> Tensor:
+        left = self.exits[0]
+        leaves = left <= self.layer
+        self.exits[0] = left[~leaves]
+        return torch.where(leaves, 0.0, 0.5 + 0 * self.head(tokens, time_emb))
+
+
+@torch.inference_mode()
+def early_exit() -> dict[str, float]:
+    """Early exit on S/2, batch 8, over its ideal cost; and over the network's own where nothing exits.
+
+    The ideal: of each image the blocks and uncertainty heads it used and an output head, at the rates they have in
+    the whole batch.
+    """
+    net = uvit("S/2")
+    model, depth = AdaDiff(net).eval(), net.depth
+    x, t, _ = inputs(net, 8)
+    calls, exits = {"network": lambda: net(x, t), "none exits": lambda: model(x, t, None, 0.0)}, {}
+    for mean in MEAN_EXITS:
+        exits[mean] = _exits_around(mean, depth)
+        calls[f"{mean}"] = partial(_scripted, copy.deepcopy(model), exits[mean], x, t)
+    layers, time_emb = model.layer_inputs(x, t)
+    calls["heads"] = lambda: [h(layers[0], time_emb) for h in model.uncertainty_heads]
+    calls["ends"] = lambda: net.decode(net.embed(x, net.embed_time(t)))
+    taken = medians(calls)
+    block = (taken["network"] - taken["ends"]) / depth
+    found = {"none exits": taken["none exits"] / taken["network"]}
+    for mean, layer in exits.items():
+        used = layer.double().mean().item()
+        heads = torch.clamp(layer + 1, max=depth).double().mean().item()
+        ideal = taken["ends"] + used * block + heads * taken["heads"] / depth
+        found[f"mean exit {mean}"] = taken[f"{mean}"] / ideal
+    return found
+
+
+def _exits_around(mean: float, depth: int) -> Tensor:
+    """Exit layers of 8 images, spread by a layer to each side as far as there are any, about `mean` on average."""
+    spread = torch.tensor([-1, -1, -1, 0, 0, 1, 1, 1])
+    return torch.clamp((mean + spread).round().long(), 0, depth)
+
+
+def _scripted(model: AdaDiff, exits: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    shared = [exits]
+    for i, head in enumerate(model.uncertainty_heads):
+        plain = head.head if isinstance(head, Scripted) else head
+        model.uncertainty_heads[i] = Scripted(plain, i, shared)
+    output, found = model(x, t, None, 0.25)
+    assert torch.equal(found, exits), f"{found} for {exits}"
+    return output
+
+
+@torch.inference_mode()
+def loop() -> dict[str, float]:
+    """What the sampling loop takes beside the network, noise included, over a step of S/2 at batch 8."""
+    net = uvit("S/2")
+    call, steps = partial(net, *inputs(net, 8)), samplers.ddpm(SCHEDULE, 50)
+    nothing = single(lambda x, t, y: x)
+    sample = partial(samplers.sample, nothing, steps, (3, 32, 32), 0, 8, 0)
+    taken = medians({"network": call, "loop": sample})
+    return {"share of a step": taken["loop"] / len(steps) / taken["network"]}
+
+
+@torch.inference_mode()
+def small(plain: bool) -> dict[str, float]:
+    """Images a second of the embedded default's two backbones, 50 steps of DDPM, batch 128, one thread."""
+    torch.set_num_threads(1)
+    found = {}
+    for depth in (7, 3):
+        net = Denoiser(uvit("default", depth))
+        steps, y = samplers.ddpm(SCHEDULE, 50), torch.arange(128) % 10
+        calls = {"": partial(plain_sampling.sample, [(net, s) for s in steps], (1, 8, 8), y)}
+        if not plain:
+            graph = Denoiser(_compiled(net.net))
+            calls = {
+                engine: partial(samplers.sample, single(used), steps, (1, 8, 8), 0, 128, 0, y)
+                for engine, used in (("", net), (", compiled", graph))
+            }
+        for engine, seconds in medians(calls, rounds=3).items():
+            found[f"{depth} blocks{engine}"] = 128 / seconds
+    return found
+
+
+def training(plain: bool) -> dict[str, float]:
+    """Training S/2 at batch 16: steps a second, over a product's rate, and over a step of its AdaDiff heads."""
+    net, batch = uvit("S/2").train(), 16
+    noiser = _noiser(net)
+    if plain:
+        return _steps_a_second(net, batch, _plain_training(net, noiser, batch))
+    backbone = _seconds_a_step(Denoiser(net), list(net.parameters()), denoising_loss, noiser, batch)
+    net.requires_grad_(False)
+    model = AdaDiff(net)
+    loss = partial(heads_loss, time_convention="t", protocol=PROTOCOLS["corrected"])
+    heads = _seconds_a_step(model, model.heads_parameters(), loss, noiser, batch)
+    return _steps_a_second(net, batch, backbone) | {"heads cheaper by": backbone / heads}
+
+
+def _steps_a_second(net: UViT, batch: int, seconds: float) -> dict[str, float]:
+    rate = 2 * 2048**3 / medians({"product": product()})["product"]
+    done = 3 * batch * operations(net)  # a step's operations: backwards each product is two
+    return {"steps_per_s": 1 / seconds, "of the product's rate": done / seconds / rate}
+
+
+def _noiser(net: UViT) -> Noiser:
+    images = torch.randint(256, (64, net.in_chans, net.img_size, net.img_size), dtype=torch.uint8)
+    labels = torch.zeros(64, dtype=torch.long).numpy() if net.num_classes > 0 else None
+    return Noiser(images.numpy(), labels, SCHEDULE, net.pos_embed.device)
+
+
+def _seconds_a_step(model, parameters, loss, noiser: Noiser, batch: int) -> float:
+    options = {"lr": 2e-4, "lr_schedule": "constant", "betas": (0.9, 0.99), "weight_decay": 0.01}
+    precision = "bfloat16" if parameters[0].is_cuda else "float32"
+    options |= {"warmup_steps": 0, "grad_clip": 1.0, "ema": 0.999, "precision": precision}
+    held_out, begun = next(noiser.stratified(0).chunks(1)), []
+
+    def timed(*arguments) -> Tensor:
+        begun.append(time.perf_counter())
+        return loss(*arguments)
+
+    config = TrainingConfig(steps=_STEPS, batch=batch, **options)
+    fit(model, parameters, timed, noiser, held_out, config, seed=0, evaluations=1)
+    taken = [later - earlier for earlier, later in pairwise(begun[:_STEPS])]
+    return statistics.median(taken[1:])  # memory is first touched in the first
+
+
+def _plain_training(net: UViT, noiser: Noiser, batch: int) -> float:
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-4)
+    average, taken = copy.deepcopy(net).requires_grad_(False), []
+    for step in range(_STEPS - 1):
+        begun = time.perf_counter()
+        made = noiser.at_step(0, step, batch)
+        F.mse_loss(net(made.x_t, made.t, made.y), made.target).backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            for mean, parameter in zip(average.parameters(), net.parameters(), strict=True):
+                mean.mul_(0.999).add_(parameter, alpha=0.001)
+        taken.append(time.perf_counter() - begun)
+    return statistics.median(taken[1:])
+
+
+def rates() -> dict[str, float]:
+    """Operations a second of the paper's networks in sampling and in training, on a GPU in bfloat16.
+
+    Batches of 8, L/2 of 2, and half of that in training; 128 images for both on a GPU.
+    """
+    found = {}
+    for name in PAPER:
+        net, batch = uvit(name).to(DEVICE), 128 if DEVICE == "cuda" else 2 if name == "L/2" else 8
+        with torch.inference_mode(), torch.autocast(DEVICE, torch.bfloat16, DEVICE == "cuda"):
+            taken = medians({"": partial(net, *inputs(net, batch))}, rounds=3)[""]
+        found[f"sampling {name}"] = batch * operations(net) / taken
+        batch = batch if DEVICE == "cuda" else batch // 2
+        model = Denoiser(net.train()).to(DEVICE)
+        step = _seconds_a_step(model, list(net.parameters()), denoising_loss, _noiser(net), batch)
+        found[f"training {name}"] = 3 * batch * operations(net) / step
+    return found
+
+
+@torch.inference_mode()
+def gpu() -> dict[str, float]:
+    """L/2 at batch 128, compiled in bfloat16: over the device's own rate, and over eager float32 without TF32."""
+    net = uvit("L/2").cuda()
+    x, t, y = inputs(net, 128)
+    compiled = _compiled(net)
+
+    def bfloat16(network: Callable) -> Tensor:
+        with torch.autocast("cuda", torch.bfloat16):
+            return network(x, t, y)
+
+    fast, eager = partial(bfloat16, compiled), partial(bfloat16, net)
+    large = product(8192, device="cuda", dtype=torch.bfloat16)
+    plain = partial(net, x, t, y)
+    taken = medians({"product": large, "fast": fast, "eager": eager, "plain": plain})
+    rate, exact = 128 * operations(net) / taken["fast"], net(x, t, y)
+    return {
+        "of the bfloat16 product's rate": rate * taken["product"] / (2 * 8192**3),
+        "over plain eager float32": taken["plain"] / taken["fast"],
+        "over eager bfloat16": taken["eager"] / taken["fast"],
+        "largest difference, of the largest value": float(
+            (fast() - exact).abs().max() / exact.abs().max()
+        ),
+    }
+
+
+_ALL = (utilisation, breakdown, batches, switch, early_exit, loop, small, training, rates, gpu)
+CASES = {case.__name__: case for case in _ALL}
+
+if __name__ == "__main__":
+    case, *options = sys.argv[1:]
+    torch.manual_seed(0)
+    if "plain" in options:
+        plain_sampling.compute_plainly()
+    else:
+        memory.keep_freed_memory()
+    function = CASES[case]
+    arguments = ["plain" in options] if case in ("utilisation", "small", "training") else []
+    print(json.dumps(function(*arguments)))

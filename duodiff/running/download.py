@@ -1,0 +1,107 @@
+"""Files from the network, resumed and verified, and what to say where one is missing (standard library only)."""
+
+import os
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from tqdm import tqdm
+
+from duodiff.running.files import naming_full_disk, require_space
+from duodiff.running.files import sha256 as digest
+
+_TIMEOUT_S = 60
+_CHUNK = 1 << 20
+
+
+def require(path: Path, page: str) -> Path:
+    """`path`, if it exists. Raises FileNotFoundError saying what to put there and the page it is found at,
+    ValueError if that page itself was put there.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; put it there yourself: it is found at {page}")
+    if path.is_file():
+        _verify(path, str(path), None)
+    return path
+
+
+def fetch(url: str, path: Path, sha256: str | None) -> None:
+    """Makes sure that the file at `url` is at `path` with the hash `sha256` (None: not verified).
+
+    A file already there is only verified. What arrives is kept beside it as `.partial`, so that an
+    interrupted download is continued by the next call, and renamed when it is whole and verified. Raises
+    ValueError for a wrong hash or a web page in the file's place (a partial one is then removed, `path`
+    never), OSError naming `path` and `url` if the network fails.
+    """
+    if path.exists():
+        _verify(path, path.name, sha256)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        _download(url, partial)
+    except (OSError, HTTPException) as error:
+        raise OSError(
+            f"{path} cannot be downloaded ({error}); run again to continue, or put it there"
+            f" yourself: it is found at {url}"
+        ) from error
+    try:
+        _verify(partial, path.name, sha256)
+    except ValueError:
+        partial.unlink()
+        raise
+    os.replace(partial, path)
+
+
+def _download(url: str, partial: Path) -> None:
+    """Appends to `partial` what it lacks of the file at `url`, or starts anew if the server cannot resume."""
+    have = partial.stat().st_size if partial.exists() else 0
+    request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urlopen(request, timeout=_TIMEOUT_S)
+    except HTTPError as error:
+        error.close()
+        if error.code != 416:
+            raise
+        if _total(error.headers) != have:  # the partial file is none of this one
+            partial.unlink()
+            _download(url, partial)
+        return  # there is nothing after the last byte
+    with response:
+        if response.headers.get_content_type() == "text/html":  # before it overwrites a partial
+            raise ValueError(f"{url}: an HTML page in place of {partial.stem}")
+        resumed = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        done = have if resumed else 0
+        total = done + int(response.headers["Content-Length"] or 0)
+        bar = tqdm(
+            desc=partial.stem,
+            total=total or None,
+            initial=done,
+            unit="B",
+            unit_scale=True,
+            disable=None,
+        )
+        require_space(partial.parent, total - done, "the download")
+        with naming_full_disk(partial), open(partial, "ab" if resumed else "wb") as file, bar:
+            while chunk := response.read(_CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+    size = partial.stat().st_size
+    if size < total:  # http.client does not report a connection that ends early
+        raise OSError(f"cut off after {size} of {total} bytes")
+
+
+def _total(headers) -> int:
+    """The file's size in a `Content-Range: bytes */SIZE`, -1 where the server does not say."""
+    size = headers.get("Content-Range", "").rpartition("/")[2]
+    return int(size) if size.isdecimal() else -1
+
+
+def _verify(file: Path, name: str, sha256: str | None) -> None:
+    with open(file, "rb") as opened:
+        head = opened.read(512).lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html")):
+        raise ValueError(f"{name}: found an HTML page in place of the file")
+    if sha256 is not None and (found := digest(file)) != sha256:
+        raise ValueError(f"{name}: found sha256 {found}, expected {sha256}")

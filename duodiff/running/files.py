@@ -1,0 +1,121 @@
+"""Small file helpers: atomic writes, content hashes, room on the disk (no torch)."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_UMASK = os.umask(0)  # which can only be read by setting it
+os.umask(_UMASK)
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that replaces it when the block ends without error.
+
+    It is on the disk, not in the system's memory, before it has the name: neither a kill nor a power cut leaves
+    half a file there. The file gets the permissions of any new one: safetensors would keep it to its owner.
+    Raises OSError naming `path` if the disk is full.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        with naming_full_disk(path):
+            yield temporary
+            temporary.chmod(0o666 & ~_UMASK)
+            _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_full_disk(path: str | Path) -> Iterator[None]:
+    """Turns the error of a disk that fills up, which names no file, into an OSError that names `path`."""
+    try:
+        yield
+    except Exception as error:  # safetensors has an error of its own
+        if not _full_disk(error):
+            raise
+        raise OSError(f"{path}: the disk is full; free some of it and run again") from error
+
+
+def _full_disk(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    # safetensors puts the number into its text; numpy knows only that less was written than requested
+    text = str(error)
+    short = isinstance(error, OSError) and " requested and " in text and " written" in text
+    return f"(os error {errno.ENOSPC})" in text or short
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def require_space(folder: str | Path, needed: int, what: str) -> None:
+    """Raises OSError, with both sizes, if the disk of `folder` has less than `needed` bytes left for `what`."""
+    there = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
+    if (free := shutil.disk_usage(there).free) < needed:
+        raise OSError(
+            f"{folder}: {what} needs {_size(needed)}, the disk has {_size(free)} left; free some of it"
+        )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes `text` atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: str | Path, value) -> None:
+    """Writes `value` as indented JSON, atomically; NaN and infinities are refused (ValueError)."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: str | Path, rows) -> None:
+    """Writes a data frame or a list of dicts as CSV, atomically, floats to nine significant digits."""
+    import pandas as pd
+
+    write_text(path, pd.DataFrame(rows).to_csv(index=False, float_format="%.9g"))
+
+
+def read_json(path: str | Path):
+    """The JSON value in `path`. Raises ValueError naming the file if it holds none."""
+    try:
+        return json.loads(Path(path).read_text())
+    except ValueError as error:  # of JSON, or of a text that is none
+        raise ValueError(f"{path}: damaged, it is not JSON ({error})") from error
+
+
+def code_sha256(*modules: str) -> list[str]:
+    """Hashes of modules of this package, named by their paths ("data/store"): an edit of one changes them."""
+    return [sha256(Path(__file__).parents[1] / f"{module}.py") for module in modules]
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the half-written files of killed jobs from a folder that one job alone writes to."""
+    for path in folder.glob(".*.*"):
+        if path.is_file() and path.name.split(".")[-2].isdecimal():  # as `atomic` names them
+            path.unlink(missing_ok=True)
+
+
+def sha256(path: str | Path) -> str:
+    """Hex digest of the file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,154 @@
+"""Runs functions as command-line jobs: a signature is the interface, a docstring the help."""
+
+import argparse
+import gc
+import inspect
+import json
+import logging
+import os
+import sys
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+from duodiff.running import gpus, memory, signals
+
+log = logging.getLogger("duodiff")
+
+# What is imported stays. Python would look through it for garbage some 400 times, a tenth of torch's import.
+gc.set_threshold(20_000)
+
+
+def run(function: Callable[..., str]) -> None:
+    """Parses sys.argv by the signature of `function`, calls it, logs the line it returns, its time and its --out.
+
+    Every parameter is an option, a positional-only one an argument without a name. `dict` and `bool` ones take
+    JSON, `list[Path]` ones several paths, a `bool` that is False by default nothing; `Literal` ones name what is
+    accepted. `--log FILE` keeps a copy of the output. A ValueError or OSError is an error of the user's: its
+    message alone is shown, exit 1; for any other the traceback too. Where SIGTERM, SIGUSR1 or SIGINT stop it the
+    exit is 75, and the same command continues as far as the function keeps what it has done. One that succeeded with
+    torch ends the process: this does not return then.
+    """
+    parser = argparse.ArgumentParser(**_help(function))
+    _add_options(parser, function)
+    _call(function, vars(parser.parse_args()))
+
+
+def run_one_of(functions: list[Callable[..., str]], name: str, description: str) -> None:
+    """As `run`, for the one of `functions` that the first argument names, in a command line called `name`."""
+    parser = argparse.ArgumentParser(prog=name, description=description)
+    commands = parser.add_subparsers(metavar="command", required=True)
+    for function in functions:
+        title = inspect.getdoc(function).splitlines()[0]
+        command = commands.add_parser(function.__name__, help=title, **_help(function))
+        command.set_defaults(function=function)
+        _add_options(command, function)
+    options = vars(parser.parse_args())
+    _call(options.pop("function"), options)
+
+
+def _help(function: Callable) -> dict:
+    formatter = argparse.RawDescriptionHelpFormatter
+    return {"description": inspect.getdoc(function), "formatter_class": formatter}
+
+
+def _add_options(parser: argparse.ArgumentParser, function: Callable) -> None:
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            parser.add_argument(name, type=parameter.annotation)
+        else:
+            parser.add_argument(f"--{name.replace('_', '-')}", **_option(parameter))
+    parser.add_argument("--log", type=Path, help="also write what is logged to this file")
+
+
+def _call(function: Callable[..., str], options: dict) -> None:
+    _configure_logging(options.pop("log"))
+    signals.stop_at_once()
+    if options.get("device") == "cuda" and "LOCAL_RANK" not in os.environ:
+        gpus.claim(1)  # one of torchrun's processes has its own of those that `launch` claimed
+    if "torch" in sys.modules:  # what works without tensors stays small
+        memory.keep_freed_memory()
+    parameters = inspect.signature(function).parameters.values()
+    positional = [options.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_ONLY]
+    began = time.perf_counter()
+    try:
+        _check_device(options.get("device"))
+        done = function(*positional, **options)
+        log.info("%s: %s%s", function.__name__, done, _where(options, time.perf_counter() - began))
+    except signals.Stopped as stopped:
+        log.warning("%s: %s", function.__name__, stopped)
+        sys.exit(signals.EXIT_CODE)
+    except (ValueError, OSError) as error:
+        log.error("%s: %s", function.__name__, error)
+        sys.exit(1)
+    except Exception:
+        log.exception(function.__name__)
+        sys.exit(1)
+    if "torch" in sys.modules:
+        _leave()
+
+
+def _leave() -> None:
+    """Ends the process, which has succeeded, as it is.
+
+    To take apart what torch imported takes Python 0.4 s, a quarter of a start, and the system frees it anyway. Its
+    processes that still run, such as a compiler's, end by themselves when this one has.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _check_device(device: str | None) -> None:
+    if device not in (None, "cpu", "cuda"):
+        raise ValueError(f"device: found {device!r}; accepted: cpu or cuda")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ValueError("device: found 'cuda' where torch sees no GPU; accepted: cpu")
+
+
+def _option(parameter: inspect.Parameter) -> dict:
+    kind, option = parameter.annotation, {}
+    if isinstance(kind, types.UnionType):  # X | None
+        kind = kind.__args__[0]
+    if isinstance(kind, types.GenericAlias):  # list[X]
+        kind, option["nargs"] = kind.__args__[0], "*"
+    if get_origin(kind) is Literal:
+        kind, option["choices"] = str, get_args(kind)
+    if parameter.default is False:
+        return {"action": "store_true"}
+    option["type"] = json.loads if kind in (dict, bool) else kind
+    if parameter.default is inspect.Parameter.empty:
+        option["required"] = True
+    else:
+        option["default"] = parameter.default
+    if option.get("default") is not None:
+        option["help"] = f"default: {option['default']}"
+    return option
+
+
+def _where(options: dict, seconds: float) -> str:
+    """The end of a job's line: how long it took, and where what it wrote is."""
+    out = options.get("out")
+    if out is None:
+        return ""
+    return f" ({seconds:.1f} s; {out[0] if isinstance(out, list) else out})"
+
+
+def _configure_logging(path: Path | None) -> None:
+    # of several processes under torchrun the first tells, and any its errors
+    first = "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
+    terminal = logging.StreamHandler()
+    terminal.setLevel(logging.INFO if first else logging.ERROR)
+    handlers: list[logging.Handler] = [terminal]
+    if path is not None and first:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(path, mode="w"))
+    log.setLevel(logging.DEBUG)
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)

@@ -1,0 +1,41 @@
+"""Starts a script in one process, or with torchrun in one process for each GPU.
+
+    python -m duodiff.running.launch GPUS SCRIPT ...
+
+It exits with the script's own exit code (`duodiff.running.job`); torchrun would exit with 1 for every failure. The
+processes share the CPU threads of OMP_NUM_THREADS. A single process starts without importing torch.
+"""
+
+import os
+import signal
+import sys
+
+from duodiff.running.gpus import claim
+from duodiff.running.signals import EXIT_CODE
+
+
+def launch(gpus: int, command: list[str]) -> None:
+    """Runs the script and arguments in `command`, and exits as it does."""
+    if gpus <= 1:
+        os.execv(sys.executable, [sys.executable, *command])
+    claim(gpus)
+    os.environ["OMP_NUM_THREADS"] = str(max(1, int(os.environ.get("OMP_NUM_THREADS", 1)) // gpus))
+
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    # torchrun hands SIGTERM on to its processes, and would die of this one without them
+    signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        # without the "--" it takes the script's --monitor for a short form of its own --monitor-interval
+        run.main(["--standalone", "--nproc-per-node", str(gpus), "--", *command])
+    except SignalException:
+        sys.exit(EXIT_CODE)
+    except ChildFailedError as failed:
+        codes = {failure.exitcode for failure in failed.failures.values()}
+        sys.exit(EXIT_CODE if EXIT_CODE in codes else 1)
+
+
+if __name__ == "__main__":
+    launch(int(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,50 @@
+"""Finished parts of a long computation, kept until the whole is written, so that an interrupted job continues."""
+
+import hashlib
+import json
+import logging
+import shutil
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from duodiff.running.files import atomic
+
+log = logging.getLogger("duodiff")
+
+
+class Parts:
+    """Arrays by name, in a hidden folder beside `out` that `identity` (JSON), what decides them, names.
+
+    Parts of another identity that were on the way to the same `out` are removed.
+    """
+
+    def __init__(self, out: Path, identity: dict):
+        text = json.dumps(identity, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        self.folder = out.with_name(f".{out.stem}.{digest}.parts")
+        for other in set(out.parent.glob(f".{out.stem}.*.parts")) - {self.folder}:
+            shutil.rmtree(other)
+
+    def load(self, name: str) -> dict[str, np.ndarray] | None:
+        """The arrays of a part; None if it is not there, or damaged (which the log says)."""
+        path = self.folder / f"{name}.npz"
+        if not path.exists():
+            return None
+        try:
+            # a zip, whose checksums are compared; opened here, since numpy leaves one it refuses open
+            with open(path, "rb") as file, np.load(file) as arrays:
+                return dict(arrays)
+        except (BadZipFile, ValueError, EOFError, OSError) as error:
+            log.warning("%s: damaged (%s); computed again", path, error)
+            return None
+
+    def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Writes a part, whole or not at all."""
+        with atomic(self.folder / f"{name}.npz") as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+
+    def clear(self) -> None:
+        """Removes all parts: the whole is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)

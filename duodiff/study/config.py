@@ -1,0 +1,143 @@
+"""The configuration: validation with readable errors, and the cells of the grid it spans (no torch)."""
+
+import copy
+import difflib
+import math
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from duodiff.schedules import T
+from duodiff.study.rules import conflicts
+
+SCHEMA = Path(__file__).parents[2] / "config" / "schema.yaml"
+
+
+# YAML has numbers that JSON has not: nan and inf pass every comparison, and 2600.0 is no number of steps.
+_TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+    {
+        "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+        "number": lambda _, value: (
+            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        ),
+    }
+)
+_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=_TYPES)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message names the key, what was found, what is accepted."""
+
+
+def complete(config: dict) -> dict:
+    """The configuration with every key left out at the default of config/schema.yaml. Raises ConfigError.
+
+    It is checked against the schema and the rules between keys first; every problem is listed.
+    """
+    schema = yaml.safe_load(SCHEMA.read_text())
+    errors = sorted(
+        _Validator(schema).iter_errors(config), key=lambda e: list(map(str, e.absolute_path))
+    )
+    problems = [_explain(error) for error in errors]
+    filled = config
+    if not problems:
+        filled = _with_defaults(copy.deepcopy(config), schema, schema["$defs"])
+        problems = list(conflicts(filled))
+    if problems:
+        raise ConfigError("invalid configuration\n  " + "\n  ".join(problems))
+    return filled
+
+
+def _with_defaults(value, schema: dict, defs: dict):
+    """`value` (changed in place) with the defaults of its schema's properties, at every level."""
+    if "$ref" in schema:
+        schema = defs[schema["$ref"].removeprefix("#/$defs/")]
+    if not isinstance(value, dict):
+        return value
+    properties, others = schema.get("properties", {}), schema.get("additionalProperties")
+    for key, property_schema in properties.items():
+        if key not in value and "default" in property_schema:
+            value[key] = copy.deepcopy(property_schema["default"])
+    for key, item in value.items():
+        inner = properties.get(key, others if isinstance(others, dict) else {})
+        value[key] = _with_defaults(item, inner, defs)
+    return value
+
+
+def _explain(error: jsonschema.ValidationError) -> str:
+    where = ".".join(map(str, error.absolute_path)) or "(top level)"
+    if error.validator == "additionalProperties":
+        known = list(error.schema.get("properties", {}))
+        unknown = [key for key in error.instance if key not in known]
+        hints = []
+        for key in unknown:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hints.append(f"{key!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+        return f"{where}: unknown key {', '.join(hints)}; accepted: {', '.join(known)}"
+    if error.validator == "required":
+        return f"{where}: {error.message}"
+    accepted = error.schema.get("description") or f"{error.validator}: {error.validator_value}"
+    hint = (
+        " (YAML reads this number as a text: write 1.0e-3, not 1e-3)" if _is_number(error) else ""
+    )
+    return f"{where}: found {error.instance!r}; accepted: {accepted}{hint}"
+
+
+def _is_number(error: jsonschema.ValidationError) -> bool:
+    """Whether a number was wanted, and a text that is one was found."""
+    if not isinstance(error.instance, str) or error.validator != "type":
+        return False
+    try:
+        return math.isfinite(float(error.instance))
+    except ValueError:
+        return False
+
+
+def published_experiments(path: Path) -> dict[str, dict]:
+    """The paper's experiments in the configuration file `path`, by the paper's name of their dataset.
+
+    The first under the corrected protocol that stands beside a published dataset.
+    """
+    found = {}
+    for experiment in read(path)["experiments"].values():
+        if experiment["paper_dataset"] and experiment["protocol"] == "corrected":
+            found.setdefault(experiment["paper_dataset"], experiment)
+    return found
+
+
+def read(path: Path) -> dict:
+    """The configuration file `path`, checked and completed. Raises ValueError, also where it is no YAML."""
+    try:
+        refuse_repeated_keys(path)
+        return complete(yaml.safe_load(path.read_text()))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def refuse_repeated_keys(path: Path) -> None:
+    """Raises ConfigError where a mapping of the YAML file `path` has a key twice: the last alone would count."""
+    problems, seen = [], set()
+    pending = [yaml.compose(path.read_text(), Loader=yaml.SafeLoader)]
+    while pending:
+        node = pending.pop()
+        if id(node) in seen or isinstance(node, yaml.ScalarNode | None):
+            continue
+        seen.add(id(node))  # an anchor's node comes once more for each of its aliases
+        if isinstance(node, yaml.SequenceNode):
+            pending += node.value
+            continue
+        lines = {}
+        for key, value in node.value:
+            lines.setdefault(str(key.value), []).append(str(key.start_mark.line + 1))
+            pending.append(value)
+        problems += [
+            f"{path}: {key} is given on lines {' and '.join(found)}"
+            for key, found in lines.items()
+            if len(found) > 1
+        ]
+    if problems:
+        raise ConfigError("invalid configuration\n  " + "\n  ".join(problems))
+
+
+assert T == 1000  # the schema's bounds on t_s and steps say so too

@@ -1,0 +1,125 @@
+"""What a study's folder, results/<experiment>/train<seed>, says of its models and its samples (no torch)."""
+
+from pathlib import Path
+
+from duodiff.running.files import read_json
+from duodiff.settings import Setting
+
+_DEFAULTS = {  # of a sampler not in the grid
+    "ddpm": {"steps": 50},
+    "ddim": {"steps": 50, "eta": 0},
+    "dpm_solver_pp": {"steps": 20},
+}
+
+
+class Study:
+    """The study in `folder`, as the manifests of its sample stores describe it.
+
+    `cells` are those manifests; `protocol`, `conventions` (schedule, time_input, class_order), `batch` (the
+    compute batch), `precision`, `experiment` and `train_seed` are what they agree on. Raises FileNotFoundError if there
+    is no sample store.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        paths = sorted(folder.glob("samples/*/*/*/*/manifest.json"), key=_in_order)
+        if not paths:
+            raise FileNotFoundError(
+                f"{folder}: found no samples; accepted: the folder results/<experiment>/train<seed> of a run that has"
+                " sampled at least one cell of its grid"
+            )
+        self.cells = [read_json(path) for path in paths]
+        first = self.cells[0]
+        self.protocol, self.batch = first["protocol"], first["compute_batch"]
+        self.precision = first["dtype"]
+        self.compiled = any(cell["compiled"] for cell in self.cells)  # no early exit is
+        self.experiment, self.train_seed = first["experiment"], first["train_seed"]
+        self.conventions = {k: first[k] for k in ("schedule", "time_input", "class_order")}
+
+    def checkpoint(self, role: str) -> Path:
+        """Manifest of the checkpoint in `role` (full, shallow, heads): the folder's own, or the one of another
+        folder beside it that the samples name by hash. Raises FileNotFoundError if there is none.
+        """
+        own = self.folder / role / "manifest.json"
+        if own.exists():
+            return own
+        used = {cell["checkpoint_sha256"].get(role) for cell in self.cells}
+        results = self.folder.resolve().parents[1]
+        trained = sorted(results.glob(f"*/train*/{role}/manifest.json"))
+        for path in [*trained, *sorted(results.glob("*/pretrained/manifest.json"))]:
+            if read_json(path)["weights_sha256"] in used:
+                return path
+        raise FileNotFoundError(
+            f"{own}: there is no {role} checkpoint, nor one below {results} that the samples were made with"
+        )
+
+    def models(self, setting: Setting) -> dict[str, Path]:
+        """The files that a setting needs, by role, as `generation.Models` takes them.
+
+        Raises FileNotFoundError if one is missing.
+        """
+        found = {role: self.checkpoint(role) for role in setting.networks}
+        if setting.is_quantile:
+            found["quantiles"] = self.folder / "profile/quantiles.json"
+            if not found["quantiles"].exists():
+                raise FileNotFoundError(
+                    f"{found['quantiles']} is missing; a theta that is a number needs none"
+                )
+        return found
+
+    def sampler(self, name: str, steps: int | None, eta: float | None) -> dict:
+        """The options of a sampler (ddpm, ddim, dpm_solver_pp): the grid's, with `steps` and `eta` in their place."""
+        guidance = {k: v for k, v in self.cells[0]["sampler"].items() if k == "guidance"}
+        grid = [cell["sampler"] for cell in self.cells if cell["sampler"]["name"] == name]
+        options = grid[0] if grid else {"name": name} | _DEFAULTS[name] | guidance
+        given = {k: v for k, v in (("steps", steps), ("eta", eta)) if v is not None}
+        return options | given
+
+    def autoencoder(self) -> dict | None:
+        """The section of the configuration that names the samples' autoencoder, its path absolute; None for images.
+
+        Raises FileNotFoundError if it is not a folder any more: what a single file holds the samples do not say.
+        """
+        made = self.cells[0].get("autoencoder")
+        if made is None:
+            return None
+        section = made | {"sha256": made["weights_sha256"]}
+        if "hub" in made:
+            return section
+        project = self.folder.resolve().parents[2]
+        for path in (project / made["path"], project / "data" / made["path"]):
+            if path.is_dir():
+                return section | {"path": str(path)}
+        raise FileNotFoundError(
+            f"{made['path']}: found no folder with the autoencoder of {self.folder}"
+        )
+
+    def describe(self) -> str:
+        """A few lines: the checkpoints with their paths, and the seeds of the samples by sampler and setting."""
+        about = f"{self.protocol} protocol, {self.conventions['schedule']} schedule"
+        lines = [f"{self.folder}: {self.experiment}, {about}, compute batch {self.batch}"]
+        for role in ("full", "shallow", "heads"):
+            try:
+                path = self.checkpoint(role)
+            except FileNotFoundError:
+                continue
+            manifest = read_json(path)
+            blocks = f"{manifest['architecture']['depth']} blocks" if role != "heads" else "AdaDiff"
+            lines.append(f"  {role:8s} {blocks:9s} {manifest['weights_sha256'][:12]}  {path}")
+        seeds: dict[str, dict[str, list[int]]] = {}
+        for cell in self.cells:
+            sampler = ", ".join(f"{key} {value}" for key, value in cell["sampler"].items())
+            by_setting = seeds.setdefault(sampler.removeprefix("name "), {})
+            by_setting.setdefault(str(Setting.of_record(cell["parameters"])), []).append(
+                cell["seed"]
+            )
+        for sampler, by_setting in seeds.items():
+            lines.append(f"  samples of {sampler}")
+            lines += [f"    {s:12s} seed {', '.join(map(str, n))}" for s, n in by_setting.items()]
+        return "\n".join(lines)
+
+
+def _in_order(path: Path) -> tuple:
+    """Sampler, method, setting (by its number) and seed of a sample store."""
+    sampler, method, setting, seed = path.parts[-5:-1]
+    return sampler, method, Setting.parse(setting).number, int(seed.removeprefix("seed"))

@@ -1,0 +1,376 @@
+"""Rules between keys of the configuration that a schema cannot express (no torch)."""
+
+import math
+from collections.abc import Iterator
+
+from duodiff.paper import PAPER_TITLES
+from duodiff.protocol import PROTOCOLS
+from duodiff.schedules import noise_schedule, one_step_eta_limit
+from duodiff.spaces import space
+from duodiff.study.grid import has_heads, selected
+
+_SIZES = {"digits": 8, "cifar10": 32}  # datasets whose images may be used as they are
+_IMAGES = {
+    "digits": (1797, None),
+    "cifar10": (50_000, 10_000),
+}  # and those of a test set of its own
+_CLASSES = {"digits": 10, "cifar10": 10, "celeba": -1, "imagenet": 1000}
+_DATASET_KEYS = {
+    "digits": set(),
+    "cifar10": {"path"},
+    "celeba": {"path", "split", "crop", "size", "filter"},
+    "imagenet": {"path", "crop", "size", "filter", "class_order"},
+    "images": {"path", "crop", "size", "filter", "channels"},
+}
+_OPTIONAL_KEYS = {"digits": {"size", "filter"}}
+_CROPS = {
+    "celeba": ("center_178", "celeba_128"),
+    "imagenet": ("square",),
+    "images": ("square",),
+}
+_FEWEST_HELD_OUT = (
+    16  # precision and recall look at 3 neighbours, the kernel distance at a quarter of them
+)
+_DERIVED = (
+    "_spread",
+    "_standard",
+    "_matched",
+    "_difference",
+    "_infinity",
+)  # of a distance's records
+# folders of results/ beside the experiments'
+_RESERVED = {"data", "tables", "figures", "bench", "statistics", "run", "paper", "screenshots"}
+
+
+def conflicts(config: dict) -> Iterator[str]:
+    """Every problem of a complete configuration that fits the schema, one line each that begins with the key."""
+    experiments, datasets = config["experiments"], config["datasets"]
+    for name in _RESERVED & set(experiments):
+        yield f"experiments.{name}: accepted: another name; results/{name} holds something else"
+    if not selected(config):
+        yield f"only: found {config['only']!r}; accepted: {', '.join(experiments)}"
+    for name in selected(config):
+        if name not in experiments:
+            yield f"only: found {name!r}; accepted: {', '.join(experiments)}"
+    gpus = config["gpus"]
+    if gpus > 1 and config["device"] == "cpu":
+        yield f"gpus: found {gpus}; accepted: 1 with device cpu"
+    yield from _title_conflicts(experiments)
+    for name, dataset in datasets.items():
+        for problem in _dataset_conflicts(dataset):
+            yield f"datasets.{name}.{problem}"
+    for name, experiment in experiments.items():
+        if experiment["dataset"] not in datasets:
+            found = f"found {experiment['dataset']!r}; accepted: {', '.join(datasets)}"
+            yield f"experiments.{name}.dataset: {found}"
+            continue
+        dataset = datasets[experiment["dataset"]]
+        for problem in (
+            *_backbone_conflicts(experiment),
+            *_batch_conflicts(experiment, gpus),
+            *_fit_conflicts(experiment, dataset),
+            *_grid_conflicts(experiment),
+            *_metric_conflicts(experiment, dataset),
+            *_classifier_conflicts(experiment, name, experiments),
+            *_reuse_conflicts(experiment, name, experiments),
+        ):
+            yield f"experiments.{name}.{problem}"
+
+
+def _title_conflicts(experiments: dict) -> Iterator[str]:
+    """Titles tell the rows of tables apart, those of the paper's datasets included."""
+    seen = {}
+    for name, experiment in experiments.items():
+        title, dataset = experiment["title"], experiment["paper_dataset"]
+        first = seen.setdefault(title, name)
+        if first != name:
+            yield f"experiments.{name}.title: found {title!r}; accepted: another than that of {first}"
+        if title in PAPER_TITLES.values() and title != PAPER_TITLES.get(dataset):
+            yield (
+                f"experiments.{name}.title: found {title!r}; accepted: another, since the paper's dataset is"
+                " called that, or its paper_dataset"
+            )
+
+
+def _dataset_conflicts(dataset: dict) -> Iterator[str]:
+    source = dataset["source"]
+    needed, optional = _DATASET_KEYS[source], _OPTIONAL_KEYS.get(source, set())
+    accepted = needed | optional | {"source", "held_out", "subset", "autoencoder"}
+    for key in sorted(needed - set(dataset)):
+        yield f"{key}: missing; source {source} needs {', '.join(sorted(needed))}"
+    for key in sorted(set(dataset) - accepted):
+        listed = ", ".join(sorted(accepted))
+        yield f"{key}: not a key of source {source}; accepted: {listed}"
+    for key in sorted(optional - set(dataset)):
+        if optional & set(dataset):
+            yield f"{key}: missing; {', '.join(sorted(optional))} belong together"
+    yield from _count_conflicts(dataset)
+    crops = _CROPS.get(source, ())
+    if crops and dataset.get("crop", crops[0]) not in crops:
+        yield f"crop: found {dataset['crop']!r}; accepted for {source}: {', '.join(crops)}"
+    if "autoencoder" in dataset:
+        for problem in _autoencoder_conflicts(dataset["autoencoder"], _size(dataset)):
+            yield f"autoencoder.{problem}"
+
+
+def _count_conflicts(dataset: dict) -> Iterator[str]:
+    """The numbers of images asked for, where it is known how many there are."""
+    if dataset["source"] not in _IMAGES:
+        return
+    images, test = _IMAGES[dataset["source"]]
+    most = images - 1 if test is None else test
+    if dataset["held_out"] > most:
+        yield f"held_out: found {dataset['held_out']}; accepted: up to {most} of source {dataset['source']}"
+    elif (subset := dataset.get("subset", 1)) > (left := _most_training_images(dataset)):
+        yield f"subset: found {subset}; accepted: up to the {left} images that are not held out"
+
+
+def _most_training_images(dataset: dict) -> int | None:
+    """Images that are not held out; None where only the files tell."""
+    images, test = _IMAGES.get(dataset["source"], (None, None))
+    return images - dataset["held_out"] if images and test is None else images
+
+
+def _autoencoder_conflicts(codec: dict, size: int | None) -> Iterator[str]:
+    """The autoencoder's keys with each other, and with images of `size` pixels (None: not known)."""
+    origins = [key for key in ("path", "hub", "train") if key in codec]
+    if len(origins) != 1:
+        found = " and ".join(origins) or "none of them"
+        yield f"path, hub, train: found {found}; accepted: exactly one"
+    if "hub" in codec and "revision" not in codec:
+        yield "revision: missing; a hub id needs the commit it is pinned to"
+    if "revision" in codec and "hub" not in codec:
+        yield f"revision: found {codec['revision']!r}; accepted: only with hub"
+    for key in sorted({"scale", "sha256"} & set(codec)):
+        if "train" in codec:
+            yield f"{key}: found {codec[key]!r}; accepted: not with train, which determines it"
+    architecture, reduction = codec["architecture"], _reduction(codec)
+    groups = architecture["norm_num_groups"]
+    for channels in architecture["block_out_channels"]:
+        if channels % groups:
+            yield (
+                f"architecture.norm_num_groups: found {groups};"
+                f" it must divide block_out_channels {channels}"
+            )
+    if size is not None and size % reduction:
+        yield (
+            f"architecture.block_out_channels: found {len(architecture['block_out_channels'])} resolutions,"
+            f" which reduce {reduction} times; accepted: a reduction that divides size {size}"
+        )
+
+
+def _size(dataset: dict) -> int | None:
+    """Width and height of the images; None where only the files tell."""
+    return dataset.get("size", _SIZES.get(dataset["source"]))
+
+
+def _reduction(codec: dict) -> int:
+    """Pixels of an image per pixel of its latent, each way: a half from each resolution to the next."""
+    return 2 ** (len(codec["architecture"]["block_out_channels"]) - 1)
+
+
+def _backbone_conflicts(experiment: dict) -> Iterator[str]:
+    net = experiment["backbone"]
+    for divisor, whole in (("patch_size", "img_size"), ("num_heads", "embed_dim")):
+        if net[whole] % net[divisor]:
+            yield f"backbone.{divisor}: found {net[divisor]}; it must divide {whole} {net[whole]}"
+    for key, depth in (
+        ("backbone.depth", net["depth"]),
+        ("shallow_depth", experiment["shallow_depth"]),
+    ):
+        if depth % 2 == 0:
+            yield f"{key}: found {depth}; accepted: an odd number of blocks"
+    if experiment["shallow_depth"] >= net["depth"]:
+        yield (
+            f"shallow_depth: found {experiment['shallow_depth']};"
+            f" accepted: fewer blocks than backbone.depth {net['depth']}"
+        )
+    if experiment["null_class"] and net["num_classes"] < 2:
+        yield f"null_class: found true; backbone.num_classes {net['num_classes']} leaves no class beside it"
+    dropout, guidance = (
+        experiment["backbone_training"]["label_dropout"],
+        experiment["sampling"]["guidance"],
+    )
+    for key, found in (
+        ("backbone_training.label_dropout", dropout),
+        ("sampling.guidance", guidance),
+    ):
+        if found and not experiment["null_class"]:
+            yield f"{key}: found {found}; accepted: 0 without a null class (null_class: true)"
+    if guidance and has_heads(experiment):
+        yield f"sampling.guidance: found {guidance}; accepted: 0 with early exit (a theta in the grid)"
+    hidden = int(net["embed_dim"] * net["mlp_ratio"])
+    if hidden < 1:
+        yield f"backbone.mlp_ratio: found {net['mlp_ratio']}; it leaves no unit of embed_dim {net['embed_dim']}"
+    if PROTOCOLS[experiment["protocol"]].labels_from_1 and net["num_classes"] == 1:
+        yield f"backbone.num_classes: found 1; protocol {experiment['protocol']} never draws class 0"
+    if "pretrained" in experiment and experiment["prediction"] != "noise":
+        yield f"prediction: found {experiment['prediction']!r}; pretrained weights predict noise"
+
+
+def _batch_conflicts(experiment: dict, gpus: int) -> Iterator[str]:
+    """Every GPU computes as many images of a training batch, and as many in each of its parts."""
+    for key in ("backbone_training", "heads_training"):
+        batch, accumulate = experiment[key]["batch"], experiment[key]["accumulate"]
+        if batch % (gpus * accumulate):
+            yield (
+                f"{key}.batch: found {batch}; accepted: a multiple of"
+                f" gpus {gpus} x accumulate {accumulate}"
+            )
+
+
+def _fit_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
+    """The network against the images, as far as the configuration tells."""
+    net, source = experiment["backbone"], dataset["source"]
+    size = _size(dataset)
+    channels = dataset.get("channels", 1 if source == "digits" else 3)
+    if codec := dataset.get("autoencoder"):
+        size = size and size // _reduction(codec)
+        channels = codec["architecture"]["latent_channels"]
+    for key, expected in (("img_size", size), ("in_chans", channels)):
+        if expected is not None and net[key] != expected:
+            yield f"backbone.{key}: found {net[key]}; dataset {experiment['dataset']} has {expected}"
+    classes = _CLASSES.get(source)
+    own = net["num_classes"] - experiment["null_class"]
+    if classes is not None and net["num_classes"] > 0 and own != classes:
+        accepted = "-1" if classes < 0 else f"-1, or {classes} (and one more with null_class)"
+        yield f"backbone.num_classes: found {net['num_classes']}; accepted: {accepted}"
+    for key in ("backbone_training", "heads_training"):
+        if experiment[key]["flips"] and codec and not codec["flips"]:
+            found = f"{key}.flips: found true; accepted: false"
+            yield f"{found} without flips of the autoencoder of dataset {experiment['dataset']}"
+    order = PROTOCOLS[experiment["protocol"]].class_order
+    if dataset.get("class_order", order) != order and net["num_classes"] > 0:
+        yield (
+            f"dataset: {experiment['dataset']} has class_order {dataset['class_order']};"
+            f" protocol {experiment['protocol']} needs {order}"
+        )
+
+
+def _metric_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
+    metric = experiment["metric"]
+    name, needed = metric["name"], space(metric["name"])
+    if needed.weights and "classifier" in metric:
+        yield f"metric.classifier: not a key of {name}, whose features are those of {needed.weights}"
+    if not needed.weights and _CLASSES.get(dataset["source"]) == -1:
+        yield (
+            f"metric.name: found {name!r}; accepted: fid, fd_dinov2 or fd_inception64"
+            f" ({dataset['source']} has no classes)"
+        )
+    elif not needed.weights and "classifier" not in metric:
+        yield f"metric.classifier: missing; {name} is measured in the features of a classifier"
+    if name.endswith(_DERIVED):
+        yield f"metric.name: found {name!r}; accepted: names that do not end in {', '.join(_DERIVED)}"
+    count, subset = metric.get("reference"), dataset.get("subset")
+    if count and subset and count > subset:
+        yield f"metric.reference: found {count}; accepted: up to the {subset} of the dataset's subset"
+    if dataset["held_out"] < _FEWEST_HELD_OUT:
+        yield (
+            f"dataset {experiment['dataset']}: dataset.held_out: found {dataset['held_out']};"
+            f" accepted: {_FEWEST_HELD_OUT} or more, to be measured as samples are"
+        )
+    left = _most_training_images(dataset)
+    if left is not None and left <= needed.features:
+        yield (
+            f"dataset {experiment['dataset']}: dataset.held_out: found {dataset['held_out']}; it leaves"
+            f" {left} images to train on, accepted: more than the {needed.features} features of {name}"
+        )
+    elif count and left is not None and count > left:
+        yield f"metric.reference: found {count}; accepted: up to the {left} training images"
+    needs_images = [
+        ("sampling.images", experiment["sampling"]["images"]),
+        ("metric.reference", count),
+        (f"dataset {experiment['dataset']}: dataset.subset", subset),
+    ]
+    if not needed.weights:
+        needs_images.append(
+            (f"dataset {experiment['dataset']}: dataset.held_out", dataset["held_out"])
+        )
+    for key, found in needs_images:
+        if found is not None and found <= needed.features:
+            yield f"{key}: found {found}; accepted: more than the {needed.features} features of {name}"
+
+
+def _classifier_conflicts(experiment: dict, name: str, experiments: dict) -> Iterator[str]:
+    """One classifier a dataset and metric: experiments that share both share it."""
+    metric, dataset = experiment["metric"], experiment["dataset"]
+    for other, theirs in experiments.items():
+        if other == name:
+            return  # each pair once, at the later
+        shared = (theirs["dataset"], theirs["metric"]["name"]) == (dataset, metric["name"])
+        if shared and theirs["metric"].get("classifier") != metric.get("classifier"):
+            yield (
+                f"metric.classifier: differs from that of {other}, which shares its dataset;"
+                f" accepted: the same, or another name than {metric['name']}"
+            )
+
+
+def _reuse_conflicts(experiment: dict, name: str, experiments: dict) -> Iterator[str]:
+    if "pretrained" in experiment and "full" in experiment["reuse"]:
+        yield "reuse.full: accepted: either pretrained weights or another experiment's"
+    for role, other in experiment["reuse"].items():
+        seen = [name]
+        while other and other in experiments and other not in seen:
+            seen.append(other)
+            other = experiments[other].get("reuse", {}).get(role)
+        if other:
+            yield f"reuse.{role}: found {other!r}; accepted: another experiment that trains it"
+            continue
+        theirs = experiments[seen[-1]]
+        keys = ["backbone", "null_class", "prediction"]
+        keys += ["shallow_depth"] if role == "shallow" else []
+        if experiment["protocol"] == "corrected":
+            keys += ["schedule", "time_input"]
+        if role == "heads":
+            keys += ["protocol"]
+        for key in keys:
+            if experiment[key] != theirs[key]:
+                yield f"reuse.{role}: {seen[-1]} has another {key}: {theirs[key]!r}"
+        if role == "heads" and _owner(experiments, name, "full") != _owner(
+            experiments, seen[-1], "full"
+        ):
+            yield (
+                f"reuse.heads: found {experiment['reuse']['heads']!r}; accepted: with the full backbone"
+                f" that those heads are on (reuse.full: {_owner(experiments, seen[-1], 'full')})"
+            )
+        missing = set(experiment["train_seeds"]) - set(theirs["train_seeds"])
+        if missing:
+            yield f"reuse.{role}: {seen[-1]} has no training seed {sorted(missing)}"
+
+
+def _owner(experiments: dict, name: str, role: str) -> str:
+    """The experiment whose training makes the model in `role`, as far as `reuse` leads (it may lead in a circle)."""
+    seen = []
+    while name in experiments and name not in seen:
+        seen.append(name)
+        name = experiments[name]["reuse"].get(role, name)
+    return seen[-1]
+
+
+def _grid_conflicts(experiment: dict) -> Iterator[str]:
+    for sampler, grid in experiment["grid"].items():
+        if 0 not in grid["t_s"]:
+            yield f"grid.{sampler}.t_s: 0 is missing; every comparison is against the full backbone"
+        sampling = experiment["sampling"]
+        batches = math.ceil(sampling["images"] / sampling["batch"])
+        if grid["shards"] > batches:
+            yield (
+                f"grid.{sampler}.shards: found {grid['shards']}; accepted: up to the {batches} batches"
+                f" of {sampling['images']} images"
+            )
+        eta = grid.get("eta", 0)
+        limit = one_step_eta_limit(noise_schedule(experiment["schedule"]), grid["steps"])
+        if PROTOCOLS[experiment["protocol"]].ddim_one_step_variance and eta > limit:
+            yield (
+                f"grid.{sampler}.eta: found {eta}; accepted under protocol {experiment['protocol']} and"
+                f" {grid['steps']} steps: 0 to {limit:.3g} (the released variance is not real beyond)"
+            )
+        spread = grid["spread"]
+        if experiment["sampling"]["seed"] in spread["seeds"]:
+            yield (
+                f"grid.{sampler}.spread.seeds: found {spread['seeds']};"
+                f" accepted: seeds other than sampling.seed {experiment['sampling']['seed']}"
+            )
+        for key in ("t_s", "theta"):
+            for value in set(spread[key]) - set(grid[key]):
+                yield f"grid.{sampler}.spread.{key}: found {value!r}; accepted: values of grid.{sampler}.{key}"

@@ -1,0 +1,204 @@
+"""`python -m duodiff cost`: operations against torch's own count, and hours against a bench record."""
+
+import copy
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from duodiff.analysis import cost
+from duodiff.analysis.operations import network
+from duodiff.early_exit import AdaDiff
+from duodiff.metrics.flops import exit_gflops, gflops, parameters
+from duodiff.settings import Setting
+from duodiff.study import config as configuration
+from duodiff.study.grid import backbone_architecture
+from duodiff.uvit import UViT
+
+ROOT = Path(__file__).parents[3]
+PAPER = configuration.complete(yaml.safe_load((ROOT / "config/paper.yaml").read_text()))
+SMALL = {
+    "img_size": 6,
+    "patch_size": 2,
+    "in_chans": 3,
+    "embed_dim": 14,
+    "depth": 5,
+    "num_heads": 7,
+    "mlp_ratio": 3,
+    "qkv_bias": True,
+    "mlp_time_embed": True,
+    "num_classes": 11,
+    "conv": False,
+}
+OTHERS = {"qkv_bias": False, "mlp_time_embed": False, "num_classes": -1, "conv": True}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "timestep_aware"),
+    [
+        (SMALL, False),
+        (SMALL | OTHERS, True),
+        *(
+            (backbone_architecture(PAPER["experiments"][name], role), True)
+            for name in cost.ARCHITECTURES
+            for role in ("full", "shallow")
+        ),
+    ],
+)
+def test_operations_and_parameters_are_those_that_torch_counts(architecture, timestep_aware):
+    found = network(architecture, timestep_aware)
+    with torch.device("meta"):
+        net = UViT(**architecture)
+        model = AdaDiff(net, timestep_aware)
+    assert found.forward == gflops(net) * 1e9
+    assert found.parameters == parameters(net)
+    assert found.output_head == parameters(model.output_heads[0])
+    every_head = gflops(net, model.all_layers) * 1e9
+    assert found.all_heads == every_head
+    exits = [found.exiting(layer) for layer in range(len(found.blocks) + 1)]
+    assert exits == pytest.approx([1e9 * g for g in exit_gflops(model)], rel=1e-12)
+
+
+def test_an_exit_costs_the_blocks_before_it_the_uncertainties_up_to_it_and_one_output_head():
+    found = network(SMALL)
+    u, block = found.uncertainty, found.blocks[-1]
+    assert found.exiting(0) == found.embed + u + found.decode
+    assert found.exiting(5) == found.forward + 5 * u
+    assert found.exiting(3.5) == pytest.approx(found.forward + 4.5 * u - 1.5 * block)
+
+
+@pytest.mark.parametrize("layer", range(SMALL["depth"] + 1))
+def test_a_batch_that_shrinks_runs_what_an_exit_is_said_to_cost(layer):
+    model = AdaDiff(UViT(**SMALL)).eval()
+    for i, head in enumerate(model.uncertainty_heads):
+        torch.nn.init.zeros_(head.linear.weight)
+        torch.nn.init.constant_(head.linear.bias, 9.0 if i < layer else -9.0)
+    found = gflops(model.uvit, partial(model, theta=0.5))
+    assert found == pytest.approx(network(SMALL).exiting(layer) / 1e9, rel=1e-12)
+
+
+def test_a_cell_makes_the_calls_of_its_sampler_and_switch():
+    experiments = copy.deepcopy(PAPER["experiments"])
+    for experiment in experiments.values():
+        experiment["grid"]["dpm_solver_pp"] = {"steps": 20}
+    full, shallow = (
+        network(backbone_architecture(experiments["cifar10"], role)).forward
+        for role in ("full", "shallow")
+    )
+
+    def calls(name, *cell):
+        found = cost._calls(experiments[name], cell[0], Setting.parse(cell[1]))
+        return found.count(shallow), found.count(full), len(found)
+
+    assert calls("cifar10", "ddpm", "t_s=0") == (0, 1000, 1000)
+    assert calls("cifar10", "ddpm", "t_s=300") == (300, 700, 1000)
+    assert calls("cifar10", "ddim", "t_s=300") == (15, 35, 50)
+    assert calls("cifar10_released", "ddim", "t_s=300") == (16, 33, 49)
+    for name in ("cifar10", "cifar10_released"):  # no protocol departs from it
+        assert calls(name, "dpm_solver_pp", "t_s=300") == (6, 14, 20)
+    exits = cost._calls(experiments["celeba64"], "ddpm", Setting.parse("theta=0.08"))
+    net = network(experiments["celeba64"]["backbone"])
+    assert exits == [net.exiting(9.09)] * 1000  # Table 2
+    unknown = cost._calls(experiments["cifar10_v"], "ddpm", Setting.parse("theta=q0.25"))
+    assert unknown == [network(experiments["cifar10_v"]["backbone"]).exiting(13)] * 1000
+
+
+def test_a_training_is_its_images_forward_and_twice_that_back():
+    found = cost.works(PAPER)["cifar10"]
+    full, shallow, heads, *_ = [w for w in found if w.kind == "training"]
+    assert full.operations == pytest.approx(500_000 * 128 * 3 * 24.40e9, rel=1e-3)
+    assert shallow.operations == pytest.approx(500_000 * 128 * 3 * 5.53e9, rel=1e-3)
+    assert full.bytes == pytest.approx(4 * 44.26e6, rel=1e-3)
+    assert (
+        100_000 * 128 * 24.3e9 < heads.operations < 100_000 * 128 * 25e9
+    )  # the backbone is frozen
+
+
+def test_models_that_are_reused_are_trained_once_and_where_they_belong():
+    found = cost.works(PAPER | {"only": ["cifar10_released"]})
+    assert set(found) == {"cifar10", "cifar10_released", "dataset cifar10"}
+    assert [(w.kind, w.jobs) for w in found["cifar10"]] == [("training", 1), ("training", 1)]
+    assert [w.jobs for w in found["cifar10_released"] if w.kind == "training"] == [1]
+
+
+@pytest.fixture
+def bench(tmp_path) -> Path:
+    rates = {
+        "device": "Made GPU",
+        "dtype": "bfloat16",
+        "sampling_flops_per_s": {"S/2": 1e14, "S/4": 2e14, "M/4": 3e14, "L/2": 4e14},
+        "training_flops_per_s": {"S/2": 5e13, "S/4": 6e13, "M/4": 7e13, "L/2": 8e13},
+        "startup_s": 36.0,
+    }
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps({"rates": rates}))
+    return path
+
+
+def rows(text: str) -> dict[str, dict[str, str]]:
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    head, _, *body = lines
+    return {line[0]: dict(zip(head, line, strict=True)) for line in body}
+
+
+def test_hours_are_operations_at_the_benchs_rates_and_the_start_of_every_job(bench, tmp_path):
+    only = yaml.safe_load((ROOT / "config/paper.yaml").read_text()) | {"only": "celeba64"}
+    config = tmp_path / "one.yaml"
+    config.write_text(yaml.safe_dump(only))
+    found = rows(cost.describe(config, bench))["celeba64"]
+    work = cost.works(configuration.complete(only))["celeba64"]
+    training = sum(w.operations for w in work if w.kind == "training")
+    rest = sum(w.operations for w in work if w.kind != "training")
+    starting = sum(w.jobs for w in work) * 36 / 3600
+    hours = training / 6e13 / 3600 + rest / 2e14 / 3600 + starting
+    assert float(found["GPU hours"]) == pytest.approx(hours, rel=6e-3)  # three digits
+    assert float(found["start-up %"]) == pytest.approx(100 * starting / hours, rel=6e-3)
+
+
+def test_another_architecture_takes_the_nearest_rates_and_says_so(bench):
+    text = cost.describe(ROOT / "config/config.yaml", bench)
+    assert "digits: at the rates of S/2, the nearest in operations." in text
+    assert "Made GPU (bfloat16), 36 s" in text
+
+
+def test_a_file_that_is_no_yaml_is_named(tmp_path):
+    (tmp_path / "mine.yaml").write_text("threads: 1\n  device: cpu\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml: .*\n.*line 2"):
+        cost.describe(tmp_path / "mine.yaml", None)
+
+
+def test_a_dataset_whose_size_only_its_files_tell_is_named():
+    text = cost.describe(ROOT / "config/cifar10_cpu.yaml", None)
+    assert "dataset cifar10_jpeg: its images are left out" in text
+
+
+def test_without_a_bench_there_are_no_hours_and_without_torch_the_rest():
+    run = (
+        "import sys; from pathlib import Path; from duodiff.analysis import cost;"
+        "print(cost.describe(Path('config/config.yaml'), None), 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", run]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "GPU hours" not in done.stdout
+    assert "Hours need the rates of your GPU: make bench" in done.stdout
+    assert done.stdout.endswith("False\n")
+
+
+def test_a_bench_without_the_rates_is_refused(bench):
+    record = json.loads(bench.read_text())
+
+    def refused(content: dict, message: str) -> None:
+        bench.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=message):
+            cost.read_rates(bench)
+
+    rates = record["rates"]
+    refused({}, "it has no rates; make bench writes them")
+    refused({"rates": {k: v for k, v in rates.items() if k != "dtype"}}, "rates: missing dtype")
+    fewer = rates | {"sampling_flops_per_s": {"S/2": 1e14, "S/4": 1e14}}
+    refused({"rates": fewer}, r"rates.sampling_flops_per_s: missing L/2, M/4")

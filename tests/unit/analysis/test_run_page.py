@@ -1,0 +1,136 @@
+"""The page of a run and the galleries."""
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from duodiff.analysis.figures import gallery_panels
+from duodiff.analysis.runs import machines, run_times, write_run
+from duodiff.data.pictures import grid
+from duodiff.data.store import write_store
+from duodiff.records import Record, write
+from duodiff.running.files import read_json
+
+HEADER = "s\th:m:s\tmax_rss\tcpu_time\n"
+RULES = ["pack_dataset", "compute_reference", "sample_images"]
+
+
+def benchmark(folder, path, seconds, megabytes):
+    file = folder / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{HEADER}{seconds}\t0:00:00\t{megabytes}\t1.0\n")
+
+
+def benchmarks(folder):
+    benchmark(folder, "data/digits/pack_dataset.tsv", 30, 100)
+    benchmark(folder, "data/digits/fd_digits/compute_reference_all.tsv", 12, 200)
+    benchmark(folder, "data/digits/fd_digits/compute_reference_512.tsv", 18, "-")
+    benchmark(folder, "mine/train0/sample_images/ddpm/duodiff/t_s=0/seed0.tsv", 60, 500)
+    benchmark(folder, "mine/train0/sample_images/ddpm/duodiff/t_s=500/seed0.tsv", 30, 700)
+    benchmark(folder, "other/train0/sample_images/ddpm/duodiff/t_s=0/seed0.tsv", 600, 900)
+    benchmark(folder, "mine/train0/unlisted.tsv", 600, 900)
+
+
+def test_run_times_are_summed_by_rule_over_the_folders_of_the_run(tmp_path):
+    benchmarks(tmp_path)
+    table = run_times(tmp_path, ["mine", "data/digits"], RULES)
+    assert table["rule"].tolist() == RULES
+    assert table["jobs"].tolist() == [1, 2, 2]
+    assert table["minutes"].tolist() == [0.5, 0.5, 1.5]
+    assert table["longest_minutes"].tolist() == [0.5, 0.3, 1.0]
+    assert table["peak_mb"].tolist() == [100, 200, 700]
+    assert run_times(tmp_path, ["nowhere"], RULES).empty
+
+
+def record(device, experiment="mine"):
+    return Record(
+        "m", 1.0, "1", 8, experiment, "corrected", "full", device=device, libraries={"torch": "2"}
+    )
+
+
+def test_machines_are_named_once_each(tmp_path):
+    rows = [vars(record(device)) for device in ("cpu", "cpu", None, "gpu")]
+    table = machines(pd.DataFrame(rows), {"mine": {"title": "Mine"}})
+    assert table["device"].tolist() == ["cpu", "gpu"]
+    assert set(table["experiment"]) == {"Mine"}
+    assert set(table["libraries"]) == {"torch 2"}
+
+
+def test_the_page_holds_machines_times_and_the_whole_configuration(tmp_path):
+    benchmarks(tmp_path)
+    write(tmp_path / "records.json", [record("A <fast> machine")])
+    config = {"threads": 1, "experiments": {"mine": {"title": "Mine & yours"}}}
+    page, times, settings = (tmp_path / name for name in ("run.html", "times.csv", "config.yaml"))
+    line = write_run(
+        [tmp_path / "records.json"],
+        tmp_path,
+        ["mine", "data/digits"],
+        RULES,
+        config,
+        page,
+        times,
+        settings,
+    )
+    assert line == "5 jobs, 2.5 minutes in all"
+    assert yaml.safe_load(settings.read_text()) == config
+    assert pd.read_csv(times)["minutes"].sum() == 2.5
+    text = page.read_text()
+    for part in ("A &lt;fast&gt; machine", "sample_images", "Mine &amp; yours"):
+        assert part in text
+
+
+def test_a_grid_puts_images_in_rows_with_white_between_and_enlarges_small_ones():
+    images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1).repeat(64, axis=2).repeat(64, axis=3)
+    picture = grid(images, columns=3)
+    assert picture.shape == (2 * 66 - 2, 3 * 66 - 2, 3)
+    assert picture[0, ::66, 0].tolist() == [0, 1, 2]
+    assert picture[66, ::66, 1].tolist() == [3, 4, 255]
+    assert (picture[64:66] == 255).all()
+    small = np.zeros((1, 3, 2, 2), np.uint8)
+    small[0, 1, 0, 1] = 9
+    assert grid(small, columns=1).shape == (64, 64, 3)
+    assert (grid(small, columns=1)[:32, 32:] == [0, 9, 0]).all()
+
+
+def cell(folder, method, parameters, seed=5, sampler="ddpm"):
+    images = np.full((40, 1, 2, 2), len(str(folder)), np.uint8)
+    description = {
+        "experiment": "mine",
+        "train_seed": 0,
+        "seed": seed,
+        "method": method,
+        "parameters": parameters,
+        "sampler": {"name": sampler, "steps": 5},
+    }
+    write_store(folder / "manifest.json", images, np.zeros(40, np.int64), description)
+    return folder / "manifest.json"
+
+
+def test_a_gallery_shows_training_images_then_cells_of_the_first_seed(tmp_path):
+    real = tmp_path / "real/manifest.json"
+    write_store(
+        real,
+        np.zeros((50, 1, 2, 2), np.uint8),
+        np.zeros(50, np.int64),
+        {"splits": {"held_out": [0, 10], "train": [10, 50]}},
+    )
+    cells = [  # the grid's first seed, which need not be the smallest
+        cell(tmp_path / "a", "adadiff", {"theta": 0.2}),
+        cell(tmp_path / "b", "duodiff", {"t_s": 500}),
+        cell(tmp_path / "c", "full", {"t_s": 0}, seed=1),
+        cell(tmp_path / "d", "full", {"t_s": 0}),
+        cell(tmp_path / "e", "full", {"t_s": 0}, sampler="ddim"),
+        cell(tmp_path / "f", "full", {"t_s": 0}, sampler="dpm_solver_pp"),
+    ]
+    title, panels, table = gallery_panels(cells, real, {"mine": {"title": "Mine"}})
+    assert title == "Mine"
+    assert [name for name, _ in panels] == [
+        "Training images",
+        "DDPM-5, AdaDiff, θ = 0.200",
+        "DDPM-5, full backbone, $t_s$ = 0",
+        "DDPM-5, DuoDiff, $t_s$ = 500",
+        "DDIM-5, full backbone, $t_s$ = 0",
+        "DPM-Solver++(2M)-5, full backbone, $t_s$ = 0",
+    ]
+    assert all(len(images) == 36 for _, images in panels)
+    assert table["images_sha256"][0] == read_json(real)["images_sha256"]

@@ -1,0 +1,202 @@
+"""`python -m duodiff`: what it refuses before torch is imported, and how it finds a study's models."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from duodiff.running import job
+from duodiff.running.files import read_json, write_json
+from duodiff.settings import Setting
+from duodiff.study.folder import Study
+
+RUN = """
+import runpy, sys
+sys.argv[0] = "duodiff"
+try:
+    runpy.run_module("duodiff", run_name="__main__")
+finally:
+    print("torch" in sys.modules)
+"""
+
+ENDING = """
+{imported}
+from duodiff.running import job
+class Kept:
+    def __del__(self):
+        print("taken apart")
+kept = Kept()
+def work() -> str:
+    print("worked")
+    return "done"
+job.run(work)
+print("returned")
+"""
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    """Two studies without weights: `a`, and `b` which samples with the full backbone of `a`."""
+    for name, role, digest in (
+        ("a", "full", "f"),
+        ("a", "shallow", "1"),
+        ("b", "shallow", "2"),
+        ("b", "heads", "3"),
+    ):
+        manifest = {"weights_sha256": digest, "architecture": {"depth": 5}}
+        write_json(tmp_path / name / "train0" / role / "manifest.json", manifest)
+    cells = {
+        ("a", "duodiff/t_s=500"): ({"t_s": 500}, {"full": "f", "shallow": "1"}),
+        ("b", "duodiff/t_s=1000"): ({"t_s": 1000}, {"shallow": "2"}),
+        ("b", "duodiff/t_s=300"): ({"t_s": 300}, {"full": "f", "shallow": "2"}),
+        ("b", "adadiff/theta=q0.4"): ({"setting": "q0.4", "theta": 0.1}, {"full": "f"}),
+    }
+    for (name, path), (parameters, digests) in cells.items():
+        manifest = {
+            "experiment": name,
+            "protocol": "corrected",
+            "train_seed": 0,
+            "schedule": "linear",
+            "time_input": "t",
+            "class_order": None,
+            "compute_batch": 64,
+            "parameters": parameters,
+            "dtype": "float32",
+            "compiled": False,
+            "sampler": {"name": "ddpm", "steps": 20, "guidance": 0.4},
+            "seed": 0,
+            "checkpoint_sha256": digests,
+        }
+        folder = tmp_path / name / "train0/samples/ddpm" / path / "seed0"
+        write_json(folder / "manifest.json", manifest)
+    return tmp_path
+
+
+def duodiff(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", RUN, *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--t-s", "1001"], "t_s: found 1001; accepted: 0 to 1000"),
+        (["--theta", "1.5"], "theta: found 1.5; accepted: 0 to 1, or a quantile from q0 to q1"),
+        (["--theta", "often"], "theta: found often; accepted"),
+        ([], "setting: accepted: one of --t-s and --theta"),
+        (["--t-s", "0", "--theta", "0.1"], "setting: accepted: one of --t-s and --theta"),
+        (["--t-s", "0", "--sampler", "euler"], "invalid choice: 'euler' (choose from"),
+        (["--t-s", "0", "--steps", "1"], "steps: found 1; accepted: 2 to 1000"),
+        (["--t-s", "0", "--eta", "0.5"], "eta: found 0.5 for ddpm; accepted"),
+        (["--t-s", "0", "--images", "0"], "images: found 0; accepted: 1 or more"),
+        (["--t-s", "0", "--batch", "0"], "batch: found 0; accepted: 1 or more"),
+        (["--theta", "0.2"], "heads/manifest.json: there is no heads checkpoint"),
+    ],
+)
+def test_bad_values_and_missing_checkpoints_are_refused_before_torch(results, arguments, message):
+    done = duodiff("sample", results / "a/train0", "--out", results / "out", *arguments)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.strip() == "False"
+    assert not (results / "out").exists()
+
+
+def test_early_exit_is_refused_where_samples_are_guided(results):
+    done = duodiff("sample", results / "b/train0", "--out", results / "out", "--theta", "0.2")
+    assert "are guided, early exit is not; accepted: --t-s" in done.stderr
+    assert (done.returncode, done.stdout.strip()) == (1, "False")
+
+
+def test_help_and_info_need_no_torch(results):
+    done = duodiff("--help")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "False")
+    assert "Sample images from the checkpoints" in done.stdout
+    done = duodiff("info", results / "b/train0")
+    assert (done.returncode, done.stdout.strip()) == (0, "False")
+    assert "b, corrected protocol" in done.stderr
+    assert str(results / "a/train0/full/manifest.json") in done.stderr
+    assert done.stderr.index("t_s=300") < done.stderr.index("t_s=1000")
+
+
+def test_a_folder_without_samples_is_refused(results):
+    done = duodiff("info", results / "a")
+    assert done.returncode == 1
+    assert "found no samples; accepted: the folder results/<experiment>/train<seed>" in done.stderr
+
+
+def test_a_setting_has_the_models_it_needs_and_no_others(results):
+    study = Study(results / "b/train0")
+    (results / "b/train0/profile").mkdir()
+    (results / "b/train0/profile/quantiles.json").touch()
+    needed = {
+        "t_s=0": {"full"},
+        "t_s=1": {"full", "shallow"},
+        "t_s=1000": {"shallow"},
+        "theta=0.2": {"full", "heads"},
+        "theta=q0.2": {"full", "heads", "quantiles"},
+    }
+    assert {setting: set(study.models(Setting.parse(setting))) for setting in needed} == needed
+    # another experiment's backbone, by the hash that the samples name
+    assert study.checkpoint("full") == results / "a/train0/full/manifest.json"
+    assert study.checkpoint("shallow") == results / "b/train0/shallow/manifest.json"
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch, caplog):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for device, found in (("cuda", "'cuda' where torch sees no GPU"), ("gpu", "'gpu'")):
+        monkeypatch.setattr(sys, "argv", ["sample", "--device", device])
+        with pytest.raises(SystemExit) as stopped:
+            job.run(_on_device)
+        assert stopped.value.code == 1
+        assert f"device: found {found}; accepted: cpu" in caplog.text
+
+
+def _on_device(device: str) -> str:
+    """Not to be called."""
+    raise AssertionError(device)
+
+
+def test_a_study_is_compiled_where_a_cell_is(results):
+    last = sorted(results.glob("b/train0/samples/**/manifest.json"))[-1]
+    write_json(last, read_json(last) | {"compiled": True})
+    assert Study(results / "b/train0").compiled
+    assert not Study(results / "a/train0").compiled
+
+
+def test_samplers_are_the_grids_with_what_is_given(results):
+    study = Study(results / "a/train0")
+    assert study.sampler("ddpm", None, None) == {"name": "ddpm", "steps": 20, "guidance": 0.4}
+    assert study.sampler("ddpm", 7, None) == {"name": "ddpm", "steps": 7, "guidance": 0.4}
+    ddim = {"name": "ddim", "steps": 50, "eta": 0, "guidance": 0.4}
+    assert study.sampler("ddim", None, None) == ddim
+    assert study.sampler("ddim", None, 0.5) == ddim | {"eta": 0.5}
+    dpm = {"name": "dpm_solver_pp", "steps": 20, "guidance": 0.4}
+    assert study.sampler("dpm_solver_pp", None, None) == dpm
+
+
+def test_a_jobs_line_says_how_long_it_took_and_where_the_result_is(tmp_path, monkeypatch, caplog):
+    def write(out: Path, twice: bool = False) -> str:
+        """Write it."""
+        return f"written {1 + twice} times"
+
+    out = tmp_path / "x.json"
+    monkeypatch.setattr(job, "log", logging.getLogger("duodiff.test"))  # keeps its handlers
+    monkeypatch.setattr(sys, "argv", ["write", "--out", str(out), "--twice"])
+    job.run(write)
+    line = caplog.messages[-1]
+    assert line.startswith("write: written 2 times (")
+    assert line.endswith(f" s; {out})")
+
+
+@pytest.mark.parametrize(
+    ("imported", "printed"), [("import torch", "worked\n"), ("", "worked\nreturned\ntaken apart\n")]
+)
+def test_what_torch_imported_is_not_taken_apart_and_nothing_said_is_lost(imported, printed):
+    program = [sys.executable, "-c", ENDING.format(imported=imported)]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert done.stdout == printed
+    assert done.stderr == "work: done\n"
