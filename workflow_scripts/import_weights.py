@@ -26,8 +26,7 @@ def import_weights(
     if weights.get("url") and not path.exists():
         fetch(weights["url"], path, pinned)
     require(path, weights.get("page") or PAGE)
-    manifest = convert(path, pinned, architecture, conventions, null_class, out)
-    source = manifest["source"]
+    source = convert(path, pinned, architecture, conventions, null_class, out=out).source or {}
     return f"{path}: sha256 {source['sha256']}{'' if source['verified'] else ' (not verified)'}"
 
 

@@ -72,7 +72,7 @@ class Models:
         self.schedule = noise_schedule(conventions["schedule"])
 
     def _agreed(self, key: str):
-        backbones = {k: v[key] for k, v in self.manifests.items() if k != "heads"}
+        backbones = {k: getattr(v, key) for k, v in self.manifests.items() if k != "heads"}
         if key == "architecture":
             names = ("in_chans", "img_size", "num_classes")
             backbones = {k: {n: v[n] for n in names} for k, v in backbones.items()}
@@ -91,7 +91,7 @@ class Models:
 
     def sha256(self, roles: Iterable[str]) -> dict[str, str]:
         """weights_sha256 of the checkpoints in `roles`."""
-        return {role: self.manifests[role]["weights_sha256"] for role in roles}
+        return {role: self.manifests[role].weights_sha256 for role in roles}
 
     def early_exit(self, theta: float, simulate: bool = False) -> EarlyExit:
         """AdaDiff at threshold theta."""

@@ -1,5 +1,6 @@
 """Training a backbone on all timesteps, from a packed store to a checkpoint with its loss curve."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -101,17 +102,16 @@ def train_backbone(
     if monitor is not None:
         classes = net.num_classes - null_class
         watch = _monitor(monitor, training["steps"], train, classes, conventions["schedule"])
-    description = {
-        "kind": "backbone",
-        "architecture": architecture,
+    manifest = checkpoints.BackboneManifest(
+        architecture=architecture,
         **conventions,
-        "null_class": null_class,
-        "class_order": dataset.get("class_order"),
-        "training": training,
-        "seed": seed,
-        "dataset_sha256": dataset.get("moments_sha256", dataset["images_sha256"]),
-    }
-    saves = Saves(out, {"checkpoint": description, "dataset": dataset})
+        null_class=null_class,
+        class_order=dataset.get("class_order"),
+        training=training,
+        seed=seed,
+        dataset_sha256=dataset.get("moments_sha256", dataset["images_sha256"]),
+    )
+    saves = Saves(out, {"checkpoint": checkpoints.as_json(manifest), "dataset": dataset})
     average, curve = fit(
         model,
         list(model.parameters()),
@@ -127,8 +127,8 @@ def train_backbone(
     if not devices.is_first():
         return curve
     write_csv(Path(out).parent / "curve.csv", curve)
-    description["skipped_steps"] = curve[-1]["skipped_steps"]
-    checkpoints.save(out, average.net.state_dict(), description)
+    manifest = replace(manifest, skipped_steps=curve[-1]["skipped_steps"])
+    checkpoints.save(out, average.net.state_dict(), manifest)
     saves.clear()
     return curve
 

@@ -1,5 +1,6 @@
 """Training AdaDiff's heads on a frozen backbone (Eq. 8)."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -61,33 +62,32 @@ def train_heads(
     """
     rules = PROTOCOLS[protocol]
     full, trained = checkpoints.load_backbone(backbone, **conventions)
-    found = checkpoints.departures({"full": trained}, conventions, rules)
+    departures = checkpoints.departures({"full": trained}, conventions, rules)
     options = dict(training)
     flips = options.pop("flips")
     torch.manual_seed(seed)
     model = AdaDiff(full.net, rules.timestep_aware_uncertainty).to(device)
     model.uvit.requires_grad_(False)
     dataset, train, held_out = noisers(
-        data, full, conventions["schedule"], device, trained["null_class"], flips
+        data, full, conventions["schedule"], device, trained.null_class, flips
     )
     watch = None
     if monitor is not None:
         from duodiff.training.monitor import Monitor  # takes a second, for trainings alone
 
         watch = Monitor(monitor, training["steps"])
-    description = {
-        "kind": "heads",
-        "backbone_sha256": trained["weights_sha256"],
-        "timestep_aware": rules.timestep_aware_uncertainty,
-        "protocol": protocol,
+    manifest = checkpoints.HeadsManifest(
+        backbone_sha256=trained.weights_sha256,
+        timestep_aware=rules.timestep_aware_uncertainty,
+        protocol=protocol,
         **conventions,
-        "class_order": dataset.get("class_order"),
-        "training": training,
-        "seed": seed,
-        "dataset_sha256": dataset.get("moments_sha256", dataset["images_sha256"]),
-        "departures": found,
-    }
-    saves = Saves(out, {"checkpoint": description, "dataset": dataset})
+        class_order=dataset.get("class_order"),
+        training=training,
+        seed=seed,
+        dataset_sha256=dataset.get("moments_sha256", dataset["images_sha256"]),
+        departures=departures,
+    )
+    saves = Saves(out, {"checkpoint": checkpoints.as_json(manifest), "dataset": dataset})
     average, curve = fit(
         model,
         model.heads_parameters(),
@@ -103,8 +103,8 @@ def train_heads(
     if not devices.is_first():
         return curve
     write_csv(Path(out).parent / "curve.csv", curve)
-    description["skipped_steps"] = curve[-1]["skipped_steps"]
+    manifest = replace(manifest, skipped_steps=curve[-1]["skipped_steps"])
     weights = {k: v for k, v in average.state_dict().items() if not k.startswith("uvit.")}
-    checkpoints.save(out, weights, description)
+    checkpoints.save(out, weights, manifest)
     saves.clear()
     return curve

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from duodiff import checkpoints
-from duodiff.running.files import read_json
 from duodiff.running.files import sha256 as digest
 from duodiff.uvit import UViT
 
@@ -26,8 +25,9 @@ def convert(
     architecture: dict,
     conventions: dict,
     null_class: bool,
+    *,
     out: Path,
-) -> dict:
+) -> checkpoints.BackboneManifest:
     """Manifest of the checkpoint written at the manifest `out` from the published weights in `checkpoint`.
 
     `architecture` are the keywords of UViT (of them `num_heads` alone leaves no trace in the weights, so it
@@ -47,22 +47,18 @@ def convert(
         raise ValueError(
             f"{checkpoint} does not fit backbone: {'; '.join(different[:_SHOWN])}{more}"
         )
-    checkpoints.save(
-        out,
-        {name: value.float() for name, value in weights.items()},
-        {
-            "kind": "backbone",
-            "architecture": architecture,
-            **conventions,
-            "prediction": "noise",
-            "null_class": null_class,
-            "training": None,
-            "seed": None,
-            "dataset_sha256": None,
-            "source": {"file": checkpoint.name, "sha256": found, "verified": sha256 is not None},
-        },
+    manifest = checkpoints.BackboneManifest(
+        architecture=architecture,
+        **conventions,
+        prediction="noise",
+        null_class=null_class,
+        training=None,
+        seed=None,
+        dataset_sha256=None,
+        source={"file": checkpoint.name, "sha256": found, "verified": sha256 is not None},
     )
-    return read_json(out)
+    floats = {name: value.float() for name, value in weights.items()}
+    return checkpoints.save(out, floats, manifest)
 
 
 def _tensors(checkpoint: Path) -> dict[str, Tensor]:

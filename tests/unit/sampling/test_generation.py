@@ -86,9 +86,9 @@ def paths(tmp_path_factory) -> dict:
 
 def test_a_loaded_backbone_computes_what_was_saved(paths):
     model, description = checkpoints.load_backbone(paths["full"])
-    assert description["architecture"]["depth"] == 5
-    assert description["schedule"] == "linear"
-    assert description["weights_sha256"] == checkpoints.sha256(
+    assert description.architecture["depth"] == 5
+    assert description.schedule == "linear"
+    assert description.weights_sha256 == checkpoints.sha256(
         paths["full"].parent / "model.safetensors"
     )
     again, _ = checkpoints.load_backbone(paths["full"])
