@@ -344,7 +344,7 @@ def _seconds_a_step(model, parameters, loss, noiser: Noiser, batch: int) -> floa
         return loss(*arguments)
 
     config = TrainingConfig(steps=_STEPS, batch=batch, **options)
-    fit(model, parameters, timed, noiser, held_out, config, seed=0, evaluations=1)
+    fit(model, parameters, timed, noiser, held_out, config=config, seed=0, evaluations=1)
     taken = [later - earlier for earlier, later in pairwise(begun[:_STEPS])]
     return statistics.median(taken[1:])  # memory is first touched in the first
 

@@ -8,21 +8,27 @@ the posterior that `encode` describes by its moments.
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from duodiff.running.download import require
 from duodiff.running.files import read_json, sha256
 
+A = TypeVar("A", np.ndarray, Tensor)
+
+KLNet = Any
+"""diffusers' AutoencoderKL: its methods come from mixins that a type checker does not see."""
+
 SCALE = 0.18215
-"""What the latents of Stable Diffusion's autoencoder are multiplied by, to about unit variance."""
+"""The factor of Stable Diffusion's latents; multiplied by it they have about unit variance."""
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 """The file of weights as diffusers names it, in a folder and on the hub."""
@@ -63,13 +69,13 @@ class Autoencoder:
     are those of a latent, `reduction` is the number of pixels per pixel of a latent, each way.
     """
 
-    def __init__(self, net: nn.Module, scale: float, batch: int, source: dict, device: str = "cpu"):
+    def __init__(self, net: KLNet, scale: float, batch: int, source: dict, device: str = "cpu"):
         self.net, self.scale, self.batch = net.to(device), scale, batch
         self.source, self.device = source, device
         self.channels: int = net.config.latent_channels
         self.reduction = 2 ** (len(net.config.block_out_channels) - 1)
 
-    def latent_shape(self, image: tuple[int, int, int]) -> tuple[int, int, int]:
+    def latent_shape(self, image: Sequence[int]) -> tuple[int, int, int]:
         """C, h, w of the latent of an image of the shape `image`. Raises ValueError if it has none."""
         channels, height, width = image
         accepted, f = self.net.config.in_channels, self.reduction
@@ -120,20 +126,19 @@ class Autoencoder:
         return self.net.decode(filled).sample[:count]
 
 
-def sample_moments(
-    moments: np.ndarray | Tensor, eps: np.ndarray | Tensor, scale: float
-) -> np.ndarray | Tensor:
+def sample_moments(moments: A, eps: A, scale: float) -> A:
     """Latents float32 [B, C, h, w]: scale (mean + exp(log-variance / 2) eps), in arrays or in tensors.
 
     moments: [B, 2C, h, w] as `Autoencoder.encode` gives them, of any float type; eps: float32
     [B, C, h, w], standard normal.
     """
     # in float32, since the standard deviations of Stable Diffusion's autoencoder are too small for float16
-    in_numpy = isinstance(moments, np.ndarray)
-    moments = moments.astype(np.float32) if in_numpy else moments.float()
     channels = moments.shape[1] // 2
-    mean, log_variance = moments[:, :channels], moments[:, channels:]
-    return scale * (mean + (np if in_numpy else torch).exp(0.5 * log_variance) * eps)
+    if isinstance(moments, Tensor):
+        moments = moments.float()
+        return scale * (moments[:, :channels] + torch.exp(0.5 * moments[:, channels:]) * eps)
+    moments = moments.astype(np.float32)
+    return scale * (moments[:, :channels] + np.exp(0.5 * moments[:, channels:]) * eps)
 
 
 def load(autoencoder: dict, data: Path, device: str = "cpu") -> Autoencoder:
@@ -280,9 +285,7 @@ def _saved_config(file: Path, autoencoder: dict) -> dict:
     return config
 
 
-def _network(
-    config: dict, weights: dict, name_in_file: Callable[[str], str], file: Path
-) -> nn.Module:
+def _network(config: dict, weights: dict, name_in_file: Callable[[str], str], file: Path) -> KLNet:
     """AutoencoderKL with `weights`. Raises ValueError with the first three differences if they do not fit."""
     from diffusers import AutoencoderKL  # ten seconds, which only latents are to cost
 

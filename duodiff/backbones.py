@@ -41,7 +41,7 @@ class EarlyExit:
 class Guided:
     """Classifier-free guidance of a conditional backbone: cond + scale (cond - uncond), in one batch.
 
-    `null_class` is the label that means none. Raises ValueError if it is called without labels.
+    `null_class` is the label that means "no class". Raises ValueError if it is called without labels.
     """
 
     def __init__(self, backbone: Backbone, scale: float, null_class: int):
@@ -63,16 +63,17 @@ class SwitchSchedule:
     """
 
     def __init__(self, entries: Sequence[tuple[Backbone, int, int]]):
-        self._at = [None] * T
+        self._at: dict[int, Backbone] = {}
         for backbone, low, high in entries:
             for t in range(low, high + 1):
-                if not 0 <= t < T or self._at[t] is not None:
+                if not 0 <= t < T or t in self._at:
                     raise ValueError(
                         f"switch schedule: t = {t} is outside 0..{T - 1} or covered twice"
                     )
                 self._at[t] = backbone
-        if None in self._at:
-            raise ValueError(f"switch schedule: t = {self._at.index(None)} has no backbone")
+        for t in range(T):
+            if t not in self._at:
+                raise ValueError(f"switch schedule: t = {t} has no backbone")
 
     def at(self, t: int) -> Backbone:
         """The backbone that runs at timestep t (0-based)."""

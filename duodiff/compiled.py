@@ -1,22 +1,26 @@
-"""Backbones as compiled graphs: by OpenVINO in float32 on a CPU, else by torch.compile (on a GPU as CUDA graphs)."""
+"""Backbones as compiled graphs.
+
+OpenVINO compiles them for a CPU in float32. torch.compile compiles them for everything else, on a GPU as CUDA graphs.
+"""
 
 import copy
 import sys
 from importlib import metadata
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 COMPILE = {"mode": "reduce-overhead", "dynamic": False, "fullgraph": True}
-"""How torch.compile takes a network: whole, for one size of batch, on a GPU as a CUDA graph."""
+"""Options of torch.compile: one graph of the whole network for each batch size, on a GPU a CUDA graph."""
 
 
 def compile_forward(net: nn.Module, device: str, precision: str) -> None:
-    """Has calls of `net` computed by a graph of it, one for each size of batch.
+    """Replaces the forward pass of `net` by compiled graphs, one for each batch size.
 
-    What uses the network's layers one by one, as early exit does, is left as it is. `precision` is "float32" or, by an
-    autocast of the caller's, "bfloat16"; in that OpenVINO would round the time, too. Raises ImportError where OpenVINO
-    is needed and missing.
+    Code that calls the layers one by one, such as early exit, does not use the graphs. `precision` is "float32", or
+    "bfloat16" where the caller computes under autocast; OpenVINO is not used for bfloat16, because it would round the
+    time too. Raises ImportError if OpenVINO is needed and not installed.
     """
     if _by_openvino(device, precision):
         net.forward = OpenvinoGraphs(net)
@@ -25,7 +29,7 @@ def compile_forward(net: nn.Module, device: str, precision: str) -> None:
 
 
 def engine(device: str, precision: str) -> str:
-    """What computes the graphs there, with its version: another may give other last bits."""
+    """The package that computes the graphs, with its version. Another version may differ in the last bits."""
     package = "openvino" if _by_openvino(device, precision) else "torch"
     return f"{package} {metadata.version(package)}"
 
@@ -35,18 +39,21 @@ def _by_openvino(device: str, precision: str) -> bool:
 
 
 class OpenvinoGraphs:
-    """A network's forward pass by OpenVINO in float32, on as many threads as torch has when a graph is made.
+    """A network's forward pass by OpenVINO in float32.
 
-    Each graph, made when a batch of its size first comes, keeps a copy of the weights, arranged for its products.
+    The first batch of a size compiles a graph for that size. A graph runs on the number of threads that torch had at
+    that moment, and holds its own copy of the weights.
     """
 
     def __init__(self, net: nn.Module):
         self.openvino = _import_openvino()
-        self.net = copy.copy(net)  # whose forward stays its own
-        self.requests = {}
+        self.net = copy.copy(
+            net
+        )  # `compile_forward` replaces the forward of `net`, not of this copy
+        self.requests: dict[int, Any] = {}  # OpenVINO's, by batch size
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """What the network gives for x [B, C, H, W], t [B] and y [B] or None."""
+        """The network's output, like x [B, C, H, W]; t is [B], y is [B] or None."""
         given = (x, t) if y is None else (x, t, y)
         if len(x) not in self.requests:
             self.requests[len(x)] = self._request(given)
@@ -61,14 +68,15 @@ class OpenvinoGraphs:
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,  # jobs beside each other would choose the same cores
+            "ENABLE_CPU_PINNING": False,  # with pinning, several jobs would choose the same cores
         }
         return self.openvino.Core().compile_model(graph, "CPU", options).create_infer_request()
 
 
 def _import_openvino():
-    """OpenVINO, which tells its makers of each use by another package: that one is not let in."""
-    sys.modules.setdefault("openvino_telemetry", None)
+    """Imports OpenVINO with its telemetry package blocked, so that nothing is reported over the network."""
+    if "openvino_telemetry" not in sys.modules:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # Python's way to block an import
     try:
         import openvino
     except ImportError as error:

@@ -50,8 +50,9 @@ class UncertaintyHead(nn.Module):
 
     def forward(self, tokens: Tensor, time_emb: Tensor) -> Tensor:  # [B, L, D], [B, D] -> [B]
         dim = tokens.shape[-1]
-        weight, bias = self.linear.weight[0], self.linear.bias
-        if self.timestep_aware:  # the product with the concatenation, without concatenating
+        weight = self.linear.weight[0]
+        bias: Tensor = self.linear.bias
+        if self.timestep_aware:  # as a product with the concatenation, without concatenating
             bias = (bias + time_emb @ weight[dim:])[:, None]
         return torch.sigmoid(tokens @ weight[:dim] + bias).mean(1)
 
@@ -63,6 +64,8 @@ class AdaDiff(nn.Module):
     were not a number (and so did not exit) since the model was made.
     """
 
+    nan_count: Tensor
+
     def __init__(self, uvit: UViT, timestep_aware: bool = True):
         super().__init__()
         self.uvit = uvit
@@ -73,7 +76,7 @@ class AdaDiff(nn.Module):
         self.register_buffer("nan_count", torch.zeros((), dtype=torch.long), persistent=False)
 
     def heads_parameters(self) -> list[nn.Parameter]:
-        """What AdaDiff trains while the backbone is frozen (Appendix C)."""
+        """The parameters that AdaDiff trains while the backbone is frozen (Appendix C)."""
         return [*self.output_heads.parameters(), *self.uncertainty_heads.parameters()]
 
     def layer_inputs(
@@ -87,7 +90,8 @@ class AdaDiff(nn.Module):
     ) -> tuple[list[Tensor], Tensor]:
         """Tokens before the first block and after each of the first `blocks` ones, and the time embedding."""
         time_emb = self.uvit.embed_time(t)
-        layers, skips = [self.uvit.embed(x, time_emb, y)], []
+        layers = [self.uvit.embed(x, time_emb, y)]
+        skips: list[Tensor] = []
         for i in range(blocks):
             layers.append(self.uvit.run_block(i, layers[-1], skips))
         return layers, time_emb
@@ -124,7 +128,8 @@ class AdaDiff(nn.Module):
         `simulate_exit` up to the last bits. One host synchronisation per block.
         """
         time_emb = self.uvit.embed_time(t)
-        tokens, skips = self.uvit.embed(x, time_emb, y), []
+        tokens = self.uvit.embed(x, time_emb, y)
+        skips: list[Tensor] = []
         rows = torch.arange(len(x), device=x.device)
         eps, exits = torch.empty_like(x), torch.full_like(rows, self.uvit.depth)
         for i in range(self.uvit.depth):

@@ -1,4 +1,4 @@
-"""Measurement records: one JSON object a number, with everything needed to say what it means (no torch)."""
+"""Measurement records: one JSON object for each measured number, with its circumstances (no torch)."""
 
 import platform
 from collections.abc import Iterable
@@ -44,11 +44,13 @@ def device_name(device: str) -> str:
 
 @dataclass
 class Record:
-    """One measurement. `interval` is [low, high] and `interval_covers` says of what; None where not measured.
+    """One measurement; a field is None where it does not apply.
 
-    `parameters` holds t_s or theta (and the quantile theta came from); `nfe` counts network calls per
-    image; `seeds` names the training and the sampling seeds. `resampled` holds a bootstrap's values behind
-    `interval` where they were drawn alike for several records, so that what is derived from these has an interval too.
+    `n` is the number of items measured, `unit` the unit of `value`. `interval` is [low, high], and `interval_covers`
+    says which variation the interval covers. `parameters` holds t_s, or theta and the quantile that gave theta. `nfe`
+    is the number of network calls for an image. `seeds` holds the training seed and the sampling seed. `resampled`
+    holds the bootstrap values behind `interval`. It is kept where several records used the same resamples: a quantity
+    computed from these records then has an interval too.
     """
 
     metric: str
@@ -78,7 +80,7 @@ class Record:
 
 
 def of_samples(manifest: dict) -> dict:
-    """What a record says of the samples it measures, from their manifest: the fields from method to hashes."""
+    """The fields of a record that describe its samples, from the samples' manifest."""
     return {
         "method": manifest["method"],
         "parameters": manifest["parameters"],
@@ -94,5 +96,5 @@ def of_samples(manifest: dict) -> dict:
 
 
 def write(path: str | Path, records: Iterable[Record]) -> None:
-    """Writes the records as one JSON list; a value that is not finite is refused (ValueError)."""
+    """Writes the records as one JSON list. Raises ValueError for a value that is not finite."""
     write_json(path, [asdict(record) for record in records])

@@ -5,9 +5,10 @@ sampler is a list of `Step` with its coefficients computed once in float64, and 
 Notation: ab = alphas_cumprod (alpha-bar), s = the next timestep, ab_s = 1 where s is x_0 itself.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from duodiff import noise
 from duodiff.backbones import SwitchSchedule
+from duodiff.protocol import Protocol
 from duodiff.schedules import NoiseSchedule, one_step_eta_limit, timesteps
 
 
@@ -34,7 +36,9 @@ class Step:
     x_0_coefs: tuple[float, float] | None = None
 
 
-def _transitions(schedule: NoiseSchedule, ts: Sequence[int], final_step: bool):
+def _transitions(
+    schedule: NoiseSchedule, ts: np.ndarray, final_step: bool
+) -> Iterator[tuple[int, float, float]]:
     """(t, ab_t, ab_s) along the descending timesteps `ts`, then down to x_0 if `final_step`."""
     ab = schedule.alphas_cumprod
     for t, s in pairwise(ts):
@@ -107,13 +111,38 @@ def dpm_solver_pp(schedule: NoiseSchedule, n: int) -> list[Step]:
     return steps
 
 
+SAMPLERS: dict[str, Callable[[NoiseSchedule, Mapping[str, Any], Protocol], list[Step]]] = {
+    "ddpm": lambda schedule, options, protocol: ddpm(schedule, options["steps"]),
+    "ddim": lambda schedule, options, protocol: ddim(
+        schedule,
+        options["steps"],
+        options["eta"],
+        final_step=protocol.ddim_final_step,
+        one_step_variance=protocol.ddim_one_step_variance,
+    ),
+    "dpm_solver_pp": lambda schedule, options, protocol: dpm_solver_pp(schedule, options["steps"]),
+}
+"""The samplers by name: each makes its steps from a noise schedule, its configured options and the protocol."""
+
+
+def steps_of(schedule: NoiseSchedule, sampler: Mapping[str, Any], protocol: Protocol) -> list[Step]:
+    """The steps of a configured sampler: its `name` (a key of `SAMPLERS`) and its options, such as steps and eta.
+
+    Raises ValueError for an unknown name.
+    """
+    if (name := sampler["name"]) not in SAMPLERS:
+        raise ValueError(f"sampler: found {name!r}; accepted: {', '.join(SAMPLERS)}")
+    return SAMPLERS[name](schedule, sampler, protocol)
+
+
 def integrate(
     schedule: SwitchSchedule,
     steps: Sequence[Step],
     x: Tensor,
     y: Tensor | None,
     step_noise: Callable[[int], Tensor],
-    on_step: Callable[[int], None] | None = None,
+    *,
+    on_step: Callable[[int], object] | None = None,
 ) -> Tensor:
     """x_0 (unclipped), like x [B, C, H, W]: the one sampling loop, for every method and sampler.
 
@@ -121,7 +150,7 @@ def integrate(
     is decided before the step. A multistep sampler keeps its history across a switch: the x_0 of the step before
     may be the other backbone's (docs/protocols.md has the measurement).
     """
-    x_0 = None  # the last prediction
+    x_0: Tensor | None = None  # the last prediction
     for step in steps:
         t = torch.full((len(x),), step.t, device=x.device)
         eps = schedule.at(step.t)(x, t, y)
@@ -129,6 +158,7 @@ def integrate(
         if step.x_0_coefs is not None:
             before, x_0 = x_0, torch.add(step.x_0_coefs[0] * x_t, eps, alpha=step.x_0_coefs[1])
             if step.change_coef:
+                assert before is not None  # a first step has no change_coef
                 x = torch.add(x, x_0 - before, alpha=step.change_coef)
         if step.noise_coef:
             x = torch.add(x, step_noise(step.t), alpha=step.noise_coef)
@@ -144,10 +174,11 @@ def sample(
     shape: tuple[int, int, int],
     start: int,
     count: int,
+    *,
     seed: int,
     y: Tensor | None = None,
     device: str | torch.device = "cpu",
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[int], object] | None = None,
 ) -> Tensor:
     """Images [count, C, H, W] (float32, unclipped) of the global indices from `start`, with labels y [count].
 
@@ -158,7 +189,7 @@ def sample(
         return noise.image_noise(seed, stream, start, count, shape).to(device)
 
     y = None if y is None else y.to(device)
-    return integrate(schedule, steps, image_noise(noise.INITIAL), y, image_noise, on_step)
+    return integrate(schedule, steps, image_noise(noise.INITIAL), y, image_noise, on_step=on_step)
 
 
 def to_uint8(x: Tensor, truncate: bool = False) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from duodiff.schedules import noise_schedule, prediction_coefficients, time_input
 
 FUSED_ATTENTION_FROM = 48
-"""Tokens from which a CPU, too, takes the fused kernel of attention."""
+"""The shortest sequence, in tokens, for which a CPU uses the fused kernel of attention."""
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
@@ -30,7 +30,11 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """nn.Linear, but faster in float32 on a CPU, where that copies the bias over its output before the product."""
+    """nn.Linear, with a faster bias in float32 on a CPU.
+
+    There, nn.Linear first copies the bias to every row of the output and then adds the matrix product. Here the
+    product is written alone, and the bias is added to it in place. A GPU and autocast use nn.Linear as it is.
+    """
 
     def forward(self, x: Tensor) -> Tensor:  # [..., D] -> [..., E]
         if self.bias is None or x.is_cuda or torch.is_autocast_enabled("cpu"):
@@ -39,6 +43,8 @@ class Linear(nn.Linear):
 
 
 class Attention(nn.Module):
+    """Multi-head self-attention. On a CPU, sequences below `FUSED_ATTENTION_FROM` tokens have code of their own."""
+
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool):
         super().__init__()
         self.num_heads = num_heads
@@ -53,20 +59,21 @@ class Attention(nn.Module):
         return self.proj(rearrange(x, "b h l d -> b l (h d)"))
 
     def _attend_to_few(self, x: Tensor) -> Tensor:
-        """What the fused kernel computes, for sequences too short for its overhead.
+        """The heads' outputs [B, L, D] before the last projection, by plain matrix products.
 
-        Each head's q, k and v come from a product of their own, and need not be copied apart; and the keys are not the
-        last axis of the scores, along which a softmax of few is slow.
+        On a CPU this is faster than the fused kernel for short sequences. Two things make it fast. Each head's q, k and
+        v are a matrix product of their own, so they lie apart in memory and no copy is needed. The scores are
+        [keys, queries], so the softmax runs over their first axis: a softmax over a short last axis is slow.
         """
         batch, length, dim = x.shape
-        per_head = (3 * self.num_heads, dim // self.num_heads)
+        per_head = (3 * self.num_heads, dim // self.num_heads)  # q, k and v of every head
         qkv = x.flatten(0, 1) @ self.qkv.weight.unflatten(0, per_head).transpose(1, 2)
         if self.qkv.bias is not None:
             qkv = qkv + self.qkv.bias.unflatten(0, per_head)[:, None]
         q, k, v = qkv.view(3, self.num_heads * batch, length, -1)
         unused, scale = q.new_empty(1, 1, 1), q.shape[-1] ** -0.5
         scores = torch.baddbmm(unused, k, q.transpose(1, 2), beta=0, alpha=scale)
-        x = scores.softmax(dim=1).transpose(1, 2) @ v  # of scores [H B, keys, queries]
+        x = scores.softmax(dim=1).transpose(1, 2) @ v  # scores: [H B, keys, queries]
         return rearrange(x, "(h b) l d -> b l (h d)", h=self.num_heads)
 
 
@@ -81,7 +88,7 @@ class Mlp(nn.Module):
 
 
 def add(branch: Tensor, x: Tensor) -> Tensor:
-    """x + branch, in the branch's memory; not where autocast has it in a lower precision than x."""
+    """x + branch, written into the branch's memory if both have one dtype (under autocast they may not)."""
     return branch.add_(x) if branch.dtype == x.dtype else x + branch
 
 
@@ -100,6 +107,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:  # [B, L, D] -> [B, L, D]
         if self.skip_linear is not None:
+            assert skip is not None
             x = self.skip_linear(torch.cat([x, skip], dim=-1))
         x = add(self.attn(self.norm1(x)), x)
         return add(self.mlp(self.norm2(x)), x)
@@ -128,6 +136,7 @@ class UViT(nn.Module):
         in_chans: int = 3,
         embed_dim: int = 768,
         depth: int = 13,
+        *,
         num_heads: int = 12,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = False,
@@ -215,7 +224,8 @@ class UViT(nn.Module):
 
         t [B] is fed to the sinusoidal embedding unscaled; y int64 [B] exactly if num_classes > 0.
         """
-        tokens, skips = self.embed(x, self.embed_time(t), y), []
+        tokens = self.embed(x, self.embed_time(t), y)
+        skips: list[Tensor] = []
         for i in range(self.depth):
             tokens = self.run_block(i, tokens, skips)
         return self.decode(tokens)
@@ -240,16 +250,19 @@ def _init_weights(module: nn.Module) -> None:
 
 
 class Denoiser(nn.Module):
-    """A network with its conventions, as a backbone: (x_t, t, y) -> eps, whatever it is fed and predicts.
+    """A network with its conventions, as a backbone: (x_t, t, y) -> eps.
 
-    `time_input` is what the network is fed for t, `prediction` what it was trained to give ("noise",
-    "x_0" or "v") under the noise schedule called `schedule`. `precision` is what the network computes in: "float32", or
-    "bfloat16" by autocast; what it is given and what it gives are float32 all the same.
+    `time_input` is the convention of the time fed to the network. `prediction` is the network's training target
+    ("noise", "x_0" or "v") under the noise schedule called `schedule`. `precision` is the dtype that the network
+    computes in: "float32", or "bfloat16" by autocast. Inputs and outputs are float32 in both.
     """
+
+    eps_of_output: Tensor
+    eps_of_x_t: Tensor
 
     def __init__(
         self,
-        net: nn.Module,
+        net: UViT,
         time_input: str = "t",
         prediction: str = "noise",
         schedule: str = "linear",

@@ -22,7 +22,7 @@ def train_autoencoder(
                  "norm_num_groups": 8}' --training '{"steps": 1000, "batch": 64, "lr": 2e-3, "kl_weight": 1e-6}' \\
                --device cpu --out results/data/digits_latent/autoencoder/config.json
     """
-    found = train(data, architecture, training, device, out, monitor)
+    found = train(data, architecture, training, device, out, monitor=monitor)
     return (
         f"{training['steps']} steps, held-out reconstruction rms {found['rms']:.4f} (of [-1, 1]),"
         f" scale {found['scale']:.4f}"

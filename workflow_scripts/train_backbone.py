@@ -28,10 +28,10 @@ def train_backbone(
             conventions,
             null_class,
             training,
-            seed,
-            device,
-            out,
-            monitor,
+            seed=seed,
+            device=device,
+            out=out,
+            monitor=monitor,
         )
     return f"{training['steps']} steps, held-out loss {curve[-1]['held_out_loss']:.4f}"
 

@@ -28,10 +28,10 @@ def train_heads(
             conventions,
             training,
             protocol,
-            seed,
-            device,
-            out,
-            monitor,
+            seed=seed,
+            device=device,
+            out=out,
+            monitor=monitor,
         )
     return f"{training['steps']} steps, held-out loss {curve[-1]['held_out_loss']:.4f}"
 

@@ -67,25 +67,10 @@ class Cell:
     early_exit: EarlyExit | None = None
 
 
-def sampler_steps(models: Models, sampler: dict, protocol: Protocol) -> list[Step]:
-    """The steps of a configured sampler: {name: ddpm or dpm_solver_pp, steps}, or {name: ddim, steps, eta}."""
-    if sampler["name"] == "ddpm":
-        return samplers.ddpm(models.schedule, sampler["steps"])
-    if sampler["name"] == "dpm_solver_pp":
-        return samplers.dpm_solver_pp(models.schedule, sampler["steps"])
-    return samplers.ddim(
-        models.schedule,
-        sampler["steps"],
-        sampler["eta"],
-        final_step=protocol.ddim_final_step,
-        one_step_variance=protocol.ddim_one_step_variance,
-    )
-
-
 def build_cell(models: Models, sampler: dict, setting: Setting, protocol: str) -> Cell:
     """The cell of one setting under one sampler and protocol; sampler["guidance"] is the guidance scale."""
     rules = PROTOCOLS[protocol]
-    steps = sampler_steps(models, sampler, rules)
+    steps = samplers.steps_of(models.schedule, sampler, rules)
     extra = {key: sampler[key] for key in ("eta", "guidance") if sampler.get(key) is not None}
     method, roles = setting.method, setting.networks
     if setting.exits_early:
@@ -132,7 +117,15 @@ def sample_batch(
     """
     y = models.labels(seed, first, batch, cell.protocol)
     x = samplers.sample(
-        cell.schedule, cell.steps, models.shape, first, batch, seed, y, models.device, on_step
+        cell.schedule,
+        cell.steps,
+        models.shape,
+        first,
+        batch,
+        seed=seed,
+        y=y,
+        device=models.device,
+        on_step=on_step,
     )
     return x, torch.full((batch,), -1) if y is None else y, _blocks_run(cell, batch)
 

@@ -6,16 +6,18 @@ the sizes this is for.
 """
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm import tqdm
 
-from duodiff.autoencoder import WEIGHTS, network_config
+from duodiff.autoencoder import WEIGHTS, KLNet, network_config
 from duodiff.data.store import ImageStore, to_unit_range
 from duodiff.running.files import atomic
 from duodiff.training.loop import Watch
@@ -32,6 +34,7 @@ def train_autoencoder(
     training: dict,
     device: str,
     out: Path,
+    *,
     monitor: Path | None = None,
 ) -> dict[str, float]:
     """`rms` of the reconstructed held-out images ([-1, 1] units) and `scale` of the trained autoencoder.
@@ -63,7 +66,7 @@ def train_autoencoder(
         watch = Monitor(monitor, training["steps"], reconstructions_of(shown))
     described = {"architecture": architecture, "training": training, "seed": _SEED}
     saves = Saves(out, described | {"dataset": store.manifest})
-    _fit(net, train, training, device, saves, shown, watch)
+    _fit(net, train, training, device, saves, held_out=shown, watch=watch)
     net.eval()
     scale = 1 / _latents_std(net, train, device)
     net.register_to_config(scaling_factor=scale)
@@ -72,7 +75,7 @@ def train_autoencoder(
     return {"rms": reconstruction_rms(net, held_out, device), "scale": scale}
 
 
-def loss(net: nn.Module, x: Tensor, kl_weight: float, generator: torch.Generator) -> Tensor:
+def loss(net: KLNet, x: Tensor, kl_weight: float, generator: torch.Generator) -> Tensor:
     """Mean absolute error of the reconstruction plus kl_weight times the KL divergence to N(0, 1), a scalar.
 
     x: float32 [B, C, H, W] in [-1, 1]; `generator`, on the CPU, draws z. The divergence is summed over the
@@ -86,24 +89,25 @@ def loss(net: nn.Module, x: Tensor, kl_weight: float, generator: torch.Generator
 
 
 @torch.inference_mode()
-def reconstruction_rms(net: nn.Module, images: np.ndarray, device: str) -> float:
+def reconstruction_rms(net: KLNet, images: np.ndarray, device: str) -> float:
     """Root of the mean squared error of uint8 images [N, C, H, W] through the mean of their latents.
 
     In units of [-1, 1], unclipped.
     """
     total = 0.0
     for x in _batches(images, device):
-        found = net.decode(net.encode(x).latent_dist.mode()).sample
-        total += (found - x).double().square().sum().item()
+        reconstruction = net.decode(net.encode(x).latent_dist.mode()).sample
+        total += (reconstruction - x).double().square().sum().item()
     return (total / images.size) ** 0.5
 
 
 def _fit(
-    net: nn.Module,
+    net: KLNet,
     images: np.ndarray,
     training: dict,
     device: str,
     saves: Saves,
+    *,
     held_out: Tensor,
     watch: Watch | None,
 ) -> None:
@@ -116,7 +120,7 @@ def _fit(
     optimizer = torch.optim.Adam(net.parameters(), lr=training["lr"])
     schedule = CosineAnnealingLR(optimizer, training["steps"])
     steps, every = training["steps"], max(1, training["steps"] // _EVALUATIONS)
-    progress = {"curve": [], "total": 0.0, "since": 0}
+    progress: dict[str, Any] = {"curve": [], "total": 0.0, "since": 0}
 
     def state() -> State:
         tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
@@ -125,8 +129,8 @@ def _fit(
 
     size = sum(p.nbytes for p in net.parameters())
     saves.require_space(3 * size, size)
-    if (found := saves.restore()) is not None:
-        tensors, values = found
+    if (last := saves.restore()) is not None:
+        tensors, values = last
         net.load_state_dict({k: tensors[f"net.{k}"] for k in net.state_dict()})
         restore_optimizer(optimizer, tensors)
         generator.set_state(tensors["images"])
@@ -166,13 +170,13 @@ def _fit(
 
 
 @torch.inference_mode()
-def _held_out_loss(net: nn.Module, images: Tensor, kl_weight: float) -> float:
+def _held_out_loss(net: KLNet, images: Tensor, kl_weight: float) -> float:
     """The loss of images (float32 [B, C, H, W] in [-1, 1]), always with the same draw of their latents."""
     return float(loss(net, images, kl_weight, torch.Generator().manual_seed(_SEED)))
 
 
 @torch.inference_mode()
-def _latents_std(net: nn.Module, images: np.ndarray, device: str) -> float:
+def _latents_std(net: KLNet, images: np.ndarray, device: str) -> float:
     """Standard deviation of all latent values of uint8 images [N, C, H, W], by its posteriors' moments."""
     count, total, square = 0, 0.0, 0.0
     for x in _batches(images, device):
@@ -184,13 +188,13 @@ def _latents_std(net: nn.Module, images: np.ndarray, device: str) -> float:
     return (square / count - (total / count) ** 2) ** 0.5
 
 
-def _batches(images: np.ndarray, device: str):
+def _batches(images: np.ndarray, device: str) -> Iterator[Tensor]:
     """The images in order, float32 [B, C, H, W] in [-1, 1]."""
     for first in range(0, len(images), _EVALUATION_BATCH):
         yield torch.from_numpy(to_unit_range(images[first : first + _EVALUATION_BATCH])).to(device)
 
 
-def _save(net: nn.Module, folder: Path) -> None:
+def _save(net: KLNet, folder: Path) -> None:
     """Writes the network as diffusers does, config.json last, each file whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder) as saved:

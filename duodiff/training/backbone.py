@@ -34,6 +34,7 @@ def noisers(
     schedule: str,
     device: str,
     null_class: bool = False,
+    *,
     flips: bool = False,
     label_dropout: float = 0.0,
 ) -> tuple[dict, Noiser, Noiser]:
@@ -52,23 +53,22 @@ def noisers(
             f" accepted: -1 or the dataset's {store.num_classes}"
             + (" and one more for null_class" if null_class else "")
         )
-    options = {"flips": flips, "label_dropout": label_dropout}
-    splits = []
-    for name, augmentation in (("train", options), ("held_out", {})):
-        images, labels = store.split(name)
-        splits.append(
-            Noiser(
-                images,
-                labels if net.num_classes > 0 else None,
-                noise_schedule(schedule),
-                device,
-                model.prediction,
-                store.manifest.get("scale", 1.0),
-                null_class=net.num_classes - 1 if null_class else None,
-                **augmentation,
-            )
+
+    def noiser(split: str, flips: bool = False, label_dropout: float = 0.0) -> Noiser:
+        images, labels = store.split(split)
+        return Noiser(
+            images,
+            labels if net.num_classes > 0 else None,
+            noise_schedule(schedule),
+            device,
+            model.prediction,
+            scale=store.manifest.get("scale", 1.0),
+            flips=flips,
+            label_dropout=label_dropout,
+            null_class=net.num_classes - 1 if null_class else None,
         )
-    return store.manifest, *splits
+
+    return store.manifest, noiser("train", flips, label_dropout), noiser("held_out")
 
 
 def train_backbone(
@@ -77,6 +77,7 @@ def train_backbone(
     conventions: dict,
     null_class: bool,
     training: dict,
+    *,
     seed: int,
     device: str,
     out: Path,
@@ -96,7 +97,13 @@ def train_backbone(
         _init_residual_zero(net)
     model = Denoiser(net, **conventions).to(device)
     dataset, train, held_out = noisers(
-        data, model, conventions["schedule"], device, null_class, flips, label_dropout
+        data,
+        model,
+        conventions["schedule"],
+        device,
+        null_class,
+        flips=flips,
+        label_dropout=label_dropout,
     )
     watch = None
     if monitor is not None:
@@ -118,8 +125,8 @@ def train_backbone(
         denoising_loss,
         train,
         held_out.stratified(seed),
-        TrainingConfig(**options),
-        seed,
+        config=TrainingConfig(**options),
+        seed=seed,
         name=f"train depth {net.depth}",
         watch=watch,
         saves=saves,

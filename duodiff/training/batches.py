@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,9 @@ class Batch:
         """The batch in parts of `size` images, the last one smaller."""
         for first in range(0, len(self), size):
             named = {field.name: getattr(self, field.name) for field in fields(self)}
-            tensors = {k: v[first : first + size] for k, v in named.items() if torch.is_tensor(v)}
+            tensors: dict[str, Any] = {
+                k: v[first : first + size] for k, v in named.items() if torch.is_tensor(v)
+            }
             yield replace(self, **tensors)
 
 
@@ -56,6 +59,7 @@ class Noiser:
         schedule: NoiseSchedule,
         device: str | torch.device = "cpu",
         prediction: str = "noise",
+        *,
         scale: float = 1.0,
         flips: bool = False,
         label_dropout: float = 0.0,
@@ -98,21 +102,22 @@ class Noiser:
         eps: np.ndarray,
         rng: np.random.Generator,
         flip: np.ndarray | None = None,
+        *,
         y: np.ndarray | None = None,
         before: int = 0,
     ) -> Batch:
         """The batch of images `index` [B] at timesteps `t` [B] with noise `eps` [B, C, H, W]."""
         flip = np.zeros(len(index), bool) if flip is None else flip
-        x_0 = torch.from_numpy(self.clean(index, flip, rng, before))
-        t, eps = torch.from_numpy(t), torch.from_numpy(eps)
+        clean, noise = torch.from_numpy(self.clean(index, flip, rng, before)), torch.from_numpy(eps)
+        at = torch.from_numpy(t)
         # x_t = sqrt(ab_t) x_0 + sqrt(1 - ab_t) eps (Eq. 1)
-        x_t = _at(self.signal, t) * x_0 + _at(self.noise, t) * eps
-        target = _at(self.target_eps, t) * eps + _at(self.target_x_0, t) * x_0
+        x_t = _at(self.signal, at) * clean + _at(self.noise, at) * noise
+        target = _at(self.target_eps, at) * noise + _at(self.target_x_0, at) * clean
         if y is None and self.labels is not None:
             y = self.labels[index]
-        y = None if y is None else torch.from_numpy(np.array(y))
-        moved = (None if v is None else v.to(self.device) for v in (x_0, x_t, t, eps, target, y))
-        return Batch(*moved)
+        x_0, x_t, at, noise, target = (v.to(self.device) for v in (clean, x_t, at, noise, target))
+        labels = None if y is None else torch.from_numpy(np.array(y)).to(self.device)
+        return Batch(x_0, x_t, at, noise, target, y=labels)
 
     def at_step(self, seed: int, step: int, batch: int, rows: slice | None = None) -> Batch:
         """Batch number `step` (0-based): every epoch visits each image once, in an order of its own.
@@ -131,12 +136,19 @@ class Noiser:
         eps = _normals(rng, rows.start, rows.stop, self.shape)
         flip = self.flips & (_generator(seed, 3, step).random(batch) < 0.5)
         y = None if self.labels is None else self.labels[index]
-        if self.label_dropout:
+        if y is not None and self.null_class is not None and self.label_dropout:
             dropped = _generator(seed, 4, step).random(batch) < self.label_dropout
             y = np.where(dropped, self.null_class, y)
-        index, t, flip, y = (None if v is None else v[rows] for v in (index, t, flip, y))
-        part = self.noised(index, t, eps, _generator(seed, 5, step), flip, y, rows.start)
-        return replace(part, parts=batch // len(index))
+        part = self.noised(
+            index[rows],
+            t[rows],
+            eps,
+            _generator(seed, 5, step),
+            flip[rows],
+            y=None if y is None else y[rows],
+            before=rows.start,
+        )
+        return replace(part, parts=batch // len(part))
 
     def stratified(self, seed: int) -> Batch:
         """Every image once, its t spread evenly over 0..T-1: a fixed batch to validate on."""

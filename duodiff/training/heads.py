@@ -49,6 +49,7 @@ def train_heads(
     conventions: dict,
     training: dict,
     protocol: str,
+    *,
     seed: int,
     device: str,
     out: Path,
@@ -69,7 +70,7 @@ def train_heads(
     model = AdaDiff(full.net, rules.timestep_aware_uncertainty).to(device)
     model.uvit.requires_grad_(False)
     dataset, train, held_out = noisers(
-        data, full, conventions["schedule"], device, trained.null_class, flips
+        data, full, conventions["schedule"], device, trained.null_class, flips=flips
     )
     watch = None
     if monitor is not None:
@@ -94,8 +95,8 @@ def train_heads(
         partial(heads_loss, time_convention=full.time_input, protocol=rules),
         train,
         held_out.stratified(seed),
-        TrainingConfig(**options),
-        seed,
+        config=TrainingConfig(**options),
+        seed=seed,
         name="train heads",
         watch=watch,
         saves=saves,

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +23,10 @@ log = logging.getLogger("duodiff")
 MOST_SKIPPED = 10
 """Steps in a row whose loss or gradient is not finite: a training that has as many is stopped."""
 
-Watch = Callable[[list[dict], nn.Module], None]
+M = TypeVar("M", bound=nn.Module)
+
+Watch = Callable[[list[dict], Any], None]
+"""Called with the loss curve so far and the averaged model."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +58,19 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 
 
 def fit(
-    model: nn.Module,
+    model: M,
     parameters: list[nn.Parameter],
-    loss: Callable[[nn.Module, Batch], Tensor],
+    loss: Callable[[M, Batch], Tensor],
     train: Noiser,
     held_out: Batch,
+    *,
     config: TrainingConfig,
     seed: int,
     evaluations: int = 20,
     name: str = "train",
     watch: Watch | None = None,
     saves: Saves | None = None,
-) -> tuple[nn.Module, list[dict]]:
+) -> tuple[M, list[dict]]:
     """The exponential moving average of `model` after training `parameters`, and the loss curve.
 
     `loss(model, batch)` is a scalar. The curve holds, `evaluations` times, the step, the mean
@@ -117,12 +123,12 @@ def _add_gradients(model: nn.Module, loss: Callable, part: Batch, config: Traini
     return value.detach()
 
 
-class _Run:
+class _Run(Generic[M]):
     """A training's moving parts and where it stands: after `step` steps, as last saved or at the start."""
 
     def __init__(
         self,
-        model: nn.Module,
+        model: M,
         parameters: list[nn.Parameter],
         config: TrainingConfig,
         saves: Saves | None,
@@ -138,7 +144,8 @@ class _Run:
         self.average = copy.deepcopy(model)
         self.averaged = _counterparts(model, parameters, self.average)
         self.step, self.total, self.since = 0, 0.0, 0
-        self.skipped, self.in_a_row, self.last_good = 0, 0, None
+        self.skipped, self.in_a_row = 0, 0
+        self.last_good: Path | None = None
         self.curve: list[dict] = []
         if saves:
             size = sum(p.nbytes for p in parameters)
@@ -169,7 +176,7 @@ class _Run:
         where = f"step {self.step + 1} of {self.config.steps}, learning rate {lr:.3g}"
         if self.in_a_row == 0:
             log.warning("%s: %s: skipped", where, found)
-            self.last_good = self.saves and self.saves.save(self.step, self.state())
+            self.last_good = self.saves.save(self.step, self.state()) if self.saves else None
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
         if self.in_a_row == MOST_SKIPPED:
             kept = f"; the last good state is {self.last_good}" if self.last_good else ""
@@ -193,7 +200,7 @@ class _Run:
 
     def state(self) -> State:
         """Everything that decides the rest of the training."""
-        tensors = {f"parameter.{i}": p for i, p in enumerate(self.parameters)}
+        tensors: dict[str, Tensor] = {f"parameter.{i}": p for i, p in enumerate(self.parameters)}
         tensors |= {f"average.{i}": p for i, p in enumerate(self.averaged)}
         return tensors | optimizer_state(self.optimizer), {k: getattr(self, k) for k in _VALUES}
 

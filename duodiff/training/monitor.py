@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ _SHARE = 0.01  # of the time of a training that pictures may take; the first and
 _IMAGES, _COLUMNS = 16, 4
 _SAMPLING_STEPS = 20
 
-Picture = Callable[[nn.Module], np.ndarray]
+Picture = Callable[[Any], np.ndarray]
 """Makes a picture, uint8 [H, W, 3], of the averaged model."""
 
 
@@ -108,7 +109,9 @@ def _summary(entry: dict, image: np.ndarray | None) -> dict:
     return {"step": entry["step"], "summary": Summary(value=values)}
 
 
-def samples_of(shape: tuple[int, int, int], classes: int, schedule: str, device: str) -> Picture:
+def samples_of(
+    shape: tuple[int, int, int], classes: int, schedule: str, device: str | torch.device
+) -> Picture:
     """Pictures of 16 images that a backbone samples in 20 steps of DDIM, always from the same noise.
 
     `classes` are those to draw labels from, < 1 for none. torch's generators are left alone.
@@ -117,7 +120,7 @@ def samples_of(shape: tuple[int, int, int], classes: int, schedule: str, device:
     y = noise.balanced_labels(0, _IMAGES, classes) if classes > 0 else None
 
     def picture(average: nn.Module) -> np.ndarray:
-        x = samplers.sample(single(average), steps, shape, 0, _IMAGES, 0, y, device)
+        x = samplers.sample(single(average), steps, shape, 0, _IMAGES, seed=0, y=y, device=device)
         return grid(samplers.to_uint8(x).cpu().numpy(), _COLUMNS)
 
     return picture
@@ -130,7 +133,7 @@ def reconstructions_of(images: Tensor) -> Picture:
     images = images[: _IMAGES // 2]
 
     @torch.inference_mode()
-    def picture(net: nn.Module) -> np.ndarray:
+    def picture(net: Any) -> np.ndarray:
         found = net.decode(net.encode(images).latent_dist.mode()).sample
         rows = samplers.to_uint8(torch.cat([images, found]))
         return grid(rows.cpu().numpy(), _IMAGES // 2)

@@ -36,7 +36,7 @@ SHARE = 0.02
 """The largest part of the time that goes into saving."""
 
 _DECIDING = (
-    *("uvit", "early_exit", "autoencoder", "schedules", "protocol", "data/store"),
+    *("uvit", "early_exit", "autoencoder", "schedules", "protocol", "checkpoints", "data/store"),
     *(
         f"training/{name}"
         for name in ("batches", "devices", "loop", "backbone", "heads", "autoencoder")
@@ -198,5 +198,5 @@ def _digest(tensors: dict[str, Tensor], header: dict[str, str]) -> str:
     described = [[n, str(v.dtype), list(v.shape)] for n, v in sorted(tensors.items())]
     found = hashlib.sha256(json.dumps([header, described], sort_keys=True).encode())
     for _, value in sorted(tensors.items()):
-        found.update(value.reshape(-1).view(torch.uint8).numpy())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()

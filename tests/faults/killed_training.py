@@ -49,7 +49,7 @@ LONGEST_S = 0.4  # from the start of a process to its end
 
 
 def train(data: Path, out: Path) -> None:
-    train_backbone(data, NET, CONVENTIONS, False, TRAINING, 0, "cpu", out)
+    train_backbone(data, NET, CONVENTIONS, False, TRAINING, seed=0, device="cpu", out=out)
 
 
 def forked(data: Path, out: Path) -> int:

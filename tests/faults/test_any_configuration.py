@@ -142,15 +142,15 @@ def run(config: dict, data: Path, folder: Path) -> None:
             used | {"prediction": chosen["prediction"]},
             chosen["null_class"],
             chosen["backbone_training"],
-            seed,
-            "cpu",
-            paths[role],
+            seed=seed,
+            device="cpu",
+            out=paths[role],
         )
     protocol, paths["heads"] = chosen["protocol"], None
     if has_heads(chosen):
         paths["heads"] = folder / "heads/manifest.json"
-        training = (chosen["heads_training"], protocol, seed, "cpu", paths["heads"])
-        train_heads(data, paths["full"], used, *training)
+        where = {"seed": seed, "device": "cpu", "out": paths["heads"]}
+        train_heads(data, paths["full"], used, chosen["heads_training"], protocol, **where)
     quantiles = folder / "quantiles.json"
     written = (folder / "losses.csv", quantiles, folder / "profile.json")
     profile = (2, BATCH * 64, seed, "cpu", "digits", *written)

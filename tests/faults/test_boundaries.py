@@ -28,9 +28,11 @@ def models(digits, tmp_path_factory) -> Models:
     paths = {role: folder / role / "manifest.json" for role in ("full", "shallow", "heads")}
     for role, depth in (("full", FULL), ("shallow", 3)):
         net = NET | {"depth": depth}
-        train_backbone(digits, net, CONVENTIONS, False, FEW, 0, "cpu", paths[role])
+        train_backbone(digits, net, CONVENTIONS, False, FEW, seed=0, device="cpu", out=paths[role])
     training = {k: v for k, v in FEW.items() if k not in ("init", "label_dropout")}
-    train_heads(digits, paths["full"], USED, training, "corrected", 0, "cpu", paths["heads"])
+    train_heads(
+        digits, paths["full"], USED, training, "corrected", seed=0, device="cpu", out=paths["heads"]
+    )
     return Models(USED, "corrected", **paths)
 
 
@@ -47,7 +49,7 @@ def alone(models: Models, backbone, sampler: dict, count: int = 11) -> np.ndarra
     found = []
     for first, wanted in compute_batches(0, count, BATCH):
         y = torch.arange(first, first + BATCH) % 10
-        x = samplers.sample(single(backbone), steps, models.shape, first, BATCH, SEED, y)
+        x = samplers.sample(single(backbone), steps, models.shape, first, BATCH, seed=SEED, y=y)
         found.append(samplers.to_uint8(x)[wanted])
     return torch.cat(found).numpy()
 

@@ -148,7 +148,9 @@ def fitted(digits: Path, run, out: Path | None, breaks_at: int | None = None, co
         return loss(model, batch)
 
     saves = out and Saves(out, {"kind": "test"})
-    average, curve = fit(model, parameters, breaking, noiser, held_out, config, 3, saves=saves)
+    average, curve = fit(
+        model, parameters, breaking, noiser, held_out, config=config, seed=3, saves=saves
+    )
     return model.state_dict(), average.state_dict(), curve
 
 
@@ -212,7 +214,16 @@ def test_a_training_asked_to_stop_ends_after_the_step_with_its_state_saved(digit
     saves = Saves(tmp_path / "full/manifest.json", {})
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(signals.Stopped, match=r"stopped by SIGTERM, saved at step 5; run again"):
-        fit(model, parameters, asking, noiser, noiser.stratified(0), CONFIG, 3, saves=saves)
+        fit(
+            model,
+            parameters,
+            asking,
+            noiser,
+            noiser.stratified(0),
+            config=CONFIG,
+            seed=3,
+            saves=saves,
+        )
     assert [path.name for path in saves.folder.iterdir()] == ["step-000000005.safetensors"]
     assert signal.getsignal(signal.SIGTERM) is before
 

@@ -78,7 +78,7 @@ def job(request, digits, models, monkeypatch) -> Job:
 
         def run(folder: Path):
             out = folder / "full/manifest.json"
-            train_backbone(digits, NET, CONVENTIONS, False, training, 0, "cpu", out)
+            train_backbone(digits, NET, CONVENTIONS, False, training, seed=0, device="cpu", out=out)
 
         names = ["full/model.safetensors", "full/manifest.json", "full/curve.csv"]
         return Job(run, names, loop._Run, "update", 5)
@@ -311,7 +311,9 @@ def test_parts_of_other_weights_are_not_used(
 ):
     (parts,) = broken_cell.glob("cell/.manifest.*.parts")
     other = models["folder"] / "other/manifest.json"
-    train_backbone(digits, NET, CONVENTIONS, False, TRAINING | {"steps": 1}, 0, "cpu", other)
+    train_backbone(
+        digits, NET, CONVENTIONS, False, TRAINING | {"steps": 1}, seed=0, device="cpu", out=other
+    )
     weights, models["full"] = models["full"], other
     try:
         counter = before_unit(set())
@@ -329,7 +331,16 @@ def test_the_nans_of_parts_are_counted(digits, models, tmp_path, monkeypatch):
 
     training = {k: v for k, v in TRAINING.items() if k not in ("init", "label_dropout")}
     used, out = {"schedule": "linear", "time_input": "t"}, tmp_path / "heads/manifest.json"
-    train_heads(digits, models["full"], used, training | {"steps": 1}, "corrected", 0, "cpu", out)
+    train_heads(
+        digits,
+        models["full"],
+        used,
+        training | {"steps": 1},
+        "corrected",
+        seed=0,
+        device="cpu",
+        out=out,
+    )
     loaded = generation.load_adadiff
 
     def spoilt(*arguments):

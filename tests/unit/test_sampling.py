@@ -36,7 +36,7 @@ FULL, SHALLOW = tiny(5, 0), tiny(3, 1)
 
 def images(schedule, steps, start=0, count=7, seed=0):
     y = balanced_labels(start, count, 3)
-    return samplers.sample(schedule, steps, SHAPE, start, count, seed, y)
+    return samplers.sample(schedule, steps, SHAPE, start, count, seed=seed, y=y)
 
 
 # --- switch schedules

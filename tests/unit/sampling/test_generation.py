@@ -62,7 +62,9 @@ CONVENTIONS = USED | {"prediction": "noise"}
 
 def train(data, changes, out, training=BACKBONE_TRAINING, null_class=False):
     """A backbone like NET but for `changes`, barely trained."""
-    return train_backbone(data, NET | changes, CONVENTIONS, null_class, training, 0, "cpu", out)
+    return train_backbone(
+        data, NET | changes, CONVENTIONS, null_class, training, seed=0, device="cpu", out=out
+    )
 
 
 def loaded(paths, protocol="corrected", **conventions) -> Models:
@@ -78,7 +80,9 @@ def paths(tmp_path_factory) -> dict:
     found = {role: folder / role / "manifest.json" for role in ("full", "shallow", "heads")}
     for role, depth in (("full", 5), ("shallow", 3)):
         train(data, {"depth": depth}, found[role])
-    train_heads(data, found["full"], USED, TRAINING, "corrected", 0, "cpu", found["heads"])
+    train_heads(
+        data, found["full"], USED, TRAINING, "corrected", seed=0, device="cpu", out=found["heads"]
+    )
     found["quantiles"] = folder / "quantiles.json"
     write_json(found["quantiles"], {"levels": [0.0, 1.0], "values": [0.2, 0.6]})
     return found
@@ -372,9 +376,18 @@ def test_a_network_that_predicts_something_else_samples_and_exits_early(data, tm
     conventions = USED | {"prediction": prediction}
     paths = {role: tmp_path / role / "manifest.json" for role in ("full", "heads")}
     train_backbone(
-        data, NET | {"depth": 3}, conventions, False, BACKBONE_TRAINING, 0, "cpu", paths["full"]
+        data,
+        NET | {"depth": 3},
+        conventions,
+        False,
+        BACKBONE_TRAINING,
+        seed=0,
+        device="cpu",
+        out=paths["full"],
     )
-    train_heads(data, paths["full"], USED, TRAINING, "corrected", 0, "cpu", paths["heads"])
+    train_heads(
+        data, paths["full"], USED, TRAINING, "corrected", seed=0, device="cpu", out=paths["heads"]
+    )
     models = loaded(paths)
     x, t, y = torch.randn(3, 1, 8, 8), torch.full((3,), 700), torch.tensor([0, 4, 9])
     full = models.full(x, t, y)
@@ -421,7 +434,16 @@ def latent(tmp_path_factory):
     for role, depth in (("full", 5), ("shallow", 3)):
         options = BACKBONE_TRAINING | {"flips": True}
         train(latents, changes | {"depth": depth}, paths[role], options)
-    train_heads(latents, paths["full"], USED, TRAINING, "corrected", 0, "cpu", paths["heads"])
+    train_heads(
+        latents,
+        paths["full"],
+        USED,
+        TRAINING,
+        "corrected",
+        seed=0,
+        device="cpu",
+        out=paths["heads"],
+    )
     return folder, paths, load_autoencoder(section, folder)
 
 

@@ -56,7 +56,7 @@ def uvit() -> UViT:
 
 def trained(model, parameters, loss, noiser, config=CONFIG, saves=None) -> dict:
     average, curve = fit(
-        model, parameters, loss, noiser, noiser.stratified(1), config, seed=0, saves=saves
+        model, parameters, loss, noiser, noiser.stratified(1), config=config, seed=0, saves=saves
     )
     weights = {k: v.detach().clone() for k, v in average.state_dict().items()}
     return {"weights": weights, "curve": curve}

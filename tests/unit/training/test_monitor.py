@@ -62,7 +62,7 @@ def trained(what: str, watch) -> dict[str, torch.Tensor]:
         parameters, loss = list(model.parameters()), denoising_loss
     held_out = NOISER.stratified(1)
     average, _ = fit(
-        model, parameters, loss, NOISER, held_out, CONFIG, seed=0, evaluations=5, watch=watch
+        model, parameters, loss, NOISER, held_out, config=CONFIG, seed=0, evaluations=5, watch=watch
     )
     return average.state_dict() | {"of torch": torch.get_rng_state()}
 
@@ -88,7 +88,7 @@ def test_an_autoencoders_training_is_followed_and_not_changed(tmp_path):
     training = {"steps": 4, "batch": 8, "lr": 5e-3, "kl_weight": 1e-4}
     for name, folder in (("alone", None), ("watched", tmp_path / "log")):
         out = tmp_path / name / "config.json"
-        train_autoencoder(store, architecture, training, "cpu", out, folder)
+        train_autoencoder(store, architecture, training, "cpu", out, monitor=folder)
     assert sha256(tmp_path / "alone" / WEIGHTS) == sha256(tmp_path / "watched" / WEIGHTS)
     assert steps_of(events(tmp_path / "log")) == [1, 2, 3, 4]
     (first, *_) = events(tmp_path / "log").Images("images")

@@ -116,7 +116,7 @@ def test_bfloat16_autocast_trains_and_keeps_float32_weights():
         denoising_loss,
         NOISER,
         NOISER.stratified(1),
-        config,
+        config=config,
         seed=0,
     )
     assert all(p.dtype == torch.float32 for p in average.parameters())
@@ -135,7 +135,7 @@ def test_a_batch_in_parts_trains_as_a_whole_one(rules):
             model, loss = AdaDiff(net), partial(heads_loss, time_convention="t", protocol=rules)
         parameters = [p for p in model.parameters() if p.requires_grad]
         config = replace(CONFIG, accumulate=accumulate, steps=20)
-        _, curve = fit(model, parameters, loss, NOISER, NOISER.stratified(1), config, seed=0)
+        _, curve = fit(model, parameters, loss, NOISER, NOISER.stratified(1), config=config, seed=0)
         found.append([(entry["train_loss"], entry["held_out_loss"]) for entry in curve])
     assert len(found[0]) == 20
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4)
@@ -178,7 +178,7 @@ def test_fit_lowers_the_loss_repeats_itself_and_averages_the_weights():
             denoising_loss,
             NOISER,
             NOISER.stratified(1),
-            CONFIG,
+            config=CONFIG,
             seed=0,
         )
         return before, model.state_dict(), average.state_dict(), curve
@@ -203,7 +203,7 @@ def test_training_the_heads_leaves_the_backbone_untouched(protocol):
         return heads_loss(model, batch, "t", protocol)
 
     average, curve = fit(
-        model, model.heads_parameters(), loss, NOISER, NOISER.stratified(1), CONFIG, seed=0
+        model, model.heads_parameters(), loss, NOISER, NOISER.stratified(1), config=CONFIG, seed=0
     )
     for state in (model.state_dict(), average.state_dict()):
         for key, value in state.items():
