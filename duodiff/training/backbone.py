@@ -19,7 +19,7 @@ from duodiff.uvit import Denoiser, UViT
 
 
 def denoising_loss(model: Denoiser, batch: Batch) -> Tensor:
-    """Mean squared error of the predicted noise (Eq. 2), or of what else the network predicts."""
+    """Mean squared error of the network's prediction, a scalar: of the noise (Eq. 2), or of another target."""
     return F.mse_loss(model.predict(batch.x_t, batch.t, batch.y), batch.target)
 
 
@@ -38,10 +38,10 @@ def noisers(
     flips: bool = False,
     label_dropout: float = 0.0,
 ) -> tuple[dict, Noiser, Noiser]:
-    """The manifest of the store at `data`, its noised training and its noised held-out images.
+    """The manifest of the store at `data`, its training images and its held-out images, both as a `Noiser`.
 
-    They have labels if the network takes them; `flips` and `label_dropout` concern the training images
-    alone. Raises ValueError if the network does not fit the images or their classes.
+    Batches have labels if the network takes labels. `flips` and `label_dropout` apply to training images only.
+    Raises ValueError if the network does not fit the images or their classes.
     """
     store, net = open_store(data), model.net
     shape = (net.in_chans, net.img_size, net.img_size)
@@ -151,8 +151,8 @@ def _monitor(folder: Path, steps: int, train: Noiser, classes: int, schedule: st
 def _init_residual_zero(net: UViT) -> None:
     """Xavier-uniform linears, with the last linear of every residual branch at zero (as in DiT).
 
-    Each block starts by passing on what it gets, which trains a deep narrow network much faster than
-    the official truncated normal when the steps are few.
+    Each block starts as the identity. In a training of few steps, a deep narrow network then learns much faster than
+    with the official truncated normal.
     """
     for name, module in net.named_modules():
         if isinstance(module, nn.Linear):

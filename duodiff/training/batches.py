@@ -18,8 +18,8 @@ class Batch:
     """Noised images and what they were made from.
 
     x_0, x_t, eps and target (what the network is to predict): float32 [B, C, H, W]; t: int64 [B]; y:
-    int64 [B], None without classes. `parts`: of how many equal parts of a training batch this is one; losses and
-    gradients are averaged over them, so what a loss sums over the batch it multiplies by `parts`.
+    int64 [B], None without classes. This is one of `parts` equal parts of a training batch. Losses and gradients are
+    averaged over the parts, so a loss that sums over the batch multiplies its sum by `parts`.
     """
 
     x_0: Tensor
@@ -122,7 +122,7 @@ class Noiser:
     def at_step(self, seed: int, step: int, batch: int, rows: slice | None = None) -> Batch:
         """Batch number `step` (0-based): every epoch visits each image once, in an order of its own.
 
-        With `rows` those of the batch alone, the same as in all of it; they are an equal part of it.
+        `rows` selects one of several equal parts of the batch. A part has the same values as in the whole batch.
         """
         rows = rows or slice(0, batch)
         n, steps_t = len(self), len(self.signal)

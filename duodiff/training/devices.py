@@ -1,7 +1,7 @@
 """Several processes, started by torchrun, that train one model: each computes its rows of every batch.
 
-Every one of them has the same weights, makes the same decisions and knows all of the training; the first alone
-writes. Without torchrun there is one process, and nothing here does anything.
+All processes hold the same weights and make the same decisions; only the first one writes files. Without torchrun
+there is one process, and the functions here change nothing.
 """
 
 import os
@@ -64,7 +64,7 @@ def parts(batch: int, accumulate: int = 1) -> list[slice]:
 def average_gradients(parameters: list[nn.Parameter], loss: float) -> float:
     """The mean of `loss` over the processes; the gradients become their means, the same bits in all of them.
 
-    One value that is not finite in one process is so in all.
+    If a value is not finite in one process, its mean is not finite in all of them.
     """
     if count() == 1:
         return loss
@@ -80,9 +80,9 @@ def average_gradients(parameters: list[nn.Parameter], loss: float) -> float:
 
 
 def asked_to_stop(name: str | None) -> str | None:
-    """The signal that asks any of the processes to stop, None without one; `name` is the one that this one got.
+    """The name of a signal that asks any process to stop, or None; `name` is the signal this process got, or None.
 
-    A process that torchrun left behind (it was killed) is to stop too.
+    A process whose torchrun was killed counts as asked to stop.
     """
     if count() == 1:
         return name

@@ -26,9 +26,9 @@ from duodiff.training.state import Saves
 
 
 def heads_loss(model: AdaDiff, batch: Batch, time_convention: str, protocol: Protocol) -> Tensor:
-    """lambda L_u + beta L_UAL with lambda = beta = 1 (Eq. 8); the frozen backbone has no L_simple.
+    """lambda L_u + beta L_UAL with lambda = beta = 1 (Eq. 8), a scalar; the frozen backbone has no L_simple.
 
-    The heads predict what the backbone does: the noise, or batch.target for another prediction.
+    The heads have the backbone's training target: the noise, or batch.target for another prediction.
     """
     with torch.no_grad():
         layers, time_emb = model.layer_inputs(

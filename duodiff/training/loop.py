@@ -116,7 +116,7 @@ def fit(
 
 
 def _add_gradients(model: nn.Module, loss: Callable, part: Batch, config: TrainingConfig) -> Tensor:
-    """The loss of one of the equal parts of a batch, detached, with its share of the batch's mean, as its gradients."""
+    """Adds the gradients of one part of a batch; its loss / accumulate, a detached scalar."""
     with _autocast(config.precision, part.x_t.device):
         value = loss(model, part) / config.accumulate
     value.backward()
@@ -124,7 +124,10 @@ def _add_gradients(model: nn.Module, loss: Callable, part: Batch, config: Traini
 
 
 class _Run(Generic[M]):
-    """A training's moving parts and where it stands: after `step` steps, as last saved or at the start."""
+    """The state of a training after `step` steps: optimizer, averaged weights, counters, curve.
+
+    It starts from the last saved state, or from the beginning.
+    """
 
     def __init__(
         self,
@@ -155,7 +158,7 @@ class _Run(Generic[M]):
                 self._restore(saves.restore())
 
     def update(self, loss: float) -> None:
-        """One step of the optimizer and the average with the gradients there are, unless they are not finite."""
+        """Updates weights and average by the gradients; skips the update if loss or gradients are not finite."""
         lr = learning_rate(self.config, self.step)
         loss = devices.average_gradients(self.parameters, loss)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip).item()
@@ -186,7 +189,7 @@ class _Run(Generic[M]):
             )
 
     def add_to_curve(self, held_out_loss: float) -> None:
-        """Ends an entry of the curve."""
+        """Adds an entry to the curve, and starts the next mean of the training loss."""
         self.curve.append(
             {
                 "step": self.step,

@@ -30,11 +30,11 @@ def convert(
 ) -> checkpoints.BackboneManifest:
     """Manifest of the checkpoint written at the manifest `out` from the published weights in `checkpoint`.
 
-    `architecture` are the keywords of UViT (of them `num_heads` alone leaves no trace in the weights, so it
-    is not checked); `conventions` are the schedule, time_input and class_order the weights were trained with.
-    Without `sha256` the file is not verified, and its hash logged as the one to pin. Weights become
-    float32. Raises ValueError, before anything is read, if the file is not the one pinned, and if it is not
-    a state dict of that network alone: what would need code to be read is refused, not run.
+    `architecture` holds the keywords of UViT. All are checked against the weights but `num_heads`, which no shape of a
+    weight depends on. `conventions` are the schedule, time_input and class_order the weights were trained with.
+    Without `sha256` the file is not verified, and its hash is logged as the one to pin. Weights become float32.
+    Raises ValueError if the sha256 is another, before the file is read. Raises ValueError if the file is not a state
+    dict of this network. A file that needs code to be read is refused, and the code is not run.
     """
     found = digest(checkpoint)
     if sha256 not in (None, found):

@@ -1,9 +1,9 @@
 """The state of an unfinished training, kept so that the next run continues it as if nothing had happened.
 
-States lie in a hidden folder beside the outputs (Snakemake deletes outputs before a job and after its
-failure), one file each: tensors as safetensors, and in its header the training they belong to, the values that are no
-tensors, and the sha256 of all of it. A folder is named by the training's identity, so that another configuration,
-other data or code start anew.
+States lie in a hidden folder beside the outputs, because Snakemake deletes outputs before a job and after its failure.
+A state is one safetensors file. Its header holds the identity of the training, the values that are no tensors, and the
+sha256 of everything. The folder's name contains a hash of the identity: another configuration, other data or other code
+start a training anew.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ _DECIDING = (
         for name in ("batches", "devices", "loop", "backbone", "heads", "autoencoder")
     ),
 )
-"""The modules that decide what a training computes: an edit of one starts it anew."""
+"""The modules that decide the result of a training: an edit of one starts an unfinished training anew."""
 
 State = tuple[dict[str, Tensor], dict]
 """Tensors by name, and values that JSON can hold."""
@@ -51,8 +51,8 @@ State = tuple[dict[str, Tensor], dict]
 class Saves:
     """Where a training keeps its states, and when it writes them.
 
-    `out` is the manifest that the training is to write, `identity` (JSON) what decides it; code and torch's
-    version are added. `step` is a state's number of finished steps.
+    `out` is the manifest that the training will write. `identity` (JSON) holds everything that decides its result; the
+    code and torch's version are added here. A state's `step` is its number of finished steps.
     """
 
     def __init__(self, out: Path, identity: dict):
@@ -131,7 +131,7 @@ class Saves:
         return path
 
     def clear(self) -> None:
-        """Removes the states: what they were for is finished."""
+        """Removes the states of a finished training."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _name_others(self) -> None:
