@@ -1,8 +1,8 @@
-"""Two backbones on a switch schedule: first two that are no networks, then the two that a run has trained.
+"""Two backbones on a switch schedule: first two formulas without a network, then the two networks of a run.
 
     python docs/examples/two_backbones.py results/digits/train0 two_backbones.png
 
-The picture has a row of ten images for each backbone alone and, between them, for the two at t_s = 500.
+The picture has rows of ten images: one row for each backbone alone and, between them, one for both at t_s = 500.
 """
 
 import sys
@@ -30,14 +30,14 @@ def levels(t: torch.Tensor) -> tuple[float, float]:
 
 
 def exact(x_t, t, y):
-    """The noise that is expected in x_t if x_0 is one of the digits: dear, and it knows them by heart."""
+    """The expected noise in x_t if x_0 is one of the digits. It is slow, and reproduces its training images."""
     (signal, noise), x = levels(t), x_t.flatten(1)
     weights = torch.softmax(-0.5 * (torch.cdist(x, signal * DIGITS) / noise) ** 2, dim=1)
     return ((x - signal * weights @ DIGITS) / noise).view_as(x_t)
 
 
 def gaussian(x_t, t, y):
-    """The same if x_0 is normal with the digits' mean and covariance: cheap, and right where noise prevails."""
+    """The same if x_0 is normal with the digits' mean and covariance. It is fast, and accurate at high noise."""
     (signal, noise), x = levels(t), x_t.flatten(1)
     covariance = signal**2 * COVARIANCE + noise**2 * torch.eye(64)
     return (noise * torch.linalg.solve(covariance, (x - signal * MEAN).T).T).view_as(x_t)
