@@ -18,7 +18,16 @@ def describe_run(
 
     --folders below --benchmarks are those of the run, --rules the rules to list, in order.
     """
-    return write_run(records, benchmarks, folders, rules, configuration, page, times, settings)
+    return write_run(
+        records,
+        benchmarks,
+        folders,
+        rules,
+        configuration,
+        overview=page,
+        times=times,
+        settings=settings,
+    )
 
 
 if __name__ == "__main__":

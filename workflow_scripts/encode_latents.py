@@ -16,7 +16,7 @@ def encode_latents(
                --autoencoder '{"path": "weights/sd-vae-ft-ema", "sha256": null, "batch": 8, "flips": false}' \\
                --data data --device cuda --shard 0 --shards 1 --out results/data/imagenet256/latents/shards/0-of-1.json
     """
-    encoded = encode_shard(images, autoencoder, data, device, shard, shards, out)
+    encoded = encode_shard(images, autoencoder, data, device, shard, shards=shards, out=out)
     first, end = encoded["range"]
     return (
         f"images {first} to {end - 1}, latents of {encoded['shape']}, scale {encoded['scale']:.5g}"

@@ -41,9 +41,9 @@ def evaluate_samples(
         load_reference(reference, extract.name),
         metric,
         study,
-        images,
-        checkpoints,
-        device,
+        images=images,
+        checkpoints=checkpoints,
+        device=device,
     )
     found, rows = evaluation.of_study(samples)
     found += evaluation.of_scale()

@@ -37,12 +37,12 @@ def measure_latency(
         grid,
         batch,
         repeats,
-        threads,
-        seed,
-        device,
-        {"experiment": experiment, "protocol": protocol, "train_seed": train_seed},
-        load_autoencoder(autoencoder, data, device) if autoencoder else None,
-        precision,
+        threads=threads,
+        seed=seed,
+        device=device,
+        context={"experiment": experiment, "protocol": protocol, "train_seed": train_seed},
+        autoencoder=load_autoencoder(autoencoder, data, device) if autoencoder else None,
+        precision=precision,
     )
     records.write(out, found)
     times = [r.value for r in found if r.metric == "seconds_per_image"]

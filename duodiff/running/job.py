@@ -26,10 +26,12 @@ def run(function: Callable[..., str]) -> None:
 
     Every parameter is an option, a positional-only one an argument without a name. `dict` and `bool` ones take
     JSON, `list[Path]` ones several paths, a `bool` that is False by default nothing; `Literal` ones name what is
-    accepted. `--log FILE` keeps a copy of the output. A ValueError or OSError is an error of the user's: its
-    message alone is shown, exit 1; for any other the traceback too. Where SIGTERM, SIGUSR1 or SIGINT stop it the
-    exit is 75, and the same command continues as far as the function keeps what it has done. One that succeeded with
-    torch ends the process: this does not return then.
+    accepted. `--log FILE` keeps a copy of the output.
+
+    A ValueError or OSError is an error of the user's: the terminal shows its message alone, the log file its
+    traceback too. Any other error shows its traceback on both. The exit is 1. Where SIGTERM, SIGUSR1 or SIGINT stop
+    the job the exit is 75, and the same command continues as far as the function keeps what it has done. One that
+    succeeded with torch ends the process: this does not return then.
     """
     parser = argparse.ArgumentParser(**_help(function))
     _add_options(parser, function)
@@ -82,6 +84,7 @@ def _call(function: Callable[..., str], options: dict) -> None:
         sys.exit(signals.EXIT_CODE)
     except (ValueError, OSError) as error:
         log.error("%s: %s", function.__name__, error)
+        log.debug("", exc_info=True)  # the file of --log alone: where it happened
         sys.exit(1)
     except Exception:
         log.exception(function.__name__)

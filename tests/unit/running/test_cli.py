@@ -200,3 +200,17 @@ def test_what_torch_imported_is_not_taken_apart_and_nothing_said_is_lost(importe
     done = subprocess.run(program, capture_output=True, text=True, check=True)
     assert done.stdout == printed
     assert done.stderr == "work: done\n"
+
+
+def test_a_users_error_is_one_line_on_the_terminal_and_has_its_place_in_the_log(tmp_path):
+    script, logged = tmp_path / "refuse.py", tmp_path / "refuse.log"
+    lines = [
+        "from duodiff.running import job",
+        "def refuse() -> str:",
+        "    raise ValueError('no')",
+    ]
+    script.write_text("\n".join([*lines, "job.run(refuse)", ""]))
+    program = [sys.executable, str(script), "--log", str(logged)]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "refuse: no\n")
+    assert f'File "{script}", line 3, in refuse' in logged.read_text()
