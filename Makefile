@@ -6,7 +6,7 @@ export PATH := $(BIN):$(PATH)
 CORES ?= all
 REPORT ?= results/report.html
 
-.PHONY: help setup reproduce report paper-figures test lint format unit workflow test-browser test-faults test-slurm \
+.PHONY: help setup reproduce report paper-figures test lint format unit slow workflow test-browser test-faults test-slurm \
   bench lock clean
 
 help:  ## List the targets
@@ -33,21 +33,25 @@ report: setup  ## The HTML report of what was run (CONFIG=config/paper.yaml; REP
 paper-figures: setup  ## The paper's published numbers as tables and figures, in results/paper; trains nothing
 	snakemake --cores $(CORES) paper_figures
 
-test: setup lint unit workflow  ## Lint, unit tests, and the workflow end to end at test size
+test: setup lint unit slow workflow  ## Lint, all unit tests, and the workflow end to end at test size
 
-lint: setup  ## Style of Python and Snakemake files
+lint: setup  ## Style of Python and Snakemake files, and types
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile rules
 	snakemake --lint
+	mypy
 
 format: setup  ## Rewrite Python and Snakemake files in the project's style
 	ruff check --fix .
 	ruff format .
 	snakefmt Snakefile rules
 
-unit: setup  ## Unit tests
-	pytest tests/unit
+unit: setup  ## Unit tests, the fast ones
+	pytest -m 'not slow' tests/unit
+
+slow: setup  ## Unit tests, the slow ones
+	pytest -m slow tests/unit
 
 workflow: setup  ## Workflow tests: the chain on config/test.yaml (WITH=tests/browser: the report of the same run, too)
 	pytest $(WITH) tests/workflow

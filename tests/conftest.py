@@ -9,8 +9,13 @@ from pathlib import Path
 import pytest
 
 from duodiff.running import job
+from duodiff.running.memory import keep_freed_memory
 
 ROOT = Path(__file__).parents[1]
+# As in a job of one thread: two threads of torch wait for each other longer than small networks compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when a test imports torch
+keep_freed_memory()
+
 TREE = ["Snakefile", "rules", "workflow_scripts", "config", "envs", "profiles", "report", "duodiff"]
 
 

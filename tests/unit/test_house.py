@@ -49,11 +49,15 @@ def test_a_module_imports_from_its_floor_or_a_lower_one(path):
 
 def test_an_import_of_a_higher_floor_is_found():
     order = floors()
-    planted = "def f():\n    from duodiff.training.loop import fit\n    import duodiff.metrics.flops\n"
+    planted = (
+        "def f():\n    from duodiff.training.loop import fit\n    import duodiff.metrics.flops\n"
+    )
     assert climbing("sampling", planted, order) == {"metrics"}
     assert climbing("data", planted, order) == {"training", "metrics"}
     assert climbing("metrics", planted, order) == set()
-    assert {"training", "sampling"} <= climbing("uvit", "from duodiff import training, sampling", order)
+    assert {"training", "sampling"} <= climbing(
+        "uvit", "from duodiff import training, sampling", order
+    )
 
 
 def test_sampling_imports_nothing_of_training():
@@ -91,6 +95,8 @@ def test_a_long_list_of_positional_arguments_is_found():
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_arguments_are_named_from_the_sixth(path):
-    script = path.parent.name == "workflow_scripts"  # whose main function a command line calls, by names
+    script = (
+        path.parent.name == "workflow_scripts"
+    )  # whose main function a command line calls, by names
     found = many_positional(path.read_text(encoding="utf-8"))
     assert [f for f in found if not (script and f.endswith(f"def {path.stem}"))] == []

@@ -218,12 +218,12 @@ def test_inception_gives_fids_features_and_its_first_pool(inception_file):
     assert (found.shape, found.dtype) == ((3, 2048), torch.float64)
     assert logits.shape == (3, 1008)
     assert extract.name == f"inception-v3-compat 2048 {sha256(inception_file)[:12]}"
-    small, none = Extractor("fd_inception64", inception_file)(images)
+    extract = Extractor("fd_inception64", inception_file)
+    small, none = extract(images)
     assert small.shape == (3, 64)
     assert none is None
     grey = images[:, :1]
-    expected = Extractor("fd_inception64", inception_file)(grey.repeat(3, axis=1))[0]
-    assert torch.equal(Extractor("fd_inception64", inception_file)(grey)[0], expected)
+    assert torch.equal(extract(grey)[0], extract(grey.repeat(3, axis=1))[0])
 
 
 OFFICIAL_DINOV2 = [
@@ -264,15 +264,19 @@ def test_dinov2_gives_the_official_networks_features_without_running_code(tmp_pa
         Extractor("fd_dinov2", tmp_path / "code.pth")
 
 
-def test_features_in_memory_are_those_of_the_png_files(tmp_path, classifier_file, inception_file):
-    images = RNG.integers(0, 256, (70, 3, 8, 8)).astype(np.uint8)  # more than one batch
-    write_store(tmp_path / "s/manifest.json", images, np.arange(70), {})
-    assert write_pngs(tmp_path / "s/manifest.json", tmp_path / "png") == 70
+def test_features_in_memory_are_those_of_the_png_files(
+    tmp_path, classifier_file, inception_file, monkeypatch
+):
+    batch = 4
+    monkeypatch.setattr(features, "_BATCH", batch)
+    images = RNG.integers(0, 256, (6, 3, 8, 8)).astype(np.uint8)  # more than one batch
+    write_store(tmp_path / "s/manifest.json", images, np.arange(6), {})
+    assert write_pngs(tmp_path / "s/manifest.json", tmp_path / "png") == 6
     files = sorted(map(str, (tmp_path / "png").iterdir()))
     for metric, file in (("fd_x", classifier_file), ("fd_inception64", inception_file)):
         extract = Extractor(metric, file)
         read = ImagesPathDataset(files)
-        expected = get_featuresdict_from_dataset(read, extract.model, 64, False, True, False)
+        expected = get_featuresdict_from_dataset(read, extract.model, batch, False, True, False)
         assert torch.equal(extract(images)[0], expected[extract.layers[0]].double())
 
 
@@ -515,34 +519,37 @@ def test_too_few_samples_and_features_that_are_not_finite_are_refused(
 # --- Inception on real images, end to end
 
 
+@pytest.mark.slow
 def test_inception_from_a_zip_to_records(tmp_path, inception_file, monkeypatch):
-    """240 images (CIFAR-10's where they are at hand, else made), Inception's real path with random weights:
+    """90 images (CIFAR-10's where they are at hand, else made), Inception's real path with random weights:
     statistics cached, reused, and not reused for another transform."""
     with zipfile.ZipFile(tmp_path / "few.zip", "w") as few:
-        for name, content in _pictures(240):
+        for name, content in _pictures(90):
             few.writestr(name, content)
     section = {"source": "images", "path": "few.zip", "crop": "square", "size": 32}
-    section |= {"filter": "box", "channels": 3, "held_out": 80}
+    section |= {"filter": "box", "channels": 3, "held_out": 10}
     extract, folder = Extractor("fd_inception64", inception_file), tmp_path / "statistics"
 
     def reference(section: dict, name: str) -> dict:
         manifest = tmp_path / name / "manifest.json"
         pack(section, tmp_path, 1, manifest)
-        return compute_reference(manifest, extract, 80, folder, tmp_path / f"{name}.json")
+        return compute_reference(manifest, extract, 70, folder, tmp_path / f"{name}.json")
 
     first = reference(section, "one")
     with monkeypatch.context() as patch:
         patch.setattr(Extractor, "__call__", lambda *a: pytest.fail("computed again"))
         assert reference(section, "again") == first
-    other = reference(section | {"size": 16}, "smaller")
+    with monkeypatch.context() as patch:  # computed again: which features is not looked at
+        patch.setattr(Extractor, "__call__", lambda _, images: (normal(len(images), 64), None))
+        other = reference(section | {"size": 16}, "smaller")
     assert not set(other["files"].values()) & set(first["files"].values())
     data = tmp_path / "one/manifest.json"
     loaded = load_reference(tmp_path / "one.json", extract.name)
-    evaluation = Evaluation(data, extract, loaded, "fd_inception64", STUDY, 80, CHECKPOINTS)
-    images = RNG.integers(0, 256, (80, 3, 32, 32)).astype(np.uint8)
+    evaluation = Evaluation(data, extract, loaded, "fd_inception64", STUDY, 70, CHECKPOINTS)
+    images = RNG.integers(0, 256, (70, 3, 32, 32)).astype(np.uint8)
     blurred = np.stack([_blurred(image) for image in images])
     paths = [
-        sample_store(tmp_path, "t_s=0", np.array(ImageStore(data).images[:80])),
+        sample_store(tmp_path, "t_s=0", np.array(ImageStore(data).images[:70])),
         sample_store(tmp_path, "t_s=1000", blurred),
     ]
     found, _ = evaluation.of_study(paths)

@@ -26,7 +26,7 @@ from duodiff.training.state import Saves
 from duodiff.uvit import Denoiser, UViT
 
 CONFIG = TrainingConfig(
-    steps=20,
+    steps=10,
     batch=8,
     lr=3e-3,
     lr_schedule="cosine",
@@ -75,7 +75,7 @@ def heads(protocol) -> dict:
 
 
 def trainings() -> dict[str, dict]:
-    """20 steps of every kind of training: a loss that is a mean, one that is a sum, pixels and latents."""
+    """10 steps of every kind of training: a loss that is a mean, one that is a sum, pixels and latents."""
     found = {name: backbone(noiser) for name, noiser in NOISERS.items()}
     return found | {f"heads, {p.name}": heads(p) for p in (CORRECTED, PAPER)}
 

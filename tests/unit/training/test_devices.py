@@ -37,6 +37,7 @@ def together(tmp_path_factory) -> list[dict]:
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_train_as_one(alone, together, kind):
     one, two = alone[kind], together[0][kind]
@@ -48,6 +49,7 @@ def test_two_processes_train_as_one(alone, together, kind):
         torch.testing.assert_close(two["weights"][name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS, "spoilt", "continued"])
 def test_both_processes_have_the_same_bits(together, kind):
     one, two = (found[kind] for found in together)
@@ -55,12 +57,14 @@ def test_both_processes_have_the_same_bits(together, kind):
     assert all(torch.equal(v, two["weights"][k]) for k, v in one["weights"].items())
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_in_one_process_is_skipped_in_both(together):
     skipped = [entry["skipped_steps"] for entry in together[0]["spoilt"]["curve"]]
-    assert skipped == [0] * 3 + [1] * 3 + [2] * 14
+    assert skipped == [0] * 3 + [1] * 3 + [2] * 4
     assert all(v.isfinite().all() for v in together[0]["spoilt"]["weights"].values())
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_at_one_step_and_both_continue(together):
     for found in together:
         assert found["stopped"] == "stopped by SIGUSR1, saved at step 5; run again to continue"
@@ -69,6 +73,7 @@ def test_a_signal_to_one_process_stops_both_at_one_step_and_both_continue(togeth
             assert torch.equal(found["continued"]["weights"][name], value)
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_divide_is_refused(together):
     message = "training.batch: found 9; accepted: a multiple of 2, processes (gpus) x accumulate"
     assert [found["uneven"] for found in together] == [message] * 2
