@@ -234,7 +234,7 @@ def sampled_in_shards(paths, folder, setting, shards, sampler=DDPM) -> list:
     """Manifests of the shards of a cell of 30 images in four batches."""
     found = [folder / f"shards/{i}-of-{shards}/manifest.json" for i in range(shards)]
     for i, out in enumerate(found):
-        arguments = (paths, USED, sampler, setting, 30, 8, 7, "cpu", CONTEXT)
+        arguments = (paths, USED, sampler, Setting.parse(setting), 30, 8, 7, "cpu", CONTEXT)
         write_samples(out, *arguments, shard=i, shards=shards)
     return found
 
@@ -244,9 +244,8 @@ def sampled_in_shards(paths, folder, setting, shards, sampler=DDPM) -> list:
 def test_a_cell_joined_from_shards_is_the_bytes_of_the_cell_made_in_one(
     paths, tmp_path, setting, sampler
 ):
-    write_samples(
-        tmp_path / "1/manifest.json", paths, USED, sampler, setting, 30, 8, 7, "cpu", CONTEXT
-    )
+    whole = (paths, USED, sampler, Setting.parse(setting), 30, 8, 7, "cpu", CONTEXT)
+    write_samples(tmp_path / "1/manifest.json", *whole)
     for shards, first in ((2, 16), (4, 24)):
         folder = tmp_path / str(shards)
         parts = sampled_in_shards(paths, folder, setting, shards, sampler)
@@ -607,7 +606,7 @@ def test_compiled_backbones_need_openvino_on_a_cpu(paths, monkeypatch):
 
 
 def test_a_record_says_whether_its_backbones_were_compiled(paths, tmp_path, monkeypatch):
-    monkeypatch.setattr(generation, "compile_forward", lambda *arguments: None)
+    monkeypatch.setattr("duodiff.sampling.models.compile_forward", lambda *arguments: None)
     found = {}
     for setting in ("t_s=0", "theta=0.4"):
         roles = {"full": paths["full"]} | ({"heads": paths["heads"]} if "theta" in setting else {})
@@ -640,6 +639,7 @@ def test_a_cell_compiled_by_another_version_is_another_cell(paths, tmp_path, mon
         return sample_batch(*arguments, **options)
 
     monkeypatch.setattr(generation, "sample_batch", counted)
+    monkeypatch.setattr("duodiff.sampling.models.compile_forward", lambda *arguments: None)
     for version in ("1", "2", "2"):
         monkeypatch.setattr(generation, "engine", lambda *where, v=version: v)
         with suppress(InterruptedError):
