@@ -44,7 +44,12 @@ OTHERS = {"qkv_bias": False, "mlp_time_embed": False, "num_classes": -1, "conv":
         (SMALL, False),
         (SMALL | OTHERS, True),
         *(
-            (backbone_architecture(PAPER["experiments"][name], role), True)
+            pytest.param(
+                backbone_architecture(PAPER["experiments"][name], role),
+                True,
+                id=f"{name}, {role}",
+                marks=pytest.mark.slow,
+            )
             for name in cost.ARCHITECTURES
             for role in ("full", "shallow")
         ),
