@@ -5,14 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from duodiff.analysis.claims.verdicts import (
-    FAILS,
-    HOLDS,
-    UNTESTED,
-    interval_text,
-    number,
-    verdict_counts,
-)
+from duodiff.analysis.claims.cases import interval_text, number
+from duodiff.analysis.claims.verdicts import FAILS, HOLDS, UNTESTED, verdict_counts
 from duodiff.analysis.report import latex, markdown, page
 from duodiff.running.files import write_csv, write_text
 
@@ -39,7 +33,7 @@ from holding.</p>
 
 
 def write_claims(table: pd.DataFrame, out: list[Path]) -> str:
-    """Writes `claims.claims_table` to each path of `out` by suffix; a one-line summary."""
+    """Writes `verdicts.claims_table` to each path of `out` by suffix; a one-line summary."""
     for path in out:
         match Path(path).suffix:
             case ".csv":
@@ -50,8 +44,8 @@ def write_claims(table: pd.DataFrame, out: list[Path]) -> str:
                 write_text(path, latex(_readable(table), _WIDTHS, "longtable"))
             case ".html":
                 write_text(path, _page(table))
-    found = table["verdict"].value_counts()
-    return ", ".join(f"{found.get(name, 0)} {name}" for name in _SYMBOLS)
+    counts = table["verdict"].value_counts()
+    return ", ".join(f"{counts.get(name, 0)} {name}" for name in _SYMBOLS)
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:

@@ -7,28 +7,15 @@ import pandas as pd
 from duodiff.analysis.tables import cells, ideal_speedup, paper_table
 from duodiff.paper import DATASETS, PAPER_IMAGES, PAPER_TITLES, SHALLOW_BLOCKS
 
-_DERIVED = "exit layer derived"  # from the published time, so that nothing follows from the two
-_PROFILES = "^(?:exit_|early_exits_|few_blocks_|loss_|full_loss_)"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One measurement a claim rests on; a value of None is one that could not be made, for the reason in `note`."""
-
-    name: str
-    value: float | None
-    interval: tuple[float, float] | None = None
-    covers: str | None = None
-    n: int | None = None
-    note: str = ""
+_INTERVALS = ["speedup_low", "speedup_high", "speedup_covers", "speedup_n", "resampled"]
 
 
 @dataclass(frozen=True)
 class Source:
     """What claims are tested on: one study of ours (one training), or one published dataset.
 
-    `ddpm` and `ddim` are tables like `tables.cells`, None if not run; `profiles` the records of the exit and loss
-    profiles; `heads` the time with all of AdaDiff's heads over the full backbone's.
+    `ddpm` and `ddim` are tables like `tables.cells`, None if not run, with `minus_full` in every row. `records` are
+    the study's; a published dataset has none.
     """
 
     title: str
@@ -37,8 +24,7 @@ class Source:
     latent: bool
     ddpm: pd.DataFrame | None
     ddim: pd.DataFrame | None
-    profiles: pd.DataFrame
-    heads: list[Case]
+    records: pd.DataFrame
 
     @property
     def adadiff_time(self) -> str:
@@ -48,58 +34,52 @@ class Source:
 
 def our_sources(records: pd.DataFrame, studies: dict[str, dict]) -> list[Source]:
     """One source a study (experiment and training seed) among `records`; `studies` as for `tables.comparison`."""
-    found = []
+    sources = []
     for (name, seed), study in records.groupby(["experiment", "train_seed"]):
         seeds = records[records["experiment"] == name]["train_seed"].nunique()
-        heads = study[(study["method"] == "adadiff_all_heads") & (study["metric"] == "speedup")]
-        tables = {}
-        for sampler in ("ddpm", "ddim"):
-            table = cells(study, sampler)
-            tables[sampler] = _with_difference(table) if len(table) else None
-        found.append(
+        sources.append(
             Source(
                 title=studies[name]["title"] + (f", training seed {seed:.0f}" if seeds > 1 else ""),
                 rests_on=f"one training (seed {seed:.0f})",
                 published=False,
                 latent=(study["metric"] == "decode_seconds_per_image").any(),
-                profiles=study[study["metric"].str.contains(_PROFILES)],
-                heads=[_heads_case(r) for r in heads[heads["sampler"] == "ddpm"].itertuples()],
-                **tables,
+                ddpm=_our_cells(study, "ddpm"),
+                ddim=_our_cells(study, "ddim"),
+                records=study,
             )
         )
-    return found
-
-
-def _heads_case(record) -> Case:
-    interval = (1 / record.interval[1], 1 / record.interval[0])
-    return Case("all heads", 1 / record.value, interval, record.interval_covers, record.n)
+    return sources
 
 
 def published_sources(table_1: pd.DataFrame, table_2: pd.DataFrame) -> list[Source]:
     """One source a dataset of the paper's Table 2, with Table 1's DDIM rows where it has some."""
-    found = []
-    for dataset, rows in table_2.groupby("dataset", sort=False):
+    sources = []
+    for dataset, ddpm in table_2.groupby("dataset", sort=False):
         ddim = table_1[table_1["dataset"] == dataset]
-        ddpm = _published(paper_table(rows), dataset)
-        found.append(
+        sources.append(
             Source(
                 title=f"Paper, {PAPER_TITLES[dataset]}",
                 rests_on="published numbers, no interval",
                 published=True,
                 latent=DATASETS[dataset].latent,
-                ddpm=ddpm,
-                ddim=_published(paper_table(ddim), dataset) if len(ddim) else None,
-                profiles=pd.DataFrame({"metric": []}),
-                heads=_published_heads(ddpm, rows["certainty"].str.contains(_DERIVED)),
+                ddpm=_published_cells(ddpm, dataset),
+                ddim=_published_cells(ddim, dataset) if len(ddim) else None,
+                records=pd.DataFrame(),
             )
         )
-    return found
+    return sources
 
 
-def _published(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """A published table in the columns of `tables.cells`."""
-    depth, full = DATASETS[dataset].blocks, table[table["t_s"] == 0].iloc[0]
-    table = table.rename(columns={"fid": "distance", "seconds_per_image": "seconds"})
+def _our_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame | None:
+    table = cells(study, sampler)
+    return _with_difference(table) if len(table) else None
+
+
+def _published_cells(rows: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """Published rows of one dataset in the columns of `tables.cells`."""
+    published = paper_table(rows)
+    depth, full = DATASETS[dataset].blocks, published[published["t_s"] == 0].iloc[0]
+    table = published.rename(columns={"fid": "distance", "seconds_per_image": "seconds"})
     exited = table["method"] == "adadiff"
     ideal = [ideal_speedup(t_s, SHALLOW_BLOCKS / depth) for t_s in table["t_s"]]
     table = table.assign(
@@ -113,19 +93,10 @@ def _published(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     return _with_difference(table)
 
 
-def _published_heads(ddpm: pd.DataFrame, derived: pd.Series) -> list[Case]:
-    """Interpolated times taken back to the full depth, where the exit layer was published by itself."""
-    rows = ddpm[(ddpm["method"] == "adadiff") & ~derived]
-    over_full = ddpm["seconds_interpolated"] / ddpm[ddpm["t_s"] == 0]["seconds"].item()
-    values = over_full * ddpm["depth"] / ddpm["mean_exit_layer"]
-    return [Case(case_name(row), values[i], n=PAPER_IMAGES) for i, row in rows.iterrows()]
-
-
 def _with_difference(table: pd.DataFrame) -> pd.DataFrame:
     """The cells with `minus_full`, and with the columns of intervals where there are none."""
     full = table["t_s"] == 0
-    columns = ["speedup_low", "speedup_high", "speedup_covers", "speedup_n", "resampled"]
-    table = table.reindex(columns=list(dict.fromkeys([*table.columns, *columns])))
+    table = table.reindex(columns=list(dict.fromkeys([*table.columns, *_INTERVALS])))
     resampled = [r if isinstance(r, list) else None for r in table["resampled"]]
     resamples = {len(r) for r in resampled if r}
     if len(resamples) == 1:  # the full backbone minus itself
@@ -135,12 +106,3 @@ def _with_difference(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(
         minus_full=difference, resampled=pd.Series(resampled, table.index, dtype=object)
     )
-
-
-def case_name(row: pd.Series) -> str:
-    """A cell's setting, as text."""
-    if pd.notna(row["t_s"]):
-        return f"t_s = {row['t_s']:.0f}"
-    if pd.notna(row["theta"]):
-        return f"theta = {row['theta']:.3g}"
-    return f"theta not known, exits at {row['mean_exit_layer']:.2f}"

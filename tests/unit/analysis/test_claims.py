@@ -11,14 +11,8 @@ import yaml
 from duodiff import records
 from duodiff.analysis.claims.pages import write_claims
 from duodiff.analysis.claims.sources import our_sources, published_sources
-from duodiff.analysis.claims.verdicts import (
-    CLAIMS,
-    FAILS,
-    HOLDS,
-    UNTESTED,
-    claims_table,
-    verdict_counts,
-)
+from duodiff.analysis.claims.statements import CLAIMS
+from duodiff.analysis.claims.verdicts import FAILS, HOLDS, UNTESTED, claims_table, verdict_counts
 from duodiff.analysis.exits import exit_records, exit_statistics, step_fit
 from duodiff.analysis.tables import at_equal_time, load_records
 from duodiff.data.store import write_store
@@ -493,7 +487,7 @@ def test_the_value_at_equal_time_is_the_tables(tmp_path):
     rows = source.ddpm[source.ddpm["method"] == "adadiff"]
     expected = at_equal_time(source.ddpm, "seconds").dropna() - rows["distance"]
     claim = next(c for c in CLAIMS if c.id == "lower_at_equal_time")
-    values = [case.value for case in claim.cases(source, LIMITS)]
+    values = [case.value for case in claim.measure(source, LIMITS)]
     assert sorted(values) == pytest.approx(sorted(expected))
 
 
