@@ -25,11 +25,6 @@ include: "rules/paper.smk"
 report: "report/workflow.rst"
 
 
-localrules:
-    all,
-    paper_figures,
-
-
 rule all:
     default_target: True
     input:
@@ -51,14 +46,16 @@ rule all:
         rules.plot_relative.output,
         rules.plot_training.output if CURVES else [],
         rules.plot_denoising.output,
-        studies(rules.plot_gallery.output.png),
+        studies(rules.plot_gallery.output.shown),
         rules.describe_run.output,
         rules.plot_extrapolation.output if studies("", extrapolates) else [],
+    localrule: True
 
 
 rule paper_figures:
     input:
-        expand("results/paper/{item}.csv", item=[*PUBLISHED, "claims"]),
+        [f"{i.path}.csv" for i in ITEMS if i.path.startswith("results/paper/")],
+    localrule: True
 
 
 onsuccess:

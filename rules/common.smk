@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
@@ -395,3 +396,55 @@ def figure5_samples():
             if point.sampler == "ddpm" and point.seed == chosen["sampling"]["seed"]
         ]
     return found
+
+
+def studies_option(training=False):
+    """The option that tells a script of the selected experiments; with `training`, of how each is trained, too."""
+    keys = ("title", "paper_dataset", "dataset", "schedule")
+    described = {
+        name: {key: chosen[key] for key in keys}
+        | ({"training": training_keywords(chosen)} if training else {})
+        for name, chosen in SELECTED.items()
+    }
+    return shlex.join(["--studies", json.dumps(described)])
+
+
+STUDIES = studies_option()
+# The suffixes of an item's files. The report shows the last one.
+TABLE, FIGURE = (".csv", ".md", ".tex", ".html"), (".csv", ".png", ".pdf", ".svg")
+
+
+class Item(NamedTuple):
+    """One row of the table in paper.smk: a rule, and the item's place in the report.
+
+    The report shows an item that has a label, with the caption report/<item>.rst. An item has one label: with two, the
+    report's page draws a toggle and breaks where not every combination exists.
+    """
+
+    name: str  # of the rule
+    path: str  # of its files, without their suffixes
+    suffixes: tuple[str, ...]
+    inputs: dict  # by the names of the script's options
+    options: str  # the script's other options
+    category: str = ""
+    label: str = ""
+    script: str = ""  # where its name is not the rule's
+
+
+def table(item, label, category="Tables", options=STUDIES, **inputs):
+    """A row for a table: make_<item> writes it to results/tables."""
+    path = f"results/tables/{item}"
+    return Item(f"make_{item}", path, TABLE, inputs, options, category, label)
+
+
+def figure(item, label, category="Figures", **inputs):
+    """A row for a figure: plot_<item> draws it into results/figures."""
+    path = f"results/figures/{item}"
+    return Item(f"plot_{item}", path, FIGURE, inputs, STUDIES, category, label)
+
+
+def published(item, script, **inputs):
+    """A row for the paper's published numbers alone: another item's script, without records and studies."""
+    name, path = f"make_published_{item}", f"results/paper/{item}"
+    suffixes = TABLE if script.startswith("make_") else FIGURE
+    return Item(name, path, suffixes, inputs, "--studies '{}'", script=script)

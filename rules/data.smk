@@ -3,13 +3,6 @@
 # What has to be in place is looked for first (priority), so that nothing is computed before a missing file is named.
 
 
-localrules:
-    fetch_dataset,
-    fetch_autoencoder,
-    fetch_extractor,
-    import_weights,
-
-
 rule fetch_dataset:
     input:
         code=code("fetch_dataset"),
@@ -20,6 +13,7 @@ rule fetch_dataset:
     benchmark:
         "benchmarks/data/{dataset}/fetch_dataset.tsv"
     priority: 20
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -71,6 +65,7 @@ rule fetch_autoencoder:
     benchmark:
         "benchmarks/data/{dataset}/fetch_autoencoder.tsv"
     priority: 20
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -175,6 +170,7 @@ rule import_weights:
     benchmark:
         "benchmarks/{experiment}/import_weights.tsv"
     priority: 20
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -203,6 +199,7 @@ rule fetch_extractor:
     benchmark:
         "benchmarks/data/fetch_extractor/{extractor}.tsv"
     priority: 20
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:

@@ -458,18 +458,3 @@ def test_the_default_run_starts_at_most_30_torch_processes_and_the_test_run_29()
             jobs += len(grid_points(experiment)) + others
             jobs += latent * ("autoencoder" in config["datasets"][experiment["dataset"]])
         assert jobs <= limit
-
-
-def test_conda_environment_holds_the_locked_versions():
-    lock = {}
-    for line in (ROOT / "envs/requirements.txt").read_text().splitlines():
-        name, separator, rest = line.partition("==")
-        if separator and not line.startswith((" ", "#")) and ">= '3.12'" not in rest:
-            lock[name] = rest.split()[0]
-    environment = yaml.safe_load((ROOT / "envs/environment.yaml").read_text())
-    pinned = dict(pin.split("==") for pin in environment["dependencies"][-1]["pip"])
-    assert pinned == {name: lock[name] for name in pinned}
-    wanted = (ROOT / "envs/requirements.in").read_text().split("# development")[0].splitlines()
-    assert set(pinned) == {
-        line.split(">=")[0] for line in wanted if line and not line.startswith("#")
-    }
