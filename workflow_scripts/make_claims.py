@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from duodiff.analysis.cells import load_records
 from duodiff.analysis.claims.pages import write_claims
 from duodiff.analysis.claims.sources import our_sources, published_sources
 from duodiff.analysis.claims.verdicts import claims_table
-from duodiff.analysis.tables import load_records
 from duodiff.running import job
 
 

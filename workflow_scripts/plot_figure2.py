@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from duodiff.analysis.figures import noised_images
+from duodiff.analysis.panels import noised_images
 from duodiff.plotting import figures, style
 from duodiff.running import job
 

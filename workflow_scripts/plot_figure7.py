@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from duodiff.analysis.specifications import drawn, parts
+from duodiff.analysis.diagrams import drawn, parts
 from duodiff.plotting import diagrams, style
 from duodiff.running import job
 from duodiff.running.files import read_json

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from duodiff.analysis.figures import gallery_panels
+from duodiff.analysis.panels import gallery_panels
 from duodiff.plotting import figures, style
 from duodiff.running import job
 

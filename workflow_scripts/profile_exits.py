@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from duodiff import records
-from duodiff.analysis.exits import exit_profiles, exit_records
+from duodiff.metrics.exits import exit_profiles, exit_records
 from duodiff.running import job
 from duodiff.running.files import write_csv
 

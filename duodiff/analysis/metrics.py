@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from duodiff.analysis.tables import distance_name
+from duodiff.analysis.cells import distance_name
 
 COLUMNS = {
     "dataset": ("", "Dataset"),
@@ -40,10 +40,10 @@ _PLAIN = ("precision", "recall", "inception_score", "label_agreement", "nearest_
 def all_metrics(records: pd.DataFrame, studies: dict[str, dict]) -> pd.DataFrame:
     """One row a cell of every study at its first sampling seed, then real images and noise; columns: COLUMNS.
 
-    `studies` maps an experiment to its title. An interval covers what its record says: sampling seeds,
+    `studies` maps an experiment to its title. The headings say what an interval or deviation covers: sampling seeds,
     training seeds (empty where the experiment has one), a paired bootstrap, the fit in 1/n, or subsets.
     """
-    found = []
+    tables = []
     for name, study in studies.items():
         mine = records[records["experiment"] == name]
         measured = mine[mine["sampler"].notna() & mine["reference_n"].notna()]
@@ -55,8 +55,8 @@ def all_metrics(records: pd.DataFrame, studies: dict[str, dict]) -> pd.DataFrame
         table["training_spread"] = seeds.transform("std").where(trained)
         scale = mine[mine["method"].isin(_SCALE)].drop_duplicates(["method", "metric"])
         rows = [_values(group, distance_name(mine)) for _, group in scale.groupby("method")]
-        found.append(pd.concat([table, pd.DataFrame(rows)]).assign(dataset=study["title"]))
-    return pd.concat(found, ignore_index=True).reindex(columns=list(COLUMNS))
+        tables.append(pd.concat([table, pd.DataFrame(rows)]).assign(dataset=study["title"]))
+    return pd.concat(tables, ignore_index=True).reindex(columns=list(COLUMNS))
 
 
 def _key(records: pd.DataFrame) -> list[pd.Series]:
@@ -91,11 +91,13 @@ def _values(records: pd.DataFrame, distance: str) -> dict:
     by_name = records.set_index("metric")
     about = records.iloc[0]
 
-    def value(metric):
+    def value(metric: str | None) -> float | None:
         return by_name["value"].get(metric)
 
-    def width(metric):  # of the half above the value
-        return by_name["interval"][metric][1] - value(metric) if metric in by_name.index else None
+    def half_width(metric: str | None) -> float | None:
+        if metric not in by_name.index:
+            return None
+        return by_name["interval"][metric][1] - by_name["value"][metric]
 
     kernel = next((m for m in by_name.index if m.startswith(("kid", "kd_"))), None)
     low, high = by_name["interval"].get(f"{distance}_difference", (None, None))
@@ -110,8 +112,8 @@ def _values(records: pd.DataFrame, distance: str) -> dict:
         "difference_low": low,
         "difference_high": high,
         "infinity": value(f"{distance}_infinity"),
-        "infinity_error": width(f"{distance}_infinity"),
+        "infinity_error": half_width(f"{distance}_infinity"),
         "kernel": value(kernel),
-        "kernel_deviation": width(kernel),
+        "kernel_deviation": half_width(kernel),
         **{name: value(name) for name in _PLAIN},
     }

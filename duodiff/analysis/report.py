@@ -1,14 +1,16 @@
 """Tables as files: CSV with every digit, Markdown and HTML to read, LaTeX to print."""
 
 import re
+from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
 
 from duodiff.analysis import metrics, resources, tables
+from duodiff.analysis.cells import load_records
 from duodiff.analysis.specifications import readable_specifications
-from duodiff.analysis.tables import comparison, load_records
+from duodiff.analysis.tables import comparison
 from duodiff.running.files import write_csv, write_text
 
 _WHOLE = ("t_s", "n", "nfe", "train_seed", "reference_n")
@@ -41,10 +43,10 @@ td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left}
 
 
 def write_comparison(
-    records: list[Path], paper: Path, sampler: str, studies: dict, out: list[Path]
+    records: list[Path], published: Path, sampler: str, studies: dict, out: list[Path]
 ) -> str:
-    """Writes the comparison table of one sampler to each path of `out` by suffix; a one-line summary."""
-    table = comparison(load_records(records), pd.read_csv(paper), sampler, studies)
+    """Writes one sampler's comparison with a published table to each path of `out` by suffix; a one-line summary."""
+    table = comparison(load_records(records), pd.read_csv(published), sampler, studies)
     shown = table.drop(columns=list(tables.ASIDE))
     return _write(table, readable(shown, tables.COLUMNS), out)
 
@@ -85,10 +87,8 @@ def page(body: str) -> str:
     return f'{_STYLE}<div class="wide">{body}</div>\n'
 
 
-def readable(table: pd.DataFrame, columns: dict) -> pd.DataFrame:
-    """The table as text under the headings of `columns`: columns that are empty throughout left out, missing
-    numbers shown as a dash.
-    """
+def readable(table: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> pd.DataFrame:
+    """The table as text under the headings of `columns`. Empty columns are left out; a missing number is a dash."""
     table = table.dropna(axis="columns", how="all")
     shown = pd.DataFrame(
         {name: [_cell(name, value) for value in table[name]] for name in table.columns}
@@ -97,7 +97,7 @@ def readable(table: pd.DataFrame, columns: dict) -> pd.DataFrame:
     return shown
 
 
-def _cell(name: str, value) -> str:
+def _cell(name: str, value: str | float) -> str:
     if pd.isna(value):
         return "—"
     if isinstance(value, str):
@@ -118,8 +118,9 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def latex(table: pd.DataFrame, columns: str | None = None, environment: str = "tabular") -> str:
-    """A table of text as LaTeX to be put into a document that uses booktabs (and longtable, if that is the
-    environment). `columns`: LaTeX's specification of the columns; two to the left and the others to the right without.
+    """A table of text as LaTeX, for a document that uses booktabs (and longtable, if `environment` is longtable).
+
+    `columns` is LaTeX's specification of the columns; by default two are set to the left, the others to the right.
     """
     columns = columns or "ll" + "r" * (len(table.columns) - 2)
     lines = [rf"\begin{{{environment}}}{{{columns}}}", r"\toprule"]
@@ -134,7 +135,7 @@ def latex(table: pd.DataFrame, columns: str | None = None, environment: str = "t
 
 
 def _latex_groups(groups: list[tuple[str, int]]) -> list[str]:
-    """The heading row that spans each group's columns, and the rules below it; a group is (name, width)."""
+    """The row of headings that span each group's columns, and the rules below; a group is (name, width)."""
     heads, rules, first = [], [], 1
     for name, width in groups:
         if name:
@@ -146,7 +147,7 @@ def _latex_groups(groups: list[tuple[str, int]]) -> list[str]:
     return [" & ".join(heads) + r" \\", " ".join(rules)]
 
 
-def _latex_row(cells) -> str:
+def _latex_row(cells: Iterable[str]) -> str:
     return " & ".join(map(_escape, cells)) + r" \\"
 
 

@@ -1,4 +1,4 @@
-"""What every method needs, from the records of the timing job (pandas only)."""
+"""The cost of every method, measured: operations, time, energy, memory; from the records of the timing job."""
 
 import pandas as pd
 
@@ -39,12 +39,12 @@ def resources_table(records: pd.DataFrame, studies: dict[str, dict]) -> pd.DataF
     mine = records[records["metric"].isin(_METRICS) & records["sampler"].notna()]
     studied = ["experiment", "train_seed", "sampler"]
     keys = [*(mine[name] for name in studied), mine["parameters"].map(str), mine["method"]]
+    names = [*studied, "method", "t_s", "theta", "n", "dtype", "device"]
     rows = []
     for _, group in mine.groupby(keys, sort=False):
         about, values = group.iloc[0], group.set_index("metric")["value"]
-        names = [*studied, "method", "t_s", "theta", "n", "dtype", "device"]
-        found = {name: about.get(name) for name in names}
-        rows.append(found | {column: values.get(name) for name, column in _METRICS.items()})
+        measured = {column: values.get(name) for name, column in _METRICS.items()}
+        rows.append({name: about.get(name) for name in names} | measured)
     table = pd.DataFrame(rows).sort_values([*studied, "t_s", "theta"])
     table["parameters_m"] /= 1e6
     full = table[table["t_s"] == 0].set_index(studied)["gflops_trajectory"]

@@ -1,4 +1,4 @@
-"""What a run was made with and how long it took: devices from records, times from Snakemake's benchmarks."""
+"""The machines and run times of a run: devices from records, times from Snakemake's benchmarks."""
 
 import html
 from collections.abc import Iterable
@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from duodiff.analysis.cells import load_records
 from duodiff.analysis.report import page
-from duodiff.analysis.tables import load_records
 from duodiff.running.files import write_csv, write_text
 
 RUN_TIMES = {
@@ -29,8 +29,8 @@ MACHINES = {
 def run_times(benchmarks: Path, folders: Iterable[str], rules: Iterable[str]) -> pd.DataFrame:
     """Run times by rule in the order of `rules`, columns RUN_TIMES, from the benchmark files below `benchmarks`.
 
-    `folders` are those to look in (experiments, and data/ of their datasets); a file belongs to the rule
-    that a part of its path names, a trailing number or `all` (a wildcard's) left out.
+    `folders` names the folders to look in: experiments, and data/ of their datasets. A file belongs to the rule that
+    a part of its path names. The file's own name may end with a wildcard's value, a number or `all`.
     """
     jobs = []
     for folder in folders:
@@ -54,14 +54,16 @@ def run_times(benchmarks: Path, folders: Iterable[str], rules: Iterable[str]) ->
 
 
 def machines(records: pd.DataFrame, studies: dict[str, dict]) -> pd.DataFrame:
-    """What each study was sampled, measured and timed on and with, columns MACHINES: one row a different answer.
+    """The devices, number types and library versions of each study's records, columns MACHINES, each combination once.
 
-    Every record names its device and library versions; `studies` maps an experiment to its title.
+    `studies` maps an experiment to its title.
     """
-    versions = [", ".join(f"{k} {v}" for k, v in found.items()) for found in records["libraries"]]
+    libraries = [
+        ", ".join(f"{k} {v}" for k, v in versions.items()) for versions in records["libraries"]
+    ]
     titles = records["experiment"].map(lambda name: studies[name]["title"])
-    found = records.assign(libraries=versions, experiment=titles)[list(MACHINES)]
-    return found.dropna().drop_duplicates()
+    table = records.assign(libraries=libraries, experiment=titles)[list(MACHINES)]
+    return table.dropna().drop_duplicates()
 
 
 def write_run(
@@ -70,12 +72,14 @@ def write_run(
     folders: Iterable[str],
     rules: Iterable[str],
     configuration: dict,
+    *,
     overview: Path,
     times: Path,
     settings: Path,
 ) -> str:
-    """Writes what a run was: run times by rule (CSV), the whole configuration (YAML), and an HTML `overview` of
-    both with the machines; a one-line summary.
+    """Writes a run's `times` by rule (CSV), its configuration as `settings` (YAML), and an HTML `overview`.
+
+    The overview has both and the machines. Returns a one-line summary.
     """
     table = run_times(benchmarks, folders, rules)
     devices = machines(load_records(records), configuration["experiments"])

@@ -1,11 +1,15 @@
-"""The paper's Tables 3 and 4, its model specifications (Appendix C), published and ours (no torch)."""
+"""The paper's Tables 3 and 4, the specifications of its models (Appendix C), published and ours (no torch)."""
 
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from duodiff.paper import PAPER_TITLES
+
+Values = dict[tuple[str, str], Any]
+"""The values of one experiment by model and quantity, as the configuration or the network has them."""
 
 QUANTITIES = {
     "img_size": "Image size (pixels, or latents)",
@@ -45,7 +49,7 @@ QUANTITIES = {
     "label_dropout": "Label dropout",
     "init": "Initialisation",
 }
-"""What a row's `quantity` is called, in the order of the tables."""
+"""The title of each quantity, in the order of the tables."""
 
 _MODELS = {
     "all": "All models",
@@ -64,136 +68,123 @@ def published_values(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
-def architecture_table(described: dict, paper: pd.DataFrame, studies: dict) -> pd.DataFrame:
+def architecture_table(described: dict, published: pd.DataFrame, studies: dict) -> pd.DataFrame:
     """Table 3, one row a quantity of one network: dataset, model, quantity, paper, ours, difference, certainty.
 
-    `described` is describe_architectures' JSON; `studies` maps an experiment to its title and paper_dataset. After
-    them come the paper's own datasets, whose networks are built from config/paper.yaml. A setting's difference is
-    "equal" or "differs", that of parameters and GFLOPs ours minus the paper's.
+    `described` is describe_architectures' JSON; `published` are the `published_values` of Table 3; `studies` maps an
+    experiment to its title and paper_dataset. After the studies come the paper's own datasets, whose networks are
+    built from config/paper.yaml. The difference of a setting is "equal" or "differs"; the difference of parameters
+    and GFLOPs is ours minus the paper's.
     """
-    ours = {
-        kind: {name: _networks(found) for name, found in group.items()}
-        for kind, group in described.items()
-    }
-    return _tabulate(ours["studies"], ours["paper"], paper, studies)
+    ours = {name: _networks(networks) for name, networks in described["studies"].items()}
+    rebuilt = {name: _networks(networks) for name, networks in described["paper"].items()}
+    return _tabulate(ours, rebuilt, published, studies)
 
 
-def training_table(published: dict, paper: pd.DataFrame, studies: dict) -> pd.DataFrame:
-    """Table 4, in the columns of `architecture_table`, from `config.training` of the paper's experiments (by
-    dataset) and, at the key "training", of each of `studies`."""
+def training_table(trainings: dict, published: pd.DataFrame, studies: dict) -> pd.DataFrame:
+    """Table 4, in the columns of `architecture_table`.
+
+    `trainings` are `study.grid.training_keywords` of the paper's experiments by dataset. Each of `studies` has its own
+    at the key "training".
+    """
     ours = {name: _flat(study["training"]) for name, study in studies.items()}
-    theirs = {name: _flat(training) for name, training in published.items()}
-    return _tabulate(ours, theirs, paper, studies)
+    rebuilt = {name: _flat(training) for name, training in trainings.items()}
+    return _tabulate(ours, rebuilt, published, studies)
 
 
-def drawn(described: dict, studies: dict) -> tuple[str, dict]:
-    """Title and networks that the diagrams show: of the first study that has AdaDiff, else of the paper's first."""
-    for name, study in studies.items():
-        if "adadiff" in described["studies"][name]:
-            return study["title"], described["studies"][name]
-    name, networks = next(iter(described["paper"].items()))
-    return PAPER_TITLES[name], networks
-
-
-def parts(networks: dict, roles: list[str]) -> pd.DataFrame:
-    """The parts of the drawn networks in the order they run: role, part, kind, sizes in and out, parameters."""
-    rows = []
-    for role in roles:
-        found = networks[role]
-        stages = found.get("stages", found.get("output_head"))
-        rows += [{"role": role, "part": stage["name"]} | stage for stage in stages]
-        for i, head in enumerate(found.get("heads", [])):
-            for kind, one in head.items():
-                about = {"part": f"{kind} head {i}", "kind": f"before block {one['layer']}"}
-                rows.append({"role": role, "parameters": one["parameters"]} | about)
-        for name, shape in found.get("uncertainty_head", {}).get("operations", []):
-            rows.append({"role": role, "part": "uncertainty", "kind": name, "out": shape})
-    columns = ["role", "part", "kind", "in", "out", "parameters"]
-    return pd.DataFrame(rows).reindex(columns=columns).astype({"parameters": "Int64"})
-
-
-def _networks(described: dict) -> dict[tuple[str, str], object]:
-    """The values of one experiment's networks by model and quantity."""
-    full, found = described["full"], {}
+def _networks(networks: dict) -> Values:
+    """The values of one experiment's networks (by role)."""
+    full, values = networks["full"], {}
     for key, value in full["architecture"].items():
         if key != "depth":
-            found["both", key] = value
-    found["both", "num_classes"] = max(0, full["architecture"]["num_classes"]) or "none"
-    found["both", "tokens"] = full["tokens"]
+            values["both", key] = value
+    values["both", "num_classes"] = max(0, full["architecture"]["num_classes"]) or "none"
+    values["both", "tokens"] = full["tokens"]
     for role in ("full", "shallow"):
-        found[role, "depth"] = described[role]["architecture"]["depth"]
-    for role in described:
-        found[role, "parameters_m"] = described[role]["parameters"] / 1e6
-        found[role, "gflops"] = described[role]["gflops"]
-    if "adadiff" in described:
-        aware = described["adadiff"]["uncertainty_head"]["timestep_aware"]
-        found["adadiff", "timestep_aware"] = aware
-        found["adadiff", "parameters_m"] += full["parameters"] / 1e6
-    return found
+        values[role, "depth"] = networks[role]["architecture"]["depth"]
+    for role in networks:
+        values[role, "parameters_m"] = networks[role]["parameters"] / 1e6
+        values[role, "gflops"] = networks[role]["gflops"]
+    if "adadiff" in networks:
+        aware = networks["adadiff"]["uncertainty_head"]["timestep_aware"]
+        values["adadiff", "timestep_aware"] = aware
+        values["adadiff", "parameters_m"] += full["parameters"] / 1e6
+    return values
 
 
-def _flat(training: dict) -> dict[tuple[str, str], object]:
+def _flat(training: dict) -> Values:
     return {(of, key): value for of, values in training.items() for key, value in values.items()}
 
 
-def _tabulate(ours: dict, published: dict, paper: pd.DataFrame, studies: dict) -> pd.DataFrame:
+def _tabulate(
+    ours: dict[str, Values], rebuilt: dict[str, Values], published: pd.DataFrame, studies: dict
+) -> pd.DataFrame:
+    """The values of our studies, then of the paper's other datasets as rebuilt here, beside the published ones."""
     rows = []
     for name, study in studies.items():
-        rows += _compare(study["title"], ours[name], _values(paper, study["paper_dataset"]))
+        of_paper = _published_of(published, study["paper_dataset"])
+        rows += _compare(study["title"], ours[name], of_paper)
     shown = {study["paper_dataset"] for study in studies.values()}
-    for name in published:
+    for name in rebuilt:
         if name not in shown:
-            rows += _compare(PAPER_TITLES[name], published[name], _values(paper, name))
+            rows += _compare(PAPER_TITLES[name], rebuilt[name], _published_of(published, name))
     return pd.DataFrame(rows)
 
 
-def _values(paper: pd.DataFrame, dataset: str | None) -> dict[tuple[str, str], tuple[str, str]]:
-    """The published (value, certainty) of a dataset by model and quantity; those that all share for None."""
+def _published_of(
+    published: pd.DataFrame, dataset: str | None
+) -> dict[tuple[str, str], tuple[str, str]]:
+    """The published (value, certainty) of a dataset by model and quantity; for None, the values that all share."""
     if dataset is not None:
-        paper = paper[paper["dataset"] == dataset]
-    keys = paper.groupby(["model", "quantity"], sort=False)
-    paper = paper[(keys["value"].transform("nunique") == 1)]
-    return {(r.model, r.quantity): (r.value, r.certainty) for r in paper.itertuples()}
+        published = published[published["dataset"] == dataset]
+    keys = published.groupby(["model", "quantity"], sort=False)
+    rows = published[keys["value"].transform("nunique") == 1]
+    return {(r.model, r.quantity): (r.value, r.certainty) for r in rows.itertuples()}
 
 
-def _compare(title: str, ours: dict, paper: dict) -> list[dict]:
-    order = list(QUANTITIES)
-    keys = sorted(ours | paper, key=lambda k: (list(_MODELS).index(k[0]), order.index(k[1])))
-    return [
-        {"dataset": title, "model": _MODELS[model], "quantity": QUANTITIES[quantity]}
-        | _row(quantity, ours.get((model, quantity)), *paper.get((model, quantity), (None, None)))
-        for model, quantity in keys
-    ]
+def _compare(
+    title: str, ours: Values, published: dict[tuple[str, str], tuple[str, str]]
+) -> list[dict]:
+    models, quantities = list(_MODELS), list(QUANTITIES)
+    keys = sorted(
+        {**ours, **published}, key=lambda key: (models.index(key[0]), quantities.index(key[1]))
+    )
+    rows = []
+    for model, quantity in keys:
+        about = {"dataset": title, "model": _MODELS[model], "quantity": QUANTITIES[quantity]}
+        value, certainty = published.get((model, quantity), (None, None))
+        compared = _row(quantity, ours.get((model, quantity)), value)
+        rows.append(about | compared | {"certainty": certainty})
+    return rows
 
 
-def _row(quantity: str, ours, paper: str | None, certainty: str | None) -> dict:
-    row = {"paper": paper, "ours": _text(ours), "difference": None, "certainty": certainty}
-    if ours is None or paper is None:
+def _row(quantity: str, ours: Any, published: str | None) -> dict[str, str | None]:
+    text = None if ours is None else _text(ours)
+    row = {"paper": published, "ours": text, "difference": None}
+    if text is None or published is None:
         return row
     if quantity in _MEASURED:
-        return row | {"difference": f"{ours - float(paper):.9g}"}
-    return row | {"difference": "equal" if _text(ours) == paper else "differs"}
+        return row | {"difference": f"{ours - float(published):.9g}"}
+    return row | {"difference": "equal" if text == published else "differs"}
 
 
-def _text(value) -> str | None:
+def _text(value: Any) -> str:
     """A value as the published tables spell it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
         return " ".join(map(_text, value))
-    if isinstance(value, float):
-        return f"{value:.9g}"
-    return None if value is None else str(value)
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
 def readable_specifications(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of this module to read, as text: one row a quantity; paper, ours and difference a dataset.
+    """A table of this module to read, as text: one row a quantity, with paper, ours and difference for each dataset.
 
-    A published value with a star is not in the paper (the CSV file has its certainty); parameters and GFLOPs are
+    A published value with a star is not in the paper; the CSV file has its certainty. Parameters and GFLOPs are
     rounded as the published ones.
     """
-    found = set(zip(table["model"], table["quantity"], strict=True))
-    rows = [row for row in product(_MODELS.values(), QUANTITIES.values()) if row in found]
+    there = set(zip(table["model"], table["quantity"], strict=True))
+    rows = [row for row in product(_MODELS.values(), QUANTITIES.values()) if row in there]
     columns = {("", "Model"): [row[0] for row in rows], ("", "Quantity"): [row[1] for row in rows]}
     for title, mine in table.groupby("dataset", sort=False):
         uncertain = mine["certainty"].notna() & ~mine["certainty"].str.startswith(
@@ -209,7 +200,7 @@ def readable_specifications(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rounded(quantity: str, value: str | None) -> str:
-    if pd.isna(value):
+    if value is None or pd.isna(value):
         return "—"
     if quantity not in [QUANTITIES[name] for name in _MEASURED] or value.endswith("*"):
         return value

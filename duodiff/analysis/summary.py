@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from duodiff.analysis.cells import at_equal_time, cells, distance_name, load_records
 from duodiff.analysis.claims.verdicts import FAILS, HOLDS, UNTESTED
-from duodiff.analysis.tables import at_equal_time, cells, distance_name, load_records
 from duodiff.schedules import T
 
 _WHERE = """\

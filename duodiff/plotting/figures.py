@@ -28,7 +28,7 @@ def _panels(n: int, width: float = 4.6, height: float = 3.8, columns: int = 2):
 def exit_layers(profiles: pd.DataFrame) -> Figure:
     """Figure 1: mean exit layer over t per theta, one panel a study; band: one standard deviation over the samples.
 
-    Columns as `analysis.exits.exit_profiles`, and title.
+    Columns as `metrics.exits.exit_profiles`, and title.
     """
     style.apply()
     panels = list(profiles.groupby(["title", "train_seed"], sort=False))
@@ -59,7 +59,7 @@ def _legend_below(axis) -> None:
 def noised(panels: list[tuple[str, list[np.ndarray]]], similarity: pd.DataFrame) -> Figure:
     """Figure 2: a clean image, and below each other the noisy input and the target at several timesteps.
 
-    `panels` and `similarity` (columns title, t, correlation, n) as `analysis.figures.noised_images`.
+    `panels` and `similarity` (columns title, t, correlation, n) as `analysis.panels.noised_images`.
     """
     style.apply()
     beside = 1 + similarity["t"].nunique()
@@ -201,7 +201,7 @@ def relative(points: pd.DataFrame) -> Figure:
 def qualitative(panels: list[dict]) -> Figure:
     """Figure 5: an image a row; AdaDiff's columns under rising theta left, DuoDiff's under rising t_s right.
 
-    `panels` as `analysis.figures.qualitative_panels`.
+    `panels` as `analysis.panels.qualitative_panels`.
     """
     style.apply()
     beside = max(len(panel["adadiff"]) + len(panel["duodiff"]) for panel in panels)

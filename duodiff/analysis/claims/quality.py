@@ -125,7 +125,7 @@ def improvement(source: Source, limits: Limits) -> list[Case]:
 def _at_equal_time(cells: pd.DataFrame, column: str, relative: bool = False) -> list[Case]:
     """DuoDiff's distance minus AdaDiff's at AdaDiff's times in `column`; `relative`: 1 minus their ratio.
 
-    Linear between neighbouring t_s, as `tables.at_equal_time`, which says what lies beyond the ends.
+    Linear between neighbouring t_s, as `cells.at_equal_time`, which says what lies beyond the ends.
     """
     exits = of_method(cells, "adadiff").sort_values(column)
     switched = cells[cells["t_s"].notna()].sort_values("seconds")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from duodiff.analysis.tables import cells, ideal_speedup, paper_table
+from duodiff.analysis.cells import cells, ideal_speedup, published_rows
 from duodiff.paper import DATASETS, PAPER_IMAGES, PAPER_TITLES, SHALLOW_BLOCKS
 
 _INTERVALS = ["speedup_low", "speedup_high", "speedup_covers", "speedup_n", "resampled"]
@@ -14,7 +14,7 @@ _INTERVALS = ["speedup_low", "speedup_high", "speedup_covers", "speedup_n", "res
 class Source:
     """What claims are tested on: one study of ours (one training), or one published dataset.
 
-    `ddpm` and `ddim` are tables like `tables.cells`, None if not run, with `minus_full` in every row. `records` are
+    `ddpm` and `ddim` are tables like `cells.cells`, None if not run, with `minus_full` in every row. `records` are
     the study's; a published dataset has none.
     """
 
@@ -76,8 +76,8 @@ def _our_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame | None:
 
 
 def _published_cells(rows: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Published rows of one dataset in the columns of `tables.cells`."""
-    published = paper_table(rows)
+    """Published rows of one dataset in the columns of `cells.cells`."""
+    published = published_rows(rows)
     depth, full = DATASETS[dataset].blocks, published[published["t_s"] == 0].iloc[0]
     table = published.rename(columns={"fid": "distance", "seconds_per_image": "seconds"})
     exited = table["method"] == "adadiff"

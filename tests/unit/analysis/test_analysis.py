@@ -7,19 +7,13 @@ import pytest
 
 from duodiff import records
 from duodiff.analysis import resources
+from duodiff.analysis.cells import at_equal_time, cells, ideal_speedup, load_records
 from duodiff.analysis.figures import extrapolation_points, trade_off_points
 from duodiff.analysis.metrics import all_metrics
 from duodiff.analysis.report import markdown, readable
 from duodiff.analysis.resources import resources_table
 from duodiff.analysis.summary import summary
-from duodiff.analysis.tables import (
-    COLUMNS,
-    at_equal_time,
-    cells,
-    comparison,
-    ideal_speedup,
-    load_records,
-)
+from duodiff.analysis.tables import COLUMNS, comparison
 from duodiff.plotting import style
 from duodiff.plotting.figures import extrapolations
 from duodiff.records import Record

@@ -9,15 +9,15 @@ import pytest
 import yaml
 
 from duodiff import records
+from duodiff.analysis.cells import at_equal_time, load_records
 from duodiff.analysis.claims.pages import write_claims
 from duodiff.analysis.claims.sources import our_sources, published_sources
 from duodiff.analysis.claims.statements import CLAIMS
 from duodiff.analysis.claims.verdicts import FAILS, HOLDS, UNTESTED, claims_table, verdict_counts
-from duodiff.analysis.exits import exit_records, exit_statistics, step_fit
-from duodiff.analysis.tables import at_equal_time, load_records
 from duodiff.data.store import write_store
 from duodiff.metrics.bootstrap import RESAMPLES, percentiles, resampled_means
 from duodiff.metrics.denoising import loss_statistics
+from duodiff.metrics.exits import exit_records, exit_statistics, step_fit
 from duodiff.records import Record
 from duodiff.schedules import timestep_weights, timesteps
 from duodiff.study.config import complete

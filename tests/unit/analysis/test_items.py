@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from duodiff.analysis.figures import noised_images, relative_points, trade_off_points
+from duodiff.analysis.diagrams import drawn, parts
+from duodiff.analysis.figures import relative_points, trade_off_points
+from duodiff.analysis.panels import noised_images
 from duodiff.analysis.report import latex, readable
 from duodiff.analysis.specifications import (
     architecture_table,
-    drawn,
-    parts,
     published_values,
     readable_specifications,
     training_table,

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from duodiff.analysis.figures import gallery_panels
+from duodiff.analysis.panels import gallery_panels
 from duodiff.analysis.runs import machines, run_times, write_run
 from duodiff.data.pictures import grid
 from duodiff.data.store import write_store
@@ -67,9 +67,9 @@ def test_the_page_holds_machines_times_and_the_whole_configuration(tmp_path):
         ["mine", "data/digits"],
         RULES,
         config,
-        page,
-        times,
-        settings,
+        overview=page,
+        times=times,
+        settings=settings,
     )
     assert line == "5 jobs, 2.5 minutes in all"
     assert yaml.safe_load(settings.read_text()) == config

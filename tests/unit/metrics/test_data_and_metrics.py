@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from duodiff.analysis.tables import load_records
+from duodiff.analysis.cells import load_records
 from duodiff.data.pack import pack
 from duodiff.data.store import ImageStore, to_unit_range, write_store
 from duodiff.metrics.latency import interleaved

@@ -1,4 +1,4 @@
-"""Exit layers over timesteps (Figure 1), from stored samples: a table, and how step-like they are."""
+"""Exit layers over timesteps (Figure 1), from stored samples: a table, and how step-like they are (no torch)."""
 
 from pathlib import Path
 
@@ -43,8 +43,8 @@ def exit_profiles(samples: list[Path]) -> pd.DataFrame:
 
 
 def exit_records(samples: list[Path]) -> list[Record]:
-    """What `exit_statistics` finds in each of AdaDiff's sample stores, with bootstrap intervals."""
-    found = []
+    """The `exit_statistics` of each of AdaDiff's sample stores, with bootstrap intervals."""
+    records = []
     for path in samples:
         manifest, exits = _opened(path)
         identity = of_samples(manifest) | {
@@ -54,11 +54,11 @@ def exit_records(samples: list[Path]) -> list[Record]:
             "interval_covers": COVERS,
         }
         t, depth = np.array(manifest["timesteps"]), manifest["parameters"]["depth"]
-        found += [
+        records += [
             Record(metric, float(values[0]), unit, interval=percentiles(values), **identity)
             for (metric, unit), values in exit_statistics(t, exits, depth).items()
         ]
-    return found
+    return records
 
 
 def _opened(path: Path) -> tuple[dict, np.ndarray]:
@@ -69,33 +69,37 @@ def _opened(path: Path) -> tuple[dict, np.ndarray]:
 def exit_statistics(
     t: np.ndarray, exits: np.ndarray, depth: int
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Statistics of exit layers [K, N] at timesteps t [K] (descending), by name and unit, each float64
-    [1 + RESAMPLES]: of the images, then of resamples of them.
+    """Statistics of exit layers [K, N] at timesteps t [K] (descending), by name and unit.
 
-    `exit_spread`: standard deviation between images, mean over t. `exit_range`: of the mean profile. Unless
-    that is 0, also: `exit_step_r2` and `exit_ramp_r2`, the share of the mean profile's variance over t that the
-    best two-level step and the least-squares line in t explain, and `exit_step_over_ramp`, their difference;
-    `exit_change`, the t of that step; `exit_rise`, its level below minus above that t (negative: early exits come
-    last); `exit_width` and its ends, the span of t outside which the mean is within 10% of its range from
-    its ends; `early_exits_at_large_t`, the share of early exits (exit layer < depth) above the change; and
-    `few_blocks_at_large_t`, the share of calls above the change that exit before layer 3. All t weigh by the
-    timesteps they stand for.
+    Each is float64 [1 + RESAMPLES]: of the images, then of resamples of the images. A timestep's weight is the number
+    of timesteps that it stands for.
+    - `exit_spread`: standard deviation between images, mean over t
+    - `exit_range`: range of the mean profile; where it is 0, nothing follows
+    - `exit_step_r2`, `exit_ramp_r2`: shares of the mean profile's variance over t that the best two-level step and the
+      least-squares line in t explain; `exit_step_over_ramp`: their difference
+    - `exit_change`: the t of the step; `exit_rise`: its level below that t minus its level above (negative: early
+      exits come last)
+    - `exit_width`, `exit_width_from`, `exit_width_to`: the span of t outside which the mean is within 10% of its range
+      from its lowest or highest value
+    - `early_exits_at_large_t`: share of early exits (exit layer < depth) above the change
+    - `few_blocks_at_large_t`: share of calls above the change that exit before layer 3
     """
     weights = timestep_weights(t) / timestep_weights(t).sum()
     profiles = resampled_means(exits)
     variances = np.maximum(resampled_means(exits.astype(np.int64) ** 2) - profiles**2, 0)
-    found = {
-        ("exit_range", "blocks"): np.ptp(profiles, axis=1),
+    spans = np.ptp(profiles, axis=1)
+    statistics = {
+        ("exit_range", "blocks"): spans,
         ("exit_spread", "blocks"): variances**0.5 @ weights,
     }
-    if not found["exit_range", "blocks"][0]:
-        return found
+    if not spans[0]:
+        return statistics
     step, change, rise = step_fit(profiles, weights)
     ramp = ramp_fit(profiles, t, weights)
     ends = np.array([rise_ends(row, t) for row in profiles])
     before = (np.arange(len(t)) < change[:, None]) * weights  # t above the change
     early, few = resampled_means(exits < depth), resampled_means(exits < SHALLOW_BLOCKS)
-    return found | {
+    return statistics | {
         ("exit_step_r2", "1"): step,
         ("exit_ramp_r2", "1"): ramp,
         ("exit_step_over_ramp", "1"): step - ramp,
@@ -139,9 +143,9 @@ def ramp_fit(profiles: np.ndarray, t: np.ndarray, weights: np.ndarray) -> np.nda
 
 
 def rise_ends(profile: np.ndarray, t: np.ndarray) -> tuple[float, float]:
-    """Where a profile [K] first leaves the lowest 10% of its range and where it stays in the highest 10%, as t.
+    """The t where a profile [K] leaves the lowest 10% of its range, and the t from which it stays in the highest 10%.
 
-    Linear between points; read from small t on for a profile that falls. A flat one never leaves: (t[0], t[0]).
+    Linear between points. A falling profile is read from its small t on. A flat profile has (t[0], t[0]).
     """
     low, span = profile.min(), np.ptp(profile)
     if span == 0:

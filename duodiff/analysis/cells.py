@@ -1,0 +1,148 @@
+"""Our measurements as a table with one row a cell, and published rows beside them (pandas only)."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from duodiff.running.files import read_json
+from duodiff.schedules import T
+from duodiff.settings import Setting
+
+_ABOUT = ["experiment", "train_seed", "method", "n", "reference_n", "nfe", "parameters"]
+_DISTANCES = {
+    "matched": "distance_matched",
+    "standard": "distance_standard",
+    "difference": "minus_full",
+}
+_PUBLISHED = ["dataset", "method", "t_s", "theta", "mean_exit_layer", "fid", "seconds_per_image"]
+
+
+def load_records(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """All records of `paths` as a table, one row a record; `parameters` and `seeds` also as columns."""
+    records = [record for path in paths for record in read_json(path)]
+    if not records:
+        return pd.DataFrame(columns=["experiment", "train_seed"])
+    return pd.DataFrame([record | record["parameters"] | record["seeds"] for record in records])
+
+
+def distance_name(records: pd.DataFrame) -> str:
+    """The name of the Frechet distance among the metrics of `records`: fid, or fd_ and its feature space."""
+    names = [name for name in records["metric"] if name.startswith(("fid", "fd_"))]
+    return min(names, key=len)
+
+
+def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
+    """Our measurements under one sampler, one row a cell of one study at its first sampling seed.
+
+    What a cell is: experiment, train_seed, method, t_s, theta, setting, depth, nfe, n (images), reference_n.
+    Quality:
+    - metric: the name of the distance; distance: to the reference; distance_standard: to all training images, where
+      the reference is a part of them; distance_matched: at half the real images, against random halves of them
+    - spread: standard deviation over `spread_seeds` sampling seeds, if repeated
+    - minus_full: the distance minus the full backbone's; minus_full_95: half its 95% interval; resampled: the
+      bootstrap's values behind the interval
+    - label_agreement, nearest_train_distance
+    Time:
+    - mean_exit_layer, seconds (an image, measured), seconds_all_heads, seconds_interpolated (AdaDiff, Appendix A.5)
+    - speedup over the full backbone: median of the ratios within one round, with speedup_low, speedup_high,
+      speedup_covers and speedup_n; ideal_speedup: by FLOPs
+    """
+    studies = [study for _, study in records.groupby(["experiment", "train_seed"])]
+    tables = [
+        _study_cells(study, sampler) for study in studies if (study["sampler"] == sampler).any()
+    ]
+    if not tables:
+        return pd.DataFrame(columns=["experiment", "train_seed"])
+    return pd.concat(tables, ignore_index=True)
+
+
+def _study_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame:
+    mine = study[study["sampler"] == sampler].copy()
+    mine["key"] = mine["parameters"].map(_key)
+    distance = distance_name(study)
+    repeated = mine["metric"] == f"{distance}_spread"
+    spread, plain = mine[repeated].set_index("key"), mine[~repeated]
+    first = plain[plain["metric"] == distance]["sample_seed"].iloc[0]
+    plain = plain[plain["sample_seed"] == first]
+    wide = plain.pivot_table(index="key", columns="metric", values="value", aggfunc="first")
+    names = {f"{distance}_{name}": column for name, column in _DISTANCES.items()}
+    wide = wide.rename(columns=names | {distance: "distance", "seconds_per_image": "seconds"})
+    about = plain[plain["metric"] == distance].set_index("key")
+    table = about[_ABOUT].join(wide).assign(metric=distance)
+    for name in ("t_s", "theta", "setting", "depth"):
+        table[name] = [parameters.get(name) for parameters in table["parameters"]]
+    table["spread"] = spread["value"]
+    difference = plain[plain["metric"] == f"{distance}_difference"].set_index("key")
+    table["minus_full_95"] = difference["interval"].map(max) - difference["value"]
+    if "resampled" in difference:
+        table["resampled"] = difference["resampled"]
+    rounds = plain[plain["metric"] == "speedup"].set_index("key")
+    for name, end in (("speedup_low", min), ("speedup_high", max)):
+        table[name] = rounds["interval"].map(end, na_action="ignore").astype(float)
+    table["speedup_covers"], table["speedup_n"] = rounds["interval_covers"], rounds["n"]
+    table["spread_seeds"] = spread["seeds"].map(lambda seeds: len(seeds["sample_seed"]))
+    return _with_derived_times(table, study, mine).reset_index(drop=True)
+
+
+def _key(parameters: dict) -> str:
+    """A cell's setting as text; empty where all heads are computed and none is taken."""
+    return str(Setting.of_record(parameters)) if parameters.keys() & {"t_s", "setting"} else ""
+
+
+def _with_derived_times(
+    table: pd.DataFrame, study: pd.DataFrame, mine: pd.DataFrame
+) -> pd.DataFrame:
+    """The cells with AdaDiff's interpolated time and DuoDiff's speed-up by FLOPs; `mine`: one sampler's records."""
+    heads = mine[(mine["method"] == "adadiff_all_heads") & (mine["metric"] == "seconds_per_image")]
+    if len(heads):
+        table["seconds_all_heads"] = heads["value"].iloc[0]
+        share = table["mean_exit_layer"] / table["depth"].astype(float)
+        table["seconds_interpolated"] = table["seconds_all_heads"] * share
+    flops = study[study["metric"] == "gflops_per_call"].set_index("method")["value"]
+    ratio = flops["shallow"] / flops["full"]
+    table["ideal_speedup"] = [
+        np.nan if pd.isna(t_s) else ideal_speedup(t_s, ratio) for t_s in table["t_s"]
+    ]
+    return table
+
+
+def published_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The paper's Table 1 or 2 in common columns: dataset, method, t_s, theta, mean_exit_layer, fid,
+    seconds_per_image, certainty, and over the full backbone's relative_distance and speedup.
+    """
+    if "t_s" not in table:  # Table 2 names the parameter in a column
+        table = table.assign(
+            t_s=table["value"].where(table["parameter"] == "t_s"),
+            theta=table["value"].where(table["parameter"] == "theta"),
+        )
+    table = table.reindex(columns=[*_PUBLISHED, "certainty"])
+    return table.assign(
+        relative_distance=over_full(table, "fid"),
+        speedup=1 / over_full(table, "seconds_per_image"),
+    )
+
+
+def over_full(table: pd.DataFrame, column: str) -> pd.Series:
+    """`column` over its value in the row of the same dataset whose t_s is 0."""
+    keys = table["dataset"] if "dataset" in table else pd.Series(0, index=table.index)
+    base = table[table["t_s"] == 0]
+    return table[column] / keys.map(base[column].set_axis(keys[base.index]))
+
+
+def ideal_speedup(t_s: float, cost_ratio: float) -> float:
+    """1 / (1 - (t_s/T)(1 - c)): DuoDiff's speed-up if time followed FLOPs, c = F_shallow / F_full."""
+    return 1 / (1 - t_s / T * (1 - cost_ratio))
+
+
+def at_equal_time(table: pd.DataFrame, column: str) -> pd.Series:
+    """DuoDiff's distance interpolated to the time in `column` of each AdaDiff row of one study's cells.
+
+    Linear between neighbouring t_s. A longer time than the full backbone's has the full backbone's distance, because
+    a budget need not be spent. A shorter time than the shallow backbone's has none (NaN).
+    """
+    duodiff = table[table["t_s"].notna()].sort_values("seconds")
+    times = table[column].where(table["method"] == "adadiff")
+    distances = np.interp(times, duodiff["seconds"], duodiff["distance"], left=np.nan)
+    return pd.Series(distances, index=table.index).where(times.notna())

@@ -1,0 +1,136 @@
+"""The images that Figures 2 and 5 and the galleries show, from packed datasets and sample stores (no torch)."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from duodiff.analysis.figures import study_title
+from duodiff.data.store import ImageStore, to_unit_range
+from duodiff.schedules import noise_schedule
+from duodiff.study.grid import SAMPLER_TITLES
+
+FIGURE_2_TIMESTEPS = (50, 250, 500, 750, 999)
+_FIGURE_2_IMAGES = 3
+_FIGURE_2_SEED = 0
+_CORRELATED = 256  # images the correlation of Figure 2 is over, at most
+_GALLERY_IMAGES = 36
+_METHOD_TITLES = {
+    "full": "full backbone",
+    "shallow": "shallow backbone",
+    "duodiff": "DuoDiff",
+    "adadiff": "AdaDiff",
+}
+
+
+def noised_images(
+    data: list[Path], studies: dict
+) -> tuple[list[tuple[str, list[np.ndarray]]], pd.DataFrame]:
+    """Figure 2: a panel (title, images) for each dataset, and how alike input and target are at each timestep.
+
+    Images are float32 [1 + 2 x timesteps, C, H, W] in [-1, 1]: the clean held-out image x_0, then for each of
+    FIGURE_2_TIMESTEPS x_t and the noise in it, the target (Eq. 1). The correlation of x_t and the noise is over all
+    pixels of the first n held-out images. `data` are packed datasets; where a network works on latents, the figure
+    shows the images. `studies` maps an experiment to its title, dataset and schedule. Noise is numpy's Philox, seed 0.
+    """
+    panels, rows = [], []
+    for path in data:
+        store = ImageStore(path)
+        study = next(s for s in studies.values() if s["dataset"] == store.folder.name)
+        alphas_cumprod = noise_schedule(study["schedule"]).alphas_cumprod
+        x_0 = to_unit_range(store.split("held_out")[0][:_CORRELATED])
+        noise = np.random.Generator(np.random.Philox(_FIGURE_2_SEED))
+        shown = [[image] for image in x_0[:_FIGURE_2_IMAGES]]
+        for t in FIGURE_2_TIMESTEPS:
+            eps = noise.standard_normal(x_0.shape, dtype=np.float32)
+            x_t = alphas_cumprod[t] ** 0.5 * x_0 + (1 - alphas_cumprod[t]) ** 0.5 * eps
+            for image, *pair in zip(shown, x_t, eps, strict=False):
+                image += pair
+            rows.append(
+                {
+                    "dataset": store.folder.name,
+                    "title": study["title"],
+                    "schedule": study["schedule"],
+                    "t": t,
+                    "alpha_bar": alphas_cumprod[t],
+                    "correlation": np.corrcoef(x_t.ravel(), eps.ravel())[0, 1],
+                    "n": len(x_0),
+                    "seed": _FIGURE_2_SEED,
+                    "images_shown": len(shown),
+                }
+            )
+        panels.append((study["title"], [np.stack(image) for image in shown]))
+    return panels, pd.DataFrame(rows)
+
+
+def qualitative_panels(samples: list[Path], studies: dict) -> tuple[list[dict], pd.DataFrame]:
+    """Figure 5: a panel for each study, and the table of the images shown.
+
+    A panel has a `title`, the `labels` of its images (their class, or #index), and for "adadiff" (rising theta) and
+    "duodiff" (rising t_s) a list of columns (name, uint8 images [n, C, H, W]). The images are the first global
+    indices, whose noise and label all columns share.
+    """
+    stores_of: dict[str, list[ImageStore]] = {}
+    for store in sorted(map(ImageStore, samples), key=_setting):
+        stores_of.setdefault(store.manifest["experiment"], []).append(store)
+    count = 10 if len(stores_of) == 1 else 4
+    panels, rows = [], []
+    for experiment, stores in stores_of.items():
+        labels = stores[0].labels[:count]
+        panel = {
+            "title": studies[experiment]["title"],
+            "labels": [str(y) if y >= 0 else f"#{i}" for i, y in enumerate(labels)],
+            "adadiff": [],
+            "duodiff": [],
+        }
+        for store in stores:
+            kind, value = _setting(store)
+            name = f"{value:.3f}" if kind == "adadiff" else str(value)
+            panel[kind].append((name, np.array(store.images[:count])))
+            about = {"experiment": experiment, "method": store.manifest["method"]}
+            about |= store.manifest["parameters"] | {"seed": store.manifest["seed"]}
+            rows += [about | {"index": i, "label": int(y)} for i, y in enumerate(labels)]
+        panels.append(panel)
+    return panels, pd.DataFrame(rows)
+
+
+def gallery_panels(
+    samples: list[Path], data: Path, studies: dict
+) -> tuple[str, list[tuple[str, np.ndarray]], pd.DataFrame]:
+    """A gallery: its title, panels (name, uint8 images [36, C, H, W] or fewer), and the table of the images shown.
+
+    Training images of the packed store `data` come first, then every cell of one study at its first sampling seed:
+    AdaDiff by theta and DuoDiff by t_s. The same place of every panel shows the same global index.
+    """
+    real = ImageStore(data)
+    stores = [ImageStore(path) for path in samples]
+    first = stores[0].manifest["seed"]  # as the grid lists them
+    stores = [store for store in stores if store.manifest["seed"] == first]
+    stores.sort(key=_setting)  # theta, t_s; sorting is stable
+    stores.sort(key=lambda store: list(SAMPLER_TITLES).index(store.manifest["sampler"]["name"]))
+    panels = [("Training images", real.split("train")[0][:_GALLERY_IMAGES])]
+    panels += [(_panel_name(store), store.images[:_GALLERY_IMAGES]) for store in stores]
+    table = pd.DataFrame(
+        {"panel": title, "images": len(images), "seed": first, "images_sha256": digest}
+        for (title, images), digest in zip(
+            panels, [s.manifest["images_sha256"] for s in (real, *stores)], strict=True
+        )
+    )
+    about = stores[0].manifest
+    return study_title(studies, about["experiment"], about["train_seed"]), panels, table
+
+
+def _panel_name(store: ImageStore) -> str:
+    kind, value = _setting(store)
+    setting = f"$t_s$ = {value}" if kind == "duodiff" else f"θ = {value:.3f}"
+    sampler = store.manifest["sampler"]
+    method = _METHOD_TITLES[store.manifest["method"]]
+    return f"{SAMPLER_TITLES[sampler['name']]}-{sampler['steps']}, {method}, {setting}"
+
+
+def _setting(store: ImageStore) -> tuple[str, float]:
+    """ "adadiff" and theta, or "duodiff" and t_s."""
+    parameters = store.manifest["parameters"]
+    if "t_s" in parameters:
+        return ("duodiff", parameters["t_s"])
+    return ("adadiff", parameters["theta"])
