@@ -156,7 +156,7 @@ def _sample(folder: Path, sampler: str, setting: str, images: int, batch: int) -
 
 def rates(machine: str) -> dict:
     """What this machine achieves on the paper's networks, and how long a process takes to start."""
-    found, start = _case("rates"), [sys.executable, "-c", "import duodiff.sampling.cells"]
+    found, start = _case("rates"), [sys.executable, "-c", "import duodiff.sampling.samples"]
     kinds = {
         kind: {n.split()[1]: r for n, r in found.items() if n.startswith(kind)}
         for kind in ("sampling", "training")

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from duodiff import samplers, uvit
-from duodiff.sampling import cells as generation
+from duodiff.sampling.cells import build_cell
+from duodiff.sampling.models import Models
 from duodiff.settings import Setting
 
 BATCH = 128
@@ -43,11 +44,11 @@ def sample(calls: list[tuple], shape: tuple[int, int, int], y: Tensor) -> Tensor
 
 
 def main(study: str, sampler: str, setting: str, images: str, out: str) -> None:
-    paths = [Path(study) / f"{role}/manifest.json" for role in ("full", "shallow", "heads")]
+    paths = {role: Path(study) / f"{role}/manifest.json" for role in ("full", "shallow", "heads")}
     conventions = {"schedule": "linear", "time_input": "t", "class_order": None}
     quantiles = Path(study) / "profile/quantiles.json"
-    models = generation.Models(conventions, "corrected", *paths, quantiles)
-    cell = generation.build_cell(models, json.loads(sampler), Setting.parse(setting), "corrected")
+    models = Models(conventions, "corrected", **paths, quantiles=quantiles)
+    cell = build_cell(models, json.loads(sampler), Setting.parse(setting))
     calls = [(cell.schedule.at(step.t), step) for step in cell.steps]
     if cell.early_exit is not None:
         adadiff = models.early_exit(cell.early_exit.theta, simulate=True)

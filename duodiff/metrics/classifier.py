@@ -42,7 +42,7 @@ def _conv(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
 
 
 def train_classifier(
-    images: np.ndarray, labels: np.ndarray, num_classes: int, steps: int, batch: int, seed: int
+    images: np.ndarray, labels: np.ndarray, num_classes: int, *, steps: int, batch: int, seed: int
 ) -> SmallClassifier:
     """A classifier trained on uint8 images [N, C, H, W] and labels [N]: Adam, cosine decay, one-pixel shifts.
 

@@ -1,7 +1,7 @@
 """Every metric of every sample store of one study, as records."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -55,11 +55,10 @@ def _about(metric: str, value: float, spread: float, covers: str) -> Value:
 
 
 class Evaluation:
-    """What the samples of one study are measured against and must agree with.
+    """The reference that the samples of one study are measured against, and the values their manifests must have.
 
-    `study` (experiment, protocol, train_seed), `images` (their number) and `checkpoints` (weights_sha256 by
-    role) are what a sample store's manifest has to say. `metric` is fid, or fd_ and the name of a feature space
-    (`duodiff.spaces`), `data` the manifest of the packed images.
+    `data` is the manifest of the packed images. `study` (experiment, protocol, train_seed), `images` (the number of
+    images) and `checkpoints` (weights_sha256 by role) must stand in the manifest of every sample store.
     """
 
     def __init__(
@@ -67,13 +66,13 @@ class Evaluation:
         data: Path,
         extract: Extractor,
         reference: Reference,
-        metric: str,
-        study: dict,
+        *,
+        study: dict[str, Any],
         images: int,
         checkpoints: dict[str, str],
-        device: str = "cpu",
     ):
-        self.metric, self.extract, self.reference, self.device = metric, extract, reference, device
+        self.extract, self.reference = extract, reference
+        self.metric, self.device = extract.metric, extract.device
         self.study, self.images, self.checkpoints = study, images, checkpoints
         store = ImageStore(data)
         (self.train, _), self.held_out = store.split("train"), store.split("held_out")
@@ -81,18 +80,18 @@ class Evaluation:
         self.common = {
             "experiment": study["experiment"],
             "protocol": study["protocol"],
-            "device": device_name(device),
+            "device": device_name(self.device),
             "reference_sha256": reference.sha256,
             "extractor": reference.extractor,
         }
-        self.to_reference = FrechetTo(reference.fitted, device)
+        self.to_reference = FrechetTo(reference.fitted, self.device)
         # halves of the real images at hand, and the distances between them: the floor
         self.real = torch.cat([reference.features, reference.held_out])
         self.half = len(self.real) // 2
         self.dim = self.real.shape[1]
         splits = random_halves(len(self.real), _SPLITS, seed=0)
         self.halves = [  # none where they are too few for a covariance of their own
-            (a, FrechetTo(gaussian(self.real[b]), device))
+            (a, FrechetTo(gaussian(self.real[b]), self.device))
             for a, b in splits
             if self.half > self.dim
         ]

@@ -128,6 +128,7 @@ class Extractor:
             case _:
                 name, self.layers = "classifier", [_LAYER, _LOGITS]
                 self.transform = "to [-1, 1]"
+        self.metric = metric
         self.features, self.colour = space(metric).features, name != "classifier"
         self.device, self.cuda = device, device != "cpu"
         torch.backends.cudnn.allow_tf32 = False  # features of a GPU are to be those of a CPU

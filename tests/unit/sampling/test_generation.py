@@ -25,9 +25,12 @@ from duodiff.metrics.resources import energy_meter, peak_bytes, trajectory_gflop
 from duodiff.protocol import CORRECTED, PAPER
 from duodiff.records import of_samples
 from duodiff.running.files import read_json, write_json
-from duodiff.sampling import cells as generation
-from duodiff.sampling.cells import Models, build_cell, generate, sample_batch, write_samples
+from duodiff.sampling import generation, samples
+from duodiff.sampling.cells import build_cell
 from duodiff.sampling.gather import gather_samples
+from duodiff.sampling.generation import generate, sample_batch
+from duodiff.sampling.models import Models
+from duodiff.sampling.samples import write_samples
 from duodiff.settings import Setting
 from duodiff.training.backbone import denoising_loss, noisers, train_backbone
 from duodiff.training.heads import train_heads
@@ -56,7 +59,8 @@ TRAINING = {
 BACKBONE_TRAINING = TRAINING | {"init": "official", "label_dropout": 0}
 DDPM = {"name": "ddpm", "steps": 10}
 DPM_SOLVER = {"name": "dpm_solver_pp", "steps": 10}
-CONTEXT = {"experiment": "digits", "protocol": "corrected", "train_seed": 0}
+STUDY = {"experiment": "digits", "train_seed": 0}
+TIMED = STUDY | {"protocol": "corrected", "batch": 4, "threads": 1, "seed": 0, "device": "cpu"}
 USED = {"schedule": "linear", "time_input": "t"}
 CONVENTIONS = USED | {"prediction": "noise"}
 
@@ -129,7 +133,7 @@ def test_an_unconditional_network_trains_on_labelled_data(paths, tmp_path):
     options = BACKBONE_TRAINING | {"init": "residual_zero"}
     train(data, {"depth": 3, "num_classes": -1}, tmp_path / "m.json", options)
     models = loaded({"full": tmp_path / "m.json"})
-    cell = build_cell(models, DDPM, Setting.parse("t_s=0"), "corrected")
+    cell = build_cell(models, DDPM, Setting.parse("t_s=0"))
     labels = generate(models, cell, 0, 3, batch=4, seed=0)[1]
     assert labels.tolist() == [-1, -1, -1]
 
@@ -195,48 +199,53 @@ def test_checkpoints_that_disagree_are_refused(paths, tmp_path):
     ],
 )
 def test_settings_become_cells(paths, setting, method, parameters):
-    cell = build_cell(loaded(paths), DDPM, Setting.parse(setting), "corrected")
+    cell = build_cell(loaded(paths), DDPM, Setting.parse(setting))
     assert (cell.method, cell.parameters) == (method, pytest.approx(parameters))
     assert isinstance(cell.early_exit, EarlyExit) == (method == "adadiff")
 
 
 def test_dpm_solver_is_the_same_in_both_protocols_and_under_early_exit(paths):
-    models = loaded(paths)
-    cells = [
-        build_cell(models, DPM_SOLVER, Setting.parse("t_s=300"), p) for p in ("corrected", "paper")
-    ]
+    both = [loaded(paths, protocol) for protocol in ("corrected", "paper")]
+    cells = [build_cell(models, DPM_SOLVER, Setting.parse("t_s=300")) for models in both]
+    models = both[0]
     assert cells[0].steps == cells[1].steps == samplers.dpm_solver_pp(models.schedule, 10)
-    for cell in cells:
-        assert [cell.schedule.at(s.t) is models.shallow for s in cell.steps] == [
+    for own, cell in zip(both, cells, strict=True):
+        assert [cell.schedule.at(s.t) is own.shallow for s in cell.steps] == [
             s.t >= 700 for s in cell.steps
         ]
-    exits = build_cell(models, DPM_SOLVER, Setting.parse("theta=0"), "corrected")
-    full = build_cell(models, DPM_SOLVER, Setting.parse("t_s=0"), "corrected")
-    found = [generate(models, cell, 0, 4, 4, 0)[0] for cell in (exits, full)]
+    exits = build_cell(models, DPM_SOLVER, Setting.parse("theta=0"))
+    full = build_cell(models, DPM_SOLVER, Setting.parse("t_s=0"))
+    found = [generate(models, cell, 0, 4, batch=4, seed=0)[0] for cell in (exits, full)]
     assert np.array_equal(*found)  # theta = 0 is full depth
 
 
 def test_the_papers_protocol_changes_ddim_by_its_named_options(paths):
-    models, ddim = loaded(paths), {"name": "ddim", "steps": 50, "eta": 0}
-    corrected, paper = (
-        build_cell(models, ddim, Setting.parse("t_s=300"), p) for p in ("corrected", "paper")
-    )
-    assert (len(corrected.steps), len(paper.steps)) == (50, 49)
-    shallow = [
-        sum(c.schedule.at(s.t) is models.shallow for s in c.steps) for c in (corrected, paper)
-    ]
+    ddim = {"name": "ddim", "steps": 50, "eta": 0}
+    calls, shallow = [], []
+    for protocol in ("corrected", "paper"):
+        models = loaded(paths, protocol)
+        cell = build_cell(models, ddim, Setting.parse("t_s=300"))
+        calls.append(len(cell.steps))
+        shallow.append(sum(cell.schedule.at(s.t) is models.shallow for s in cell.steps))
+    assert calls == [50, 49]
     assert shallow == [15, 16]
 
 
 STORE = ("manifest.json", "images.npy", "labels.npy", "blocks_run.npy")
 
 
+def cell_of(setting: str, images=6, batch=4, seed=0, sampler=DDPM) -> dict:
+    """The arguments of `write_samples` that describe a cell."""
+    described = {"setting": Setting.parse(setting), "sampler": sampler, "images": images}
+    return STUDY | described | {"batch": batch, "seed": seed}
+
+
 def sampled_in_shards(paths, folder, setting, shards, sampler=DDPM) -> list:
     """Manifests of the shards of a cell of 30 images in four batches."""
     found = [folder / f"shards/{i}-of-{shards}/manifest.json" for i in range(shards)]
     for i, out in enumerate(found):
-        arguments = (paths, USED, sampler, Setting.parse(setting), 30, 8, 7, "cpu", CONTEXT)
-        write_samples(out, *arguments, shard=i, shards=shards)
+        cell = cell_of(setting, 30, 8, 7, sampler)
+        write_samples(out, loaded(paths), **cell, shard=i, shards=shards)
     return found
 
 
@@ -245,8 +254,8 @@ def sampled_in_shards(paths, folder, setting, shards, sampler=DDPM) -> list:
 def test_a_cell_joined_from_shards_is_the_bytes_of_the_cell_made_in_one(
     paths, tmp_path, setting, sampler
 ):
-    whole = (paths, USED, sampler, Setting.parse(setting), 30, 8, 7, "cpu", CONTEXT)
-    write_samples(tmp_path / "1/manifest.json", *whole)
+    whole = cell_of(setting, 30, 8, 7, sampler)
+    write_samples(tmp_path / "1/manifest.json", loaded(paths), **whole)
     for shards, first in ((2, 16), (4, 24)):
         folder = tmp_path / str(shards)
         parts = sampled_in_shards(paths, folder, setting, shards, sampler)
@@ -276,10 +285,10 @@ def test_shards_that_do_not_make_up_a_cell_are_refused(paths, tmp_path):
 @pytest.mark.parametrize("setting", ["t_s=400", "theta=q0.5"])
 def test_shards_at_one_compute_batch_give_identical_images(paths, setting):
     models = loaded(paths)
-    cell = build_cell(models, DDPM, Setting.parse(setting), "corrected")
+    cell = build_cell(models, DDPM, Setting.parse(setting))
     images, labels, blocks = generate(models, cell, 0, 22, batch=8, seed=3)
     for start, stop in ((0, 8), (5, 19), (16, 22)):
-        part_images, part_labels, part_blocks = generate(models, cell, start, stop, 8, 3)
+        part_images, part_labels, part_blocks = generate(models, cell, start, stop, batch=8, seed=3)
         assert np.array_equal(part_images, images[start:stop])
         assert np.array_equal(part_labels, labels[start:stop])
         assert np.array_equal(part_blocks, blocks[:, start:stop])
@@ -287,23 +296,21 @@ def test_shards_at_one_compute_batch_give_identical_images(paths, setting):
 
 def test_blocks_run_are_the_depth_of_the_backbone_at_work(paths):
     models = loaded(paths)
-    cell = build_cell(models, DDPM, Setting.parse("t_s=400"), "corrected")
+    cell = build_cell(models, DDPM, Setting.parse("t_s=400"))
     blocks = generate(models, cell, 0, 3, batch=4, seed=0)[2]
     assert blocks.tolist() == [[3] * 3] * 4 + [[5] * 3] * 6  # t = 999, 888, 777, 666 are above 599
 
 
 def test_another_compute_batch_changes_at_most_the_last_bits(paths):
     models = loaded(paths)
-    cell = build_cell(models, DDPM, Setting.parse("t_s=400"), "corrected")
-    a, b = (generate(models, cell, 0, 16, batch, seed=3)[0].astype(int) for batch in (4, 16))
+    cell = build_cell(models, DDPM, Setting.parse("t_s=400"))
+    a, b = (generate(models, cell, 0, 16, batch=batch, seed=3)[0].astype(int) for batch in (4, 16))
     assert np.abs(a - b).max() <= 1
 
 
 def test_a_written_cell_says_what_it_is(paths, tmp_path):
     out = tmp_path / "cell/manifest.json"
-    manifest = write_samples(
-        out, paths, USED, DDPM, Setting.parse("theta=0.3"), 10, 4, 7, "cpu", CONTEXT
-    )
+    manifest = write_samples(out, loaded(paths), **cell_of("theta=0.3", 10, seed=7))
     assert ImageStore(out).images.shape == (10, 1, 8, 8)
     assert np.load(out.parent / "blocks_run.npy").shape == (10, 10)
     assert manifest["seed"] == 7
@@ -316,7 +323,7 @@ def test_a_written_cell_says_what_it_is(paths, tmp_path):
 def test_images_that_are_not_finite_are_refused(paths):
     models = loaded({"full": paths["full"]})
     models.full.net.norm.bias.data.fill_(float("nan"))
-    cell = build_cell(models, DDPM, Setting.parse("t_s=0"), "corrected")
+    cell = build_cell(models, DDPM, Setting.parse("t_s=0"))
     with pytest.raises(ValueError, match="images 0 to 7 are not finite"):
         generate(models, cell, 0, 8, batch=8, seed=0)
 
@@ -346,7 +353,7 @@ def test_guided_cells_are_guided_and_cost_the_same_number_of_steps(data, tmp_pat
     train(data, {"depth": 3, "num_classes": 11}, out, null_class=True)
     models = loaded({"full": out})
     plain, guided = (
-        build_cell(models, DDPM | extra, Setting.parse("t_s=0"), "corrected")
+        build_cell(models, DDPM | extra, Setting.parse("t_s=0"))
         for extra in ({}, {"guidance": 0.4})
     )
     assert guided.parameters == {"t_s": 0, "guidance": 0.4}
@@ -363,7 +370,7 @@ def test_guided_cells_are_guided_and_cost_the_same_number_of_steps(data, tmp_pat
 
 def test_the_protocol_rounds_or_truncates_pixels(paths):
     models = loaded({"full": paths["full"]})
-    cell = build_cell(models, DDPM, Setting.parse("t_s=0"), "corrected")
+    cell = build_cell(models, DDPM, Setting.parse("t_s=0"))
     truncating = replace(cell, protocol=replace(CORRECTED, round_pixels=False))
     rounded, truncated = (
         generate(models, c, 0, 4, batch=4, seed=0)[0].astype(int) for c in (cell, truncating)
@@ -398,9 +405,8 @@ def test_a_network_that_predicts_something_else_samples_and_exits_early(data, tm
     torch.testing.assert_close(exits(x, t, y), models.full.to_eps(g[0], x, t))
     assert exits.exits[0].tolist() == [0, 0, 0]
     assert not torch.equal(full, models.full.predict(x, t, y))
-    images = generate(
-        models, build_cell(models, DDPM, Setting.parse("t_s=0"), "corrected"), 0, 4, 4, 0
-    )[0]
+    cell = build_cell(models, DDPM, Setting.parse("t_s=0"))
+    images = generate(models, cell, 0, 4, batch=4, seed=0)[0]
     assert images.shape == (4, 1, 8, 8)
 
 
@@ -449,19 +455,9 @@ def latent(tmp_path_factory):
 
 def test_latents_are_encoded_trained_on_sampled_and_decoded(latent):
     folder, paths, codec = latent
-    arguments = (
-        {"full": paths["full"]},
-        USED,
-        DDPM,
-        Setting.parse("t_s=0"),
-        6,
-        4,
-        0,
-        "cpu",
-        CONTEXT,
-        codec,
-    )
-    manifest = write_samples(folder / "cell/manifest.json", *arguments)
+    models = loaded({"full": paths["full"]})
+    cell = cell_of("t_s=0")
+    manifest = write_samples(folder / "cell/manifest.json", models, **cell, autoencoder=codec)
     assert manifest["shape"] == [3, 32, 32]
     assert manifest["count"] == 6
     assert manifest["autoencoder"] == codec.source | {"batch": 3}
@@ -472,10 +468,11 @@ def test_latents_are_encoded_trained_on_sampled_and_decoded(latent):
 def test_decoded_images_do_not_depend_on_the_range_that_is_generated(latent):
     _, paths, codec = latent
     models = loaded({"full": paths["full"]})
-    cell = build_cell(models, DDPM, Setting.parse("t_s=0"), "corrected")
-    whole = generate(models, cell, 0, 6, 4, 0, codec)[0]
+    cell = build_cell(models, DDPM, Setting.parse("t_s=0"))
+    how = {"batch": 4, "seed": 0, "autoencoder": codec}
+    whole = generate(models, cell, 0, 6, **how)[0]
     assert whole.dtype == np.uint8
-    parts = [generate(models, cell, *part, 4, 0, codec)[0] for part in ((0, 1), (1, 5), (5, 6))]
+    parts = [generate(models, cell, *part, **how)[0] for part in ((0, 1), (1, 5), (5, 6))]
     assert np.array_equal(np.concatenate(parts), whole)
 
 
@@ -498,7 +495,7 @@ def test_bfloat16_images_are_near_those_of_float32_under_the_same_noise(paths, s
     found = []
     for precision in ("float32", "bfloat16"):
         models = Models(USED, "corrected", **paths, device=device, precision=precision)
-        cell = build_cell(models, DDPM, Setting.parse(setting), "corrected")
+        cell = build_cell(models, DDPM, Setting.parse(setting))
         x, _, ran = sample_batch(models, cell, 0, 16, seed=0)
         assert x.dtype == torch.float32
         found.append((x, ran))
@@ -542,17 +539,7 @@ def test_the_shrinking_batch_and_the_simulated_exit_agree_in_bfloat16(paths, dev
 
 def test_a_cell_of_another_precision_is_another_cell(paths, tmp_path, monkeypatch):
     out = tmp_path / "cell/manifest.json"
-    arguments = (
-        {"full": paths["full"]},
-        USED,
-        DDPM,
-        Setting.parse("t_s=0"),
-        6,
-        4,
-        0,
-        "cpu",
-        CONTEXT,
-    )
+    full = {"full": paths["full"]}
     kept = []
 
     def counted(*arguments, **options):
@@ -563,8 +550,9 @@ def test_a_cell_of_another_precision_is_another_cell(paths, tmp_path, monkeypatc
 
     monkeypatch.setattr(generation, "sample_batch", counted)
     with pytest.raises(InterruptedError):
-        write_samples(out, *arguments)
-    manifest = write_samples(out, *arguments, precision="bfloat16")
+        write_samples(out, loaded(full), **cell_of("t_s=0"))
+    models = Models(USED, "corrected", **full, precision="bfloat16")
+    manifest = write_samples(out, models, **cell_of("t_s=0"))
     assert kept == [0, 4, 0, 4]  # what float32 had computed is not taken
     assert manifest["dtype"] == "bfloat16"
     assert of_samples(manifest)["dtype"] == "bfloat16"
@@ -586,7 +574,7 @@ def test_compiled_backbones_give_the_images_of_eager_ones(
     torch._dynamo.utils.counters.clear()
     both = [Models(USED, "corrected", **paths, **options, compiled=c) for c in (False, True)]
     for setting in ("t_s=400", "theta=0.4"):
-        cells = [build_cell(models, DDPM, Setting.parse(setting), "corrected") for models in both]
+        cells = [build_cell(models, DDPM, Setting.parse(setting)) for models in both]
         for start, end in ((0, 6), (6, 8)):
             eager, ours = (
                 sample_batch(*pair, start, end, 0)[0] for pair in zip(both, cells, strict=True)
@@ -630,24 +618,14 @@ def test_a_record_says_whether_its_backbones_were_compiled(paths, tmp_path, monk
         roles = {"full": paths["full"]} | ({"heads": paths["heads"]} if "theta" in setting else {})
         for compiled in (False, True):
             out = tmp_path / f"{setting}-{compiled}/manifest.json"
-            options = (roles, USED, DDPM, Setting.parse(setting), 4, 4, 0, "cpu", CONTEXT)
-            manifest = write_samples(out, *options, compiled=compiled)
+            models = Models(USED, "corrected", **roles, compiled=compiled)
+            manifest = write_samples(out, models, **cell_of(setting, 4))
             found[setting, compiled] = of_samples(manifest)["compiled"]
     assert [key for key, value in found.items() if value] == [("t_s=0", True)]
 
 
 def test_a_cell_compiled_by_another_version_is_another_cell(paths, tmp_path, monkeypatch):
-    arguments = (
-        {"full": paths["full"]},
-        USED,
-        DDPM,
-        Setting.parse("t_s=0"),
-        6,
-        4,
-        0,
-        "cpu",
-        CONTEXT,
-    )
+    full = {"full": paths["full"]}
     kept = []
 
     def counted(*arguments, **options):
@@ -659,9 +637,10 @@ def test_a_cell_compiled_by_another_version_is_another_cell(paths, tmp_path, mon
     monkeypatch.setattr(generation, "sample_batch", counted)
     monkeypatch.setattr("duodiff.sampling.models.compile_forward", lambda *arguments: None)
     for version in ("1", "2", "2"):
-        monkeypatch.setattr(generation, "engine", lambda *where, v=version: v)
+        monkeypatch.setattr(samples, "engine", lambda *where, v=version: v)
+        models = Models(USED, "corrected", **full, compiled=True)
         with suppress(InterruptedError):
-            write_samples(tmp_path / "cell/manifest.json", *arguments, compiled=True)
+            write_samples(tmp_path / "cell/manifest.json", models, **cell_of("t_s=0"))
     assert kept == [0, 4, 0, 4, 4]  # begun anew by version 2, which goes on after its own part
 
 
@@ -673,14 +652,13 @@ def test_an_unknown_precision_is_refused(paths):
 def test_uncertainties_are_profiled_in_the_precision_they_are_used_in(paths, data, tmp_path):
     values = []
     for precision in ("float32", "bfloat16"):
-        names = ("losses.csv", "quantiles.json", "records.json")
-        out = [tmp_path / precision / name for name in names]
-        roles = [paths[role] for role in ("full", "shallow", "heads")]
-        write_profile(
-            data, USED, "corrected", *roles, 3, 64, 0, "cpu", "digits", *out, precision=precision
-        )
-        assert {r["dtype"] for r in read_json(out[2])} == {precision}
-        values.append(np.array(read_json(out[1])["values"]))
+        names = {"losses": "losses.csv", "quantiles": "quantiles.json", "out": "records.json"}
+        files = {key: tmp_path / precision / name for key, name in names.items()}
+        models = Models(USED, "corrected", **paths, precision=precision)
+        how = {"n_timesteps": 3, "batch": 64, "seed": 0, "experiment": "digits"}
+        write_profile(data, models, **how, **files)
+        assert {r["dtype"] for r in read_json(files["out"])} == {precision}
+        values.append(np.array(read_json(files["quantiles"])["values"]))
     assert 0 < np.abs(values[0] - values[1]).max() < 0.01
 
 
@@ -698,9 +676,8 @@ def test_the_logged_time_is_that_of_warm_networks_where_there_is_one(
     monkeypatch.setattr(generation, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     models = loaded({"full": paths["full"]})
     with caplog.at_level("INFO", "duodiff"):
-        generate(
-            models, build_cell(models, DDPM, Setting.parse("t_s=0"), "corrected"), 0, images, 4, 0
-        )
+        cell = build_cell(models, DDPM, Setting.parse("t_s=0"))
+        generate(models, cell, 0, images, batch=4, seed=0)
     assert logged in caplog.text
     assert ("warming up included" in caplog.text) == (images == 4)
 
@@ -717,8 +694,8 @@ def test_the_clock_starts_after_a_warm_up_where_the_protocol_has_one(
 
     monkeypatch.setattr(latency, "sample_batch", counted)
     grid = [[DDPM, ["t_s=0", "t_s=1000", "theta=0.4"]]]  # and AdaDiff with all heads
-    context = CONTEXT | {"protocol": protocol}
-    records = latency.measure_cells(paths, USED, grid, 4, 1, 1, 0, "cpu", context)
+    timed = TIMED | {"protocol": protocol, "repeats": 1}
+    records = latency.measure_cells(paths, USED, grid, **timed)
     # and those that measure memory, and the two that compare AdaDiff's two ways to exit
     assert len(calls) == warm_ups + 4 + 4 + 2
     assert {r.protocol for r in records} == {protocol}
@@ -737,7 +714,7 @@ def test_decoding_is_timed_apart_from_denoising(latent, monkeypatch):
 
     monkeypatch.setattr(codec, "decode", counted)
     grid = [[DDPM, ["t_s=0", "theta=0.4"]]]
-    records = latency.measure_cells(paths, USED, grid, 4, 2, 1, 0, "cpu", CONTEXT, codec)
+    records = latency.measure_cells(paths, USED, grid, **TIMED, repeats=2, autoencoder=codec)
     (record,) = [r for r in records if r.method == "decode"]
     assert (record.metric, record.unit, record.n) == ("decode_seconds_per_image", "s", 4)
     assert record.interval[0] <= record.value <= record.interval[1]
@@ -755,13 +732,13 @@ def needs(paths):
     """Records of two samplers' settings, and the models they are of."""
     ddim = {"name": "ddim", "steps": 6, "eta": 0}
     grid = [[DDPM, ["t_s=0", "t_s=400", "t_s=1000", "theta=q0.5"]], [ddim, ["t_s=0", "t_s=400"]]]
-    found = latency.measure_cells(paths, USED, grid, 4, 2, 1, 0, "cpu", CONTEXT)
+    found = latency.measure_cells(paths, USED, grid, **TIMED, repeats=2)
     return [r for r in found if r.sampler], loaded(paths)
 
 
 def test_timings_say_the_precision_they_were_measured_in(paths):
     records = latency.measure_cells(
-        paths, USED, [[DDPM, ["t_s=0"]]], 4, 1, 1, 0, "cpu", CONTEXT, precision="bfloat16"
+        paths, USED, [[DDPM, ["t_s=0"]]], **TIMED, repeats=1, precision="bfloat16"
     )
     assert {r.dtype for r in records} == {"bfloat16"}
 
@@ -774,7 +751,7 @@ def test_a_trajectory_costs_the_calls_that_each_image_made_by_the_closed_form(ne
     records, models = needs
     defaults = {"mlp_ratio": 4, "qkv_bias": False, "mlp_time_embed": False, "conv": True}
     full, shallow = (network(NET | defaults | {"depth": depth}) for depth in (5, 3))
-    cell = build_cell(models, DDPM, Setting.parse("theta=q0.5"), "corrected")
+    cell = build_cell(models, DDPM, Setting.parse("theta=q0.5"))
     exits = sample_batch(models, cell, 0, 4, 0)[2]
     assert exits.min() < exits.max()
     expected = {
@@ -840,7 +817,7 @@ def test_only_a_methods_own_checkpoints_are_loaded_for_its_load_time(paths, monk
 
     monkeypatch.setattr(latency, "Models", counted)
     grid = [[DDPM, ["t_s=0", "t_s=400", "theta=0.4"]]]
-    records = latency.measure_cells(paths, USED, grid, 4, 2, 1, 0, "cpu", CONTEXT)
+    records = latency.measure_cells(paths, USED, grid, **TIMED, repeats=2)
     assert asked[0] == ["full", "heads", "quantiles", "shallow"]
     own = [["full"], ["full", "heads"], ["full", "shallow"]]
     assert sorted(asked[1:]) == sorted(2 * own)  # two rounds
@@ -852,7 +829,7 @@ def test_only_a_methods_own_checkpoints_are_loaded_for_its_load_time(paths, monk
 def test_a_gpus_energy_is_read_where_there_is_a_meter_and_recorded_an_image(paths, monkeypatch):
     joules = iter(range(0, 100, 8))
     monkeypatch.setattr(latency, "energy_meter", lambda device: lambda: next(joules))
-    records = latency.measure_cells(paths, USED, [[DDPM, ["t_s=0"]]], 4, 1, 1, 0, "cpu", CONTEXT)
+    records = latency.measure_cells(paths, USED, [[DDPM, ["t_s=0"]]], **TIMED, repeats=1)
     (record,) = [r for r in records if r.metric == "joules_per_image"]
     assert (record.value, record.unit, record.n) == (2.0, "J", 4)  # 8 J for 4 images
 
