@@ -247,6 +247,7 @@ def official_weights(shapes: dict[str, tuple]) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.slow
 def test_dinov2_gives_the_official_networks_features_without_running_code(tmp_path, monkeypatch):
     """ViT-S/14 in the official file format; a wrong mean, resize or position offset would show."""
     timm = pytest.importorskip("timm")
