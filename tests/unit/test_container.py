@@ -10,6 +10,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
+DISTRIBUTIONS = packages_distributions()
 RECIPE = (ROOT / "envs/Containerfile").read_text()
 WORKFLOW = [
     "Snakefile",
@@ -79,8 +80,7 @@ def imports(path: Path) -> set[str]:
             packages |= {name.partition(".")[0] for name in names}
             ours = [name for name in names if name.startswith("duodiff.")]
             pending += [ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in ours]
-    known = packages_distributions()
-    return {known[p][0].lower() for p in packages - {"duodiff", *sys.stdlib_module_names}}
+    return {DISTRIBUTIONS[p][0].lower() for p in packages - {"duodiff", *sys.stdlib_module_names}}
 
 
 def test_the_environment_of_the_items_holds_what_their_scripts_import():
