@@ -2,9 +2,9 @@
 
     python bench/plain_sampling.py STUDY SAMPLER SETTING IMAGES OUT
 
-STUDY is the folder of a study's checkpoints, SAMPLER JSON. One randn a step, the network as the public one computes,
-memory as the C library handles it by default, and AdaDiff as its public code has it: every layer is computed, one
-selected.
+STUDY is the folder of a study's checkpoints, and SAMPLER is JSON. The loop calls randn once a step. The network
+computes as the public code does. AdaDiff computes every layer and selects one, as its public code does. Memory is
+handled by the C library's defaults.
 """
 
 import json
@@ -21,11 +21,11 @@ from duodiff.sampling.models import Models
 from duodiff.settings import Setting
 
 BATCH = 128
-"""As fast as any here: 256 made the grid neither faster nor slower (docs/benchmarks.md)."""
+"""No batch is faster: with 256 the grid took the same time (docs/benchmarks.md)."""
 
 
 def compute_plainly() -> None:
-    """From here on networks compute by PyTorch's own layers and its fused attention, however few the tokens."""
+    """Makes networks use PyTorch's own layers, and its fused attention for any number of tokens."""
     uvit.FUSED_ATTENTION_FROM = 0
     uvit.Linear.forward = nn.Linear.forward
     uvit.add = torch.add
@@ -33,7 +33,7 @@ def compute_plainly() -> None:
 
 @torch.no_grad()
 def sample(calls: list[tuple], shape: tuple[int, int, int], y: Tensor) -> Tensor:
-    """Images [B, C, H, W] of the classes y [B], by the backbone and the step of each call."""
+    """Images [B, C, H, W] of the classes y [B]. `calls` are the (backbone, step) of every network call."""
     x = torch.randn(len(y), *shape)
     for net, step in calls:
         t = torch.full((len(y),), step.t)
@@ -54,8 +54,8 @@ def main(study: str, sampler: str, setting: str, images: str, out: str) -> None:
         adadiff = models.early_exit(cell.early_exit.theta, simulate=True)
         calls = [(adadiff, step) for step in cell.steps]
     y = torch.arange(BATCH) % 10
-    found = [sample(calls, models.shape, y) for _ in range(int(images) // BATCH)]
-    np.save(out, samplers.to_uint8(torch.cat(found)).numpy())
+    batches = [sample(calls, models.shape, y) for _ in range(int(images) // BATCH)]
+    np.save(out, samplers.to_uint8(torch.cat(batches)).numpy())
 
 
 if __name__ == "__main__":

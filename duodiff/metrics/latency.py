@@ -96,22 +96,10 @@ def measure_cells(
 
     models = load(paths)
     cells = _cells(models, grid)
-    if models.protocol.warm_up_timing:
-        for cell in cells.values():  # every network and shape warm before the clock starts
-            sample_batch(models, _few_steps(cell), 0, batch, seed)
-    ran: dict[Key, torch.Tensor] = {}  # blocks that images ran in, the same in every round
-
-    def run(key: Key) -> None:
-        *_, ran[key] = sample_batch(models, cells[key], 0, batch, seed)
-
-    runs: dict[Key, Callable[[], object]] = {key: partial(run, key) for key in cells}
-    if autoencoder is not None:
-        latents = noise.image_noise(seed, noise.INITIAL, 0, batch, models.shape).to(device)
-        autoencoder.decode(latents)  # warm
-        runs[_DECODE] = partial(autoencoder.decode, latents)
-    meter = energy_meter(device)
-    measured = interleaved(runs, repeats, partial(_counters, device, meter))
-    seconds = {key: rounds[:, 0] for key, rounds in measured.items()}
+    measured, ran = _rounds(
+        models, cells, batch=batch, repeats=repeats, seed=seed, autoencoder=autoencoder
+    )
+    seconds = {key: counted[:, 0] for key, counted in measured.items()}
     loads: dict[tuple[str, ...], np.ndarray] = {}
     for roles in {cell.roles for cell in cells.values()}:
         loads[roles] = np.array(load_seconds(partial(load, roles), repeats, device))
@@ -144,8 +132,8 @@ def measure_cells(
             # within a round the machine's drift cancels
             ("speedup", "1"): seconds[sampler, FULL] / taken,
         }
-        if meter:
-            values["joules_per_image", "J"] = measured[sampler, setting][:, 1] / batch
+        if (counted := measured[sampler, setting]).shape[1] > 1:
+            values["joules_per_image", "J"] = counted[:, 1] / batch
         for (metric, unit), rounds in values.items():
             records.append(_of_rounds(metric, rounds, unit, interval_covers=over, **identity))
         records += _needs(models, cell, ran[sampler, setting], identity)
@@ -157,6 +145,36 @@ def measure_cells(
         records.append(_decoding(autoencoder, seconds[_DECODE] / batch, identity))
     identity = {"n": batch, "seeds": seeds, **common}
     return records + _simulated_against_shrinking(models, cells, identity, autoencoder)
+
+
+def _rounds(
+    models: Models,
+    cells: Mapping[Key, Cell],
+    *,
+    batch: int,
+    repeats: int,
+    seed: int,
+    autoencoder: Autoencoder | None,
+) -> tuple[dict[Key, np.ndarray], dict[Key, torch.Tensor]]:
+    """What each cell's batch and `_DECODE` take in every round, and the blocks that the images of each cell ran.
+
+    They take seconds, and joules if there is a meter: [repeats, counters]. The blocks are the same in every round.
+    """
+    if models.protocol.warm_up_timing:
+        for cell in cells.values():  # every network and shape warm before the clock starts
+            sample_batch(models, _few_steps(cell), 0, batch, seed)
+    ran: dict[Key, torch.Tensor] = {}
+
+    def run(key: Key) -> None:
+        *_, ran[key] = sample_batch(models, cells[key], 0, batch, seed)
+
+    runs: dict[Key, Callable[[], object]] = {key: partial(run, key) for key in cells}
+    if autoencoder is not None:
+        latents = noise.image_noise(seed, noise.INITIAL, 0, batch, models.shape).to(models.device)
+        autoencoder.decode(latents)  # warm
+        runs[_DECODE] = partial(autoencoder.decode, latents)
+    counters = partial(_counters, models.device, energy_meter(models.device))
+    return interleaved(runs, repeats, counters), ran
 
 
 def _cells(models: Models, grid: Sequence[tuple[dict[str, Any], list[str]]]) -> dict[Key, Cell]:
