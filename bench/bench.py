@@ -1,10 +1,10 @@
-"""What `make bench` measures: one table, results/bench/bench.md, and its numbers as JSON beside it, with the rates
-that `python -m duodiff cost --bench` reads.
+"""The measurements of `make bench`: a table, results/bench/bench.md, and the same numbers as JSON beside it.
 
     python bench/bench.py [--images cifar10-train-jpeg.zip]
 
-`--images` is a zip of at least 50,000 images; without it, as many noise JPEGs of 32 x 32 pixels are made. Each
-measurement is a process of its own, in rounds that take turns; the table has the median and the range.
+`--images` is a zip of at least 50,000 images. Without it, 50,000 noise JPEGs of 32 x 32 pixels are made. Each
+measurement is a process of its own, and every round runs all of them. The table has the median and the range of the
+rounds. The JSON also has the rates that `python -m duodiff cost --bench` reads.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from duodiff.autoencoder import network_config
 from duodiff.data.store import write_store
 from duodiff.records import cpu_name
 from duodiff.running.files import write_json, write_text
+from duodiff.settings import Setting
 from duodiff.study import config
 from duodiff.study.grid import ROLES, grid_points, sampler_options
 
@@ -60,65 +61,65 @@ def main() -> None:
         rows = [*speed(), *sampling(Path(folder))]
         rows += [*packing(Path(folder), images), *encoding(Path(folder)), *planning()]
     machine = f"{cpu_name()}, {psutil.cpu_count()} cores"
-    found = {"machine": machine, "rounds": ROUNDS, "rows": rows, "rates": rates(machine)}
-    write_json(OUT / "bench.json", found)
+    content = {"machine": machine, "rounds": ROUNDS, "rows": rows, "rates": rates(machine)}
+    write_json(OUT / "bench.json", content)
     write_text(OUT / "bench.md", table(rows, machine))
     print((OUT / "bench.md").read_text())
 
 
 def speed() -> list[dict]:
-    """Sampling, early exit and training (bench/speed.py), beside the plain eager loop where that tells."""
+    """Sampling, early exit and training (bench/speed.py); three of the cases also beside a plain eager loop."""
     cases = ["utilisation", "breakdown", "small", "batches", "training"]
     cases += ["switch", "early_exit", "loop"] + ["gpu"] * (shutil.which("nvidia-smi") is not None)
     compared = {"utilisation", "small", "training"}
     names = [n for case in cases for n in (case, f"{case} plain") if n == case or case in compared]
-    found = {name: [] for name in names}
+    measured = {name: [] for name in names}
     for _ in tqdm(range(ROUNDS), desc="speed", disable=None):
         for name in names:
-            found[name].append(_case(name))
+            measured[name].append(_case(name))
     rows = []
-    for name, rounds in found.items():
+    for name, rounds in measured.items():
         case, _, plain = name.partition(" ")
         label = case.replace("_", " ") + (", plain eager" if plain else "")
         for key in rounds[0]:
             rows.append(_row(f"{label}: {key}", _unit(key), [r[key] for r in rounds], None))
             same = key.removesuffix(", compiled")
-            if case in compared and not plain and same in found[f"{case} plain"][0]:
-                ours = [
-                    r[key] / p[same] for r, p in zip(rounds, found[f"{case} plain"], strict=True)
-                ]
-                rows.append(_row(f"{label}: {key}, over plain eager", "1", ours, None))
+            baseline = measured.get(f"{case} plain", [])
+            if baseline and not plain and same in baseline[0]:
+                ratios = [r[key] / p[same] for r, p in zip(rounds, baseline, strict=True)]
+                rows.append(_row(f"{label}: {key}, over plain eager", "1", ratios, None))
     return rows
 
 
 def sampling(folder: Path) -> list[dict]:
-    """sample_images on the embedded default, whose networks are trained first unless they are there.
+    """sample_images on the embedded default, on one thread, with the start of Python included.
 
-    All cells of its grid beside a plain eager loop, and how time and memory grow with the number of images. On one
-    thread, start of Python included.
+    All cells of the grid are measured beside a plain eager loop. Then time and memory are measured for a growing
+    number of images. The default's networks are trained first unless they are there.
     """
     chosen = config.read(ROOT / "config/config.yaml")["experiments"]["digits"]
     needed = [f"{STUDY}/{role}/manifest.json" for role in ROLES]
     command = [sys.executable, "-m", "snakemake", "--cores", "all", "--quiet", "all", "--"]
     subprocess.run([*command, *needed, f"{STUDY}/profile/quantiles.json"], cwd=ROOT, check=True)
-    # a cell of another seed takes as long: it is measured once, and counted
-    cells = Counter((point.sampler, str(point.setting)) for point in grid_points(chosen))
+    # a cell takes equally long for every seed: it is measured once, and counted as often as there are seeds
+    cells = Counter((point.sampler, point.setting) for point in grid_points(chosen))
     commands, images, batch = {}, chosen["sampling"]["images"], chosen["sampling"]["batch"]
     for sampler, setting in cells:
         options = json.dumps(sampler_options(chosen, sampler))
         commands["now", sampler, setting] = _sample(folder, options, setting, images, batch)
-        plain = [STUDY, options, setting, str(images), str(folder / "plain.npy")]
+        plain = [STUDY, options, str(setting), str(images), str(folder / "plain.npy")]
         script = str(ROOT / "bench/plain_sampling.py")
         commands["plain", sampler, setting] = [*_ONE_THREAD, script, *plain]
     measured = _rounds(commands, memory=False)
-    rows = []
-    for whose, kind in (("", ""), ("DuoDiff's ", "t_s="), ("AdaDiff's ", "theta=")):
-        rows += _grid_rows(whose, images, measured, [c for c in cells.elements() if kind in c[1]])
+    every = list(cells.elements())
+    rows = _grid_rows("", images, measured, every)
+    rows += _grid_rows("DuoDiff's ", images, measured, [c for c in every if not c[1].exits_early])
+    rows += _grid_rows("AdaDiff's ", images, measured, [c for c in every if c[1].exits_early])
     ten_steps = json.dumps({"name": "ddpm", "steps": 10})
     grown = {
         f"sample {n} images in 10 steps, t_s=500, one thread": (
             n,
-            _sample(folder, ten_steps, "t_s=500", n, batch),
+            _sample(folder, ten_steps, Setting.parse("t_s=500"), n, batch),
         )
         for n in GROWTH
     }
@@ -126,7 +127,7 @@ def sampling(folder: Path) -> list[dict]:
 
 
 def _grid_rows(whose: str, images: int, measured: dict, cells: list[tuple]) -> list[dict]:
-    """Images a second of some cells of the grid together, now and plain eager, and the ratio."""
+    """Images per second of some cells of the grid together: now, plain eager, and the ratio."""
     name = f"{whose}{len(cells)} cells of the default grid, {images} images each, one thread"
     n = len(cells) * images
     now, plain = (
@@ -140,12 +141,12 @@ def _grid_rows(whose: str, images: int, measured: dict, cells: list[tuple]) -> l
     ]
 
 
-def _sample(folder: Path, sampler: str, setting: str, images: int, batch: int) -> list[str]:
+def _sample(folder: Path, sampler: str, setting: Setting, images: int, batch: int) -> list[str]:
     conventions = {"schedule": "linear", "time_input": "t", "class_order": None}
     script = str(ROOT / "workflow_scripts/sample_images.py")
     options = ["--experiment", "digits", "--protocol", "corrected"]
     options += ["--conventions", json.dumps(conventions), "--sampler", sampler]
-    options += ["--setting", setting, "--images", str(images), "--batch", str(batch)]
+    options += ["--setting", str(setting), "--images", str(images), "--batch", str(batch)]
     options += ["--train-seed", "0", "--seed", "0", "--device", "cpu"]
     for role in ROLES:
         options += [f"--{role}", f"{STUDY}/{role}/manifest.json"]
@@ -155,10 +156,10 @@ def _sample(folder: Path, sampler: str, setting: str, images: int, batch: int) -
 
 
 def rates(machine: str) -> dict:
-    """What this machine achieves on the paper's networks, and how long a process takes to start."""
-    found, start = _case("rates"), [sys.executable, "-c", "import duodiff.sampling.cells"]
+    """This machine's rates on the paper's networks, and the seconds that a process takes to start."""
+    measured, start = _case("rates"), [sys.executable, "-c", "import duodiff.sampling.samples"]
     kinds = {
-        kind: {n.split()[1]: r for n, r in found.items() if n.startswith(kind)}
+        kind: {n.split()[1]: r for n, r in measured.items() if n.startswith(kind)}
         for kind in ("sampling", "training")
     }
     return {
@@ -171,7 +172,7 @@ def rates(machine: str) -> dict:
 
 
 def _case(name: str) -> dict[str, float]:
-    """What bench/speed.py measures of one case."""
+    """The measurements of one case of bench/speed.py."""
     command = [sys.executable, str(ROOT / "bench/speed.py"), *name.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
@@ -185,7 +186,7 @@ def _unit(key: str) -> str:
 
 
 def packing(folder: Path, images: Path | None) -> list[dict]:
-    """pack_dataset on 10,000 and 50,000 images: throughput, peak memory of all its processes together."""
+    """pack_dataset on 10,000 and 50,000 images: throughput, and the peak memory of all its processes together."""
     for n in SIZES:
         _zip(folder / f"{n}.zip", n, images)
     of = "made JPEGs of 32x32" if images is None else f"JPEGs of {images.name}"
@@ -198,7 +199,7 @@ def packing(folder: Path, images: Path | None) -> list[dict]:
 
 
 def encoding(folder: Path) -> list[dict]:
-    """encode_latents on 1,000 and 4,000 made images of 32x32, with a small autoencoder of random weights."""
+    """encode_latents on 1,000 and 4,000 noise images of 32x32, with a small autoencoder of random weights."""
     from diffusers import AutoencoderKL  # slow to import
 
     network = network_config(SMALL_AUTOENCODER, in_channels=3)
@@ -208,7 +209,7 @@ def encoding(folder: Path) -> list[dict]:
 
 
 def planning() -> list[dict]:
-    """The dry run of the whole paper."""
+    """The dry run of the whole paper's configuration."""
     name = "snakemake --configfile config/paper.yaml --dry-run"
     measured = _rounds({name: [*f"{sys.executable} -m {name}".split(), "--quiet"]})[name]
     return [_row(name, "s", [seconds for seconds, _ in measured], None)]
@@ -224,7 +225,7 @@ def _pack(folder: Path, n: int, workers: int) -> list[str]:
 
 
 def _encode(folder: Path, n: int) -> list[str]:
-    """The command that encodes a store of `n` noise images, which is written first."""
+    """The command that encodes a store of `n` noise images. The store is written first."""
     pixels = np.random.default_rng(0).integers(0, 256, (n, 3, 32, 32), np.uint8)
     store = folder / f"images_{n}/manifest.json"
     write_store(store, pixels, np.full(n, -1), {})
@@ -254,7 +255,7 @@ def _zip(path: Path, n: int, images: Path | None) -> None:
 
 
 def _throughput(runs: dict[str, tuple[int, list[str]]], unit: str = "images/s") -> list[dict]:
-    """Images a second (or seconds) and peak memory of every command, given with its number of images."""
+    """Images per second (or seconds) and peak memory of every command in `runs`: {name: (images, command)}."""
     measured = _rounds({name: command for name, (_, command) in runs.items()})
     rows = []
     for name, (n, _) in runs.items():
@@ -270,17 +271,18 @@ def _rounds(
 ) -> dict[Hashable, list[tuple[float, int]]]:
     """(seconds, peak bytes) of every command, ROUNDS times, in turns. Without `memory` the bytes are 0.
 
-    To ask for a process's memory holds up what it asks of the system, and most so one that gives memory back.
+    Reading a process's memory slows its system calls down, above all those that give memory back. Time that must be
+    exact is therefore measured without `memory`.
     """
-    found = {name: [] for name in commands}
+    measured = {name: [] for name in commands}
     for _ in tqdm(range(ROUNDS), desc="rounds", disable=None):
         for name, command in commands.items():
-            found[name].append(_measured(command, memory))
-    return found
+            measured[name].append(_measured(command, memory))
+    return measured
 
 
 def _measured(command: list[str], memory: bool) -> tuple[float, int]:
-    """Wall seconds of a command, and the most memory (PSS) that it and its children held at once."""
+    """Wall seconds of a command, and the peak memory (PSS) of its process and its children together."""
     start, peak = time.perf_counter(), 0
     process = psutil.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while memory and process.poll() is None:

@@ -1,6 +1,7 @@
-"""How far images depend on the compute batch: python bench/compute_batch.py results/digits/train0
+"""How much images depend on the compute batch: python bench/compute_batch.py results/digits/train0
 
-The same images of a trained study's cells in batches of 8 and of 32: the largest and mean difference of pixels, of 255.
+The same images of a trained study's cells are computed in batches of 8 and of 32. Printed are the largest and the mean
+difference of their pixels, in grey levels of 0 to 255.
 """
 
 import argparse
@@ -8,29 +9,32 @@ from pathlib import Path
 
 import numpy as np
 
-from duodiff.sampling.cells import Models, build_cell, generate
+from duodiff.sampling.cells import build_cell
+from duodiff.sampling.generation import generate
+from duodiff.sampling.models import Models
 from duodiff.settings import Setting
 from duodiff.study.folder import Study
 
 IMAGES, BATCHES, SEED = 512, (8, 32), 0
 
 
-def differences(study: Study, setting: str) -> np.ndarray:
-    """Absolute differences of the pixels, [n, C, H, W]."""
+def differences(study: Study, setting: Setting) -> np.ndarray:
+    """Absolute differences of the pixels in grey levels, [n, C, H, W]."""
     models = Models(study.conventions, study.protocol, **study.models(setting))
-    cell = build_cell(
-        models, study.sampler("ddpm", None, None), Setting.parse(setting), study.protocol
+    cell = build_cell(models, study.sampler("ddpm", None, None), setting)
+    a, b = (
+        generate(models, cell, 0, IMAGES, batch=batch, seed=SEED)[0].astype(int)
+        for batch in BATCHES
     )
-    a, b = (generate(models, cell, 0, IMAGES, batch, SEED)[0].astype(int) for batch in BATCHES)
     return np.abs(a - b)
 
 
 def main(folder: Path, settings: list[str]) -> None:
     for setting in settings:
-        found = differences(Study(folder), setting)
-        changed = np.count_nonzero(found.reshape(len(found), -1).any(1))
+        levels = differences(Study(folder), Setting.parse(setting))
+        changed = np.count_nonzero(levels.reshape(len(levels), -1).any(1))
         print(
-            f"{setting}: largest {found.max()}, mean {found.mean():.2g}, {changed} of {len(found)} images differ"
+            f"{setting}: largest {levels.max()}, mean {levels.mean():.2g}, {changed} of {len(levels)} images differ"
         )
 
 

@@ -1,10 +1,9 @@
-"""One speed measurement, in a process of its own, as JSON: what `make bench` runs in turns.
+"""One speed measurement of `make bench`, in a process of its own, printed as JSON.
 
     python bench/speed.py CASE [plain]
 
-`plain` is the baseline: eager PyTorch with memory as the C library handles it by default. The networks have random
-weights, on which speed does not depend. Everything runs on the CPU but `rates`, which takes a GPU where there is one,
-and `gpu`.
+`plain` is the baseline: eager PyTorch, with memory handled by the C library's defaults. The networks have random
+weights; speed does not depend on them. The cases run on the CPU, except `gpu`, and `rates` if there is a GPU.
 """
 
 import copy
@@ -58,14 +57,14 @@ _PRODUCTS = ("aten.addmm", "aten.mm", "aten.bmm", "aten.baddbmm", "convolution")
 
 
 def uvit(name: str, depth: int | None = None) -> UViT:
-    """One of the paper's networks or the embedded default's, or with another number of blocks."""
+    """One of the paper's networks or the embedded default's, if given with another number of blocks (`depth`)."""
     options = {"qkv_bias": False} | ARCHITECTURES[name] | ({"depth": depth} if depth else {})
-    with torch.inference_mode(False):  # so that a graph can be made of it
+    with torch.inference_mode(False):  # inference tensors cannot be compiled
         return UViT(**options).eval()
 
 
 def inputs(net: UViT, batch: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """x [B, C, H, W], t [B] and y [B] or None, where the network is."""
+    """x [B, C, H, W], t [B] and y [B] or None, on the network's device."""
     device = net.pos_embed.device
     y = torch.zeros(batch, dtype=torch.long, device=device) if net.num_classes > 0 else None
     return (
@@ -83,7 +82,7 @@ def operations(net: UViT) -> float:
 
 
 def medians(calls: dict[str, Callable], rounds: int = 5) -> dict[str, float]:
-    """Median seconds of each call, in turns after one of each to warm up."""
+    """Median seconds of each call. Every round makes each call once, after one call of each to warm up."""
     taken = {name: [] for name in calls}
     for call in calls.values():
         call()
@@ -94,7 +93,7 @@ def medians(calls: dict[str, Callable], rounds: int = 5) -> dict[str, float]:
             call()
             _wait()
             taken[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(found) for name, found in taken.items()}
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
 def _wait() -> None:
@@ -110,7 +109,7 @@ def product(size: int = 2048, **kind) -> Callable[[], Tensor]:
 
 @torch.inference_mode()
 def utilisation(plain: bool) -> dict[str, float]:
-    """U-ViT-S/2, batch 8: its rate over that of a product of matrices in the same process, and that of its graph."""
+    """U-ViT-S/2, batch 8, eager and compiled: its rate over that of a matrix product in the same process."""
     net = uvit("S/2")
     given = inputs(net, 8)
     calls = {"product": product(), "of the product's rate": partial(net, *given)}
@@ -128,19 +127,23 @@ def _compiled(net: UViT) -> UViT:
 
 
 def breakdown() -> dict[str, float]:
-    """Where the time of a step goes, its products' rate over that of a large one, and what kernels alone would reach.
+    """Where the time of a step goes.
 
-    U-ViT-S/2 at batch 8, and forwards and backwards at batch 16 as in training, and the embedded default's full
-    network at batch 128 on one thread. Where attention is no fused kernel its products are among the products. Alone
-    is the sum over all kernels of the time of one that is repeated, whose memory is at hand.
+    - The shares of the step's matrix products, of its fused attention and of the rest. Without the fused kernel the
+      products of attention are among the matrix products.
+    - The rate of its matrix products over the rate of a large product.
+    - The rate it would reach if every kernel were as fast as when it is repeated, with its memory in the cache.
+
+    Three networks: U-ViT-S/2 at batch 8; the same in training, forwards and backwards, at batch 16; the embedded
+    default's full network at batch 128 on one thread.
     """
-    found = _parts("S/2", uvit("S/2"), 8) | _parts("training S/2", uvit("S/2").train(), 16)
+    parts = _parts("S/2", uvit("S/2"), 8) | _parts("training S/2", uvit("S/2").train(), 16)
     torch.set_num_threads(1)
-    return found | _parts("default", uvit("default"), 128)
+    return parts | _parts("default", uvit("default"), 128)
 
 
 class Timed(TorchDispatchMode):
-    """The seconds that each kind of kernel takes inside, and one call of it to repeat."""
+    """Collects the seconds of each kind of kernel that runs in its block, and one call of each to repeat."""
 
     def __init__(self):
         super().__init__()
@@ -182,7 +185,7 @@ def _parts(name: str, net: UViT, batch: int) -> dict[str, float]:
     tokens = net.pos_embed.shape[1]
     fused = tokens >= FUSED_ATTENTION_FROM
     attention = fused * 4 * net.depth * tokens**2 * net.embed_dim  # q k^T and (..) v
-    passes = 3 if net.training else 1  # backwards each product is two
+    passes = 3 if net.training else 1  # backwards there are two products for each one
     done = passes * batch * operations(net)
     in_products = done - passes * batch * attention
     shares = {f"{name}, {part}": seconds / sum(taken.values()) for part, seconds in taken.items()}
@@ -194,14 +197,14 @@ def _parts(name: str, net: UViT, batch: int) -> dict[str, float]:
 
 @torch.inference_mode()
 def batches() -> dict[str, float]:
-    """Images a second for one step of S/2 and of the default's full network, by batch, on all threads."""
-    found = {}
+    """Images per second for one step of S/2 and of the default's full network, by batch, on all threads."""
+    rates = {}
     for name in ("S/2", "default"):
         net = uvit(name)
         calls = {n: partial(net, *inputs(net, n)) for n in (1, 8, 32, 128)}
         for batch, seconds in medians(calls, rounds=3).items():
-            found[f"{name}, batch {batch}"] = batch / seconds
-    return found
+            rates[f"{name}, batch {batch}"] = batch / seconds
+    return rates
 
 
 @torch.inference_mode()
@@ -210,7 +213,7 @@ def switch() -> dict[str, float]:
     full, shallow = Denoiser(uvit("S/2")), Denoiser(uvit("S/2", depth=3))
     steps, share = samplers.ddpm(SCHEDULE, 10), operations(shallow.net) / operations(full.net)
     calls = {
-        t_s: partial(samplers.sample, duodiff(full, shallow, t_s), steps, (3, 32, 32), 0, 8, 0)
+        t_s: partial(samplers.sample, duodiff(full, shallow, t_s), steps, (3, 32, 32), 0, 8, seed=0)
         for t_s in (0, 300, 400, 500)
     }
     taken = medians(calls, rounds=3)
@@ -219,7 +222,10 @@ def switch() -> dict[str, float]:
 
 
 class Scripted(nn.Module):
-    """An uncertainty head that costs what it costs, and has the images exit where `exits` says (they share it)."""
+    """An uncertainty head that computes as always, but lets images exit at the layers in `exits`.
+
+    All heads share `exits`, a list with the one tensor of exit layers of the images that are left.
+    """
 
     def __init__(self, head: nn.Module, layer: int, exits: list[Tensor]):
         super().__init__()
@@ -234,10 +240,10 @@ class Scripted(nn.Module):
 
 @torch.inference_mode()
 def early_exit() -> dict[str, float]:
-    """Early exit on S/2, batch 8, over its ideal cost; and over the network's own where nothing exits.
+    """Early exit on S/2, batch 8, over its ideal time, and over the network's own time if no image exits.
 
-    The ideal: of each image the blocks and uncertainty heads it used and an output head, at the rates they have in
-    the whole batch.
+    The ideal time of an image is that of the blocks and uncertainty heads it used and of one output head, each as fast
+    as in the whole batch.
     """
     net = uvit("S/2")
     model, depth = AdaDiff(net).eval(), net.depth
@@ -251,17 +257,17 @@ def early_exit() -> dict[str, float]:
     calls["ends"] = lambda: net.decode(net.embed(x, net.embed_time(t)))
     taken = medians(calls)
     block = (taken["network"] - taken["ends"]) / depth
-    found = {"none exits": taken["none exits"] / taken["network"]}
+    ratios = {"none exits": taken["none exits"] / taken["network"]}
     for mean, layer in exits.items():
         used = layer.double().mean().item()
         heads = torch.clamp(layer + 1, max=depth).double().mean().item()
         ideal = taken["ends"] + used * block + heads * taken["heads"] / depth
-        found[f"mean exit {mean}"] = taken[f"{mean}"] / ideal
-    return found
+        ratios[f"mean exit {mean}"] = taken[f"{mean}"] / ideal
+    return ratios
 
 
 def _exits_around(mean: float, depth: int) -> Tensor:
-    """Exit layers of 8 images, spread by a layer to each side as far as there are any, about `mean` on average."""
+    """Exit layers of 8 images around `mean`: up to one layer below and above, within the network."""
     spread = torch.tensor([-1, -1, -1, 0, 0, 1, 1, 1])
     return torch.clamp((mean + spread).round().long(), 0, depth)
 
@@ -271,27 +277,27 @@ def _scripted(model: AdaDiff, exits: Tensor, x: Tensor, t: Tensor) -> Tensor:
     for i, head in enumerate(model.uncertainty_heads):
         plain = head.head if isinstance(head, Scripted) else head
         model.uncertainty_heads[i] = Scripted(plain, i, shared)
-    output, found = model(x, t, None, 0.25)
-    assert torch.equal(found, exits), f"{found} for {exits}"
+    output, taken = model(x, t, None, 0.25)
+    assert torch.equal(taken, exits), f"{taken} for {exits}"
     return output
 
 
 @torch.inference_mode()
 def loop() -> dict[str, float]:
-    """What the sampling loop takes beside the network, noise included, over a step of S/2 at batch 8."""
+    """The time of the sampling loop without the network, noise included, over that of a step of S/2 at batch 8."""
     net = uvit("S/2")
     call, steps = partial(net, *inputs(net, 8)), samplers.ddpm(SCHEDULE, 50)
     nothing = single(lambda x, t, y: x)
-    sample = partial(samplers.sample, nothing, steps, (3, 32, 32), 0, 8, 0)
+    sample = partial(samplers.sample, nothing, steps, (3, 32, 32), 0, 8, seed=0)
     taken = medians({"network": call, "loop": sample})
     return {"share of a step": taken["loop"] / len(steps) / taken["network"]}
 
 
 @torch.inference_mode()
 def small(plain: bool) -> dict[str, float]:
-    """Images a second of the embedded default's two backbones, 50 steps of DDPM, batch 128, one thread."""
+    """Images per second of the embedded default's two backbones, 50 steps of DDPM, batch 128, one thread."""
     torch.set_num_threads(1)
-    found = {}
+    rates = {}
     for depth in (7, 3):
         net = Denoiser(uvit("default", depth))
         steps, y = samplers.ddpm(SCHEDULE, 50), torch.arange(128) % 10
@@ -299,16 +305,18 @@ def small(plain: bool) -> dict[str, float]:
         if not plain:
             graph = Denoiser(_compiled(net.net))
             calls = {
-                engine: partial(samplers.sample, single(used), steps, (1, 8, 8), 0, 128, 0, y)
+                engine: partial(
+                    samplers.sample, single(used), steps, (1, 8, 8), 0, 128, seed=0, y=y
+                )
                 for engine, used in (("", net), (", compiled", graph))
             }
         for engine, seconds in medians(calls, rounds=3).items():
-            found[f"{depth} blocks{engine}"] = 128 / seconds
-    return found
+            rates[f"{depth} blocks{engine}"] = 128 / seconds
+    return rates
 
 
 def training(plain: bool) -> dict[str, float]:
-    """Training S/2 at batch 16: steps a second, over a product's rate, and over a step of its AdaDiff heads."""
+    """Training S/2 at batch 16: steps per second, the rate over a matrix product's, the time over a heads' step."""
     net, batch = uvit("S/2").train(), 16
     noiser = _noiser(net)
     if plain:
@@ -323,7 +331,7 @@ def training(plain: bool) -> dict[str, float]:
 
 def _steps_a_second(net: UViT, batch: int, seconds: float) -> dict[str, float]:
     rate = 2 * 2048**3 / medians({"product": product()})["product"]
-    done = 3 * batch * operations(net)  # a step's operations: backwards each product is two
+    done = 3 * batch * operations(net)  # backwards there are two products for each one
     return {"steps_per_s": 1 / seconds, "of the product's rate": done / seconds / rate}
 
 
@@ -346,7 +354,7 @@ def _seconds_a_step(model, parameters, loss, noiser: Noiser, batch: int) -> floa
     config = TrainingConfig(steps=_STEPS, batch=batch, **options)
     fit(model, parameters, timed, noiser, held_out, config=config, seed=0, evaluations=1)
     taken = [later - earlier for earlier, later in pairwise(begun[:_STEPS])]
-    return statistics.median(taken[1:])  # memory is first touched in the first
+    return statistics.median(taken[1:])  # the first step also touches its memory for the first time
 
 
 def _plain_training(net: UViT, noiser: Noiser, batch: int) -> float:
@@ -367,26 +375,26 @@ def _plain_training(net: UViT, noiser: Noiser, batch: int) -> float:
 
 
 def rates() -> dict[str, float]:
-    """Operations a second of the paper's networks in sampling and in training, on a GPU in bfloat16.
+    """Operations per second of the paper's networks in sampling and in training; on a GPU in bfloat16.
 
-    Batches of 8, L/2 of 2, and half of that in training; 128 images for both on a GPU.
+    On a GPU the batch is 128. On a CPU it is 8 (2 for L/2), and half of this in training.
     """
-    found = {}
+    measured = {}
     for name in PAPER:
         net, batch = uvit(name).to(DEVICE), 128 if DEVICE == "cuda" else 2 if name == "L/2" else 8
         with torch.inference_mode(), torch.autocast(DEVICE, torch.bfloat16, DEVICE == "cuda"):
             taken = medians({"": partial(net, *inputs(net, batch))}, rounds=3)[""]
-        found[f"sampling {name}"] = batch * operations(net) / taken
+        measured[f"sampling {name}"] = batch * operations(net) / taken
         batch = batch if DEVICE == "cuda" else batch // 2
         model = Denoiser(net.train()).to(DEVICE)
         step = _seconds_a_step(model, list(net.parameters()), denoising_loss, _noiser(net), batch)
-        found[f"training {name}"] = 3 * batch * operations(net) / step
-    return found
+        measured[f"training {name}"] = 3 * batch * operations(net) / step
+    return measured
 
 
 @torch.inference_mode()
 def gpu() -> dict[str, float]:
-    """L/2 at batch 128, compiled in bfloat16: over the device's own rate, and over eager float32 without TF32."""
+    """L/2 at batch 128, compiled in bfloat16: its rate over a large product's, and over eager float32 without TF32."""
     net = uvit("L/2").cuda()
     x, t, y = inputs(net, 128)
     compiled = _compiled(net)

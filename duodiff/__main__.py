@@ -41,7 +41,7 @@ def sample(
     options = study.sampler(sampler, steps, eta)
     timesteps(options["steps"])  # refuses what is no number of steps
     _at_least_1("batch", batch := study.batch if batch is None else batch)
-    models, codec = study.models(setting), study.autoencoder()
+    paths, codec = study.models(setting), study.autoencoder()
     if theta is not None and options.get("guidance"):
         raise ValueError(
             f"theta: the samples of {folder} are guided, early exit is not; accepted: --t-s"
@@ -52,23 +52,29 @@ def sample(
 
     from duodiff.autoencoder import load
     from duodiff.data.pictures import grid, write_png
-    from duodiff.sampling.cells import write_samples
     from duodiff.sampling.export import write_pngs
+    from duodiff.sampling.models import Models
+    from duodiff.sampling.samples import write_samples
 
+    models = Models(
+        study.conventions,
+        study.protocol,
+        **paths,
+        device=device,
+        precision=study.precision,
+        compiled=study.compiled,
+    )
     manifest = write_samples(
         out / "manifest.json",
         models,
-        study.conventions,
-        options,
-        setting,
-        images,
-        batch,
-        seed,
-        device,
-        {k: getattr(study, k) for k in ("experiment", "protocol", "train_seed")},
-        load(codec, Path(), device) if codec else None,
-        precision=study.precision,
-        compiled=study.compiled,
+        sampler=options,
+        setting=setting,
+        images=images,
+        batch=batch,
+        seed=seed,
+        experiment=study.experiment,
+        train_seed=study.train_seed,
+        autoencoder=load(codec, Path(), device) if codec else None,
     )
     write_png(out / "grid.png", grid(np.load(out / "images.npy"), round(images**0.5)))
     if pngs:

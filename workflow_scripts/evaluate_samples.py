@@ -39,11 +39,9 @@ def evaluate_samples(
         data,
         extract,
         load_reference(reference, extract.name),
-        metric,
-        study,
+        study=study,
         images=images,
         checkpoints=checkpoints,
-        device=device,
     )
     found, rows = evaluation.of_study(samples)
     found += evaluation.of_scale()

@@ -2,6 +2,7 @@ from pathlib import Path
 
 from duodiff.metrics.denoising import write_profile
 from duodiff.running import job
+from duodiff.sampling.models import Models
 
 
 def profile_denoising(
@@ -27,22 +28,25 @@ def profile_denoising(
     shallow backbone's losses compare with the full one's (--out). --seed is the training seed, --precision as in
     sample_images.py.
     """
-    return write_profile(
-        data,
+    models = Models(
         conventions,
         protocol,
-        full,
-        shallow,
+        full=full,
+        shallow=shallow,
         heads=heads,
+        device=device,
+        precision=precision,
+    )
+    return write_profile(
+        data,
+        models,
         n_timesteps=timesteps,
         batch=batch,
         seed=seed,
-        device=device,
         experiment=experiment,
         losses=losses,
         quantiles=quantiles,
         out=out,
-        precision=precision,
     )
 
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 from duodiff.autoencoder import load as load_autoencoder
 from duodiff.running import job
-from duodiff.sampling.cells import write_samples
+from duodiff.sampling.models import Models
+from duodiff.sampling.samples import write_samples
 from duodiff.settings import Setting
 
 
@@ -39,22 +40,30 @@ def sample_images(
     --shard is a number from 0 below --shards. --precision, float32 or bfloat16, is what the networks compute in;
     --compiled compiles the backbones.
     """
+    models = Models(
+        conventions,
+        protocol,
+        full=full,
+        shallow=shallow,
+        heads=heads,
+        quantiles=quantiles,
+        device=device,
+        precision=precision,
+        compiled=compiled,
+    )
     manifest = write_samples(
         out,
-        {"full": full, "shallow": shallow, "heads": heads, "quantiles": quantiles},
-        conventions,
-        sampler,
-        Setting.parse(setting),
+        models,
+        sampler=sampler,
+        setting=Setting.parse(setting),
         images=images,
         batch=batch,
         seed=seed,
-        device=device,
-        context={"experiment": experiment, "protocol": protocol, "train_seed": train_seed},
+        experiment=experiment,
+        train_seed=train_seed,
         autoencoder=load_autoencoder(autoencoder, data, device) if autoencoder else None,
         shard=shard,
         shards=shards,
-        precision=precision,
-        compiled=compiled,
     )
     made = f"{manifest['count']} images of {manifest['shape']}"
     return f"{sampler['name']} {setting} seed {seed}: {made} by {manifest['method']}"

@@ -9,7 +9,7 @@ def train_classifier(data: Path, steps: int, batch: int, out: Path) -> str:
     """Train the small classifier whose features measure distances; writes its weights to --out."""
     store = ImageStore(data)
     model = classifier.train_classifier(
-        *store.split("train"), store.num_classes, steps, batch, seed=0
+        *store.split("train"), store.num_classes, steps=steps, batch=batch, seed=0
     )
     classifier.save(out, model)
     accuracy = classifier.accuracy(model, *store.split("held_out"))

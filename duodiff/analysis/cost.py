@@ -1,14 +1,14 @@
-"""What a configuration costs before it is run: floating-point operations, jobs, disk, and hours at measured rates.
+"""The cost of a configuration before it is run: floating-point operations, jobs, disk, and hours at measured rates.
 
-Operations are those `duodiff.metrics.flops` counts (a multiply-add is two), in closed form. A backward pass is two
-forward ones. An AdaDiff cell costs what the paper's Table 2 has as its mean exit layer, or the full depth where
-that is not known.
+Operations are counted as `duodiff.metrics.flops` counts them (a multiply-add is two), in closed form. A backward pass
+costs two forward passes. An AdaDiff cell exits at the mean exit layer of the paper's Table 2, or at
+the full depth if Table 2 does not have the cell.
 """
 
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -43,15 +43,15 @@ _FEATURES = {"inception": 11.42e9, "dinov2": 162.02e9, None: 0}
 """Operations for the features of one image, counted by torch; a small classifier's are left out."""
 
 _BYTES, _STATE = 4, 4 * 4
-"""Of a parameter in a checkpoint, and in the state of an unfinished training (with its average and two moments)."""
+"""Bytes of a parameter in a checkpoint, and in an unfinished training's state (with its average and two moments)."""
 _STATES = 3  # two are kept, one is being written
 
 
 @dataclass(frozen=True)
 class Work:
-    """One kind of GPU job of an experiment or a dataset: how many, their operations and the bytes they leave.
+    """GPU jobs of one kind of an experiment or a dataset: how many, and together their operations and bytes on disk.
 
-    `kind` is training, sampling or other. `peak` are the bytes that are there only while one of them runs.
+    `kind` is training, sampling or other. `peak` are further bytes on disk while one of the jobs runs.
     """
 
     kind: str
@@ -62,12 +62,12 @@ class Work:
 
 
 def works(config: dict) -> dict[str, list[Work]]:
-    """The GPU jobs that a complete configuration's selected experiments need, by the name of what they belong to.
+    """The GPU jobs that a complete configuration's selected experiments need, by experiment and then by dataset.
 
-    Those are experiments (others than the selected ones where models are reused) and, after them, datasets.
+    An experiment that is not selected is there if a selected one reuses its models.
     """
     experiments, chosen = config["experiments"], selected(config)
-    found: dict[str, list[Work]] = {}
+    jobs: dict[str, list[Work]] = {}
     for name, experiment in experiments.items():
         roles = [
             role for role in ROLES if any(owner(config, other, role) == name for other in chosen)
@@ -77,17 +77,20 @@ def works(config: dict) -> dict[str, list[Work]]:
             own += _measurements(experiment, config["datasets"][experiment["dataset"]])
         if own:
             seeds = len(experiment["train_seeds"])
-            found[name] = [_times(work, seeds) for work in own]
+            jobs[name] = [_times(work, seeds) for work in own]
     for name, dataset in config["datasets"].items():
         users = [experiments[e] for e in chosen if experiments[e]["dataset"] == name]
         if users:
-            found[f"dataset {name}"] = list(_preparation(dataset, users))
-    return found
+            jobs[f"dataset {name}"] = list(_preparation(dataset, users))
+    return jobs
 
 
 def _times(work: Work, seeds: int) -> Work:
-    return Work(
-        work.kind, work.jobs * seeds, work.operations * seeds, work.bytes * seeds, work.peak
+    return replace(
+        work,
+        jobs=work.jobs * seeds,
+        operations=work.operations * seeds,
+        bytes=work.bytes * seeds,
     )
 
 
@@ -118,23 +121,27 @@ def _images_of(training: dict) -> int:
     return training["steps"] * training["batch"]
 
 
-def _with_heads(experiment: dict) -> Network:
-    """The full backbone, with the uncertainty heads of the experiment's protocol."""
-    aware = PROTOCOLS[experiment["protocol"]].timestep_aware_uncertainty
-    return network(backbone_architecture(experiment, "full"), aware)
+def _timestep_aware(experiment: dict) -> bool:
+    return PROTOCOLS[experiment["protocol"]].timestep_aware_uncertainty
 
 
 def _uncertainty_parameters(experiment: dict) -> int:
-    aware = PROTOCOLS[experiment["protocol"]].timestep_aware_uncertainty
-    return (2 if aware else 1) * experiment["backbone"]["embed_dim"] + 1
+    return (2 if _timestep_aware(experiment) else 1) * experiment["backbone"]["embed_dim"] + 1
+
+
+def _with_heads(experiment: dict) -> Network:
+    """The full backbone, with the uncertainty heads of the experiment's protocol."""
+    return network(backbone_architecture(experiment, "full"), _timestep_aware(experiment))
+
+
+def _backbones(experiment: dict) -> tuple[Network, Network]:
+    """The full backbone, with uncertainty heads, and the shallow one."""
+    return _with_heads(experiment), network(backbone_architecture(experiment, "shallow"))
 
 
 def _measurements(experiment: dict, dataset: dict) -> Iterator[Work]:
     """Profile, samples, their evaluation and the timing of one training seed."""
-    full, shallow = (
-        _with_heads(experiment),
-        network(backbone_architecture(experiment, "shallow")),
-    )
+    full, shallow = _backbones(experiment)
     every_layer = full.all_heads if has_heads(experiment) else full.forward
     profiled = experiment["profile"]["timesteps"] * dataset["held_out"]
     yield Work("other", 1, profiled * (every_layer + shallow.forward))
@@ -164,10 +171,7 @@ def _calls(experiment: dict, sampler: str, setting: Setting) -> list[float]:
     protocol, t = PROTOCOLS[experiment["protocol"]], timesteps(experiment["grid"][sampler]["steps"])
     if sampler == "ddim" and not protocol.ddim_final_step:
         t = t[:-1]
-    full, shallow = (
-        _with_heads(experiment),
-        network(backbone_architecture(experiment, "shallow")),
-    )
+    full, shallow = _backbones(experiment)
     if setting.exits_early:
         layer = _mean_exit(experiment["paper_dataset"], setting) if sampler == "ddpm" else None
         return [full.exiting(len(full.blocks) if layer is None else layer)] * len(t)
@@ -180,12 +184,12 @@ def _calls(experiment: dict, sampler: str, setting: Setting) -> list[float]:
 
 
 def _mean_exit(dataset: str | None, setting: Setting) -> float | None:
-    """The mean exit layer at a threshold in the paper's Table 2, if it has that."""
+    """The mean exit layer at a threshold in the paper's Table 2, None where it does not have the threshold."""
     if setting.is_quantile:
         return None
     rows = pd.read_csv(_TABLE_2).query("dataset == @dataset and parameter == 'theta'")
-    found = rows.loc[rows["value"] == setting.number, "mean_exit_layer"]
-    return None if found.empty else float(found.iloc[0])
+    layers = rows.loc[rows["value"] == setting.number, "mean_exit_layer"]
+    return None if layers.empty else float(layers.iloc[0])
 
 
 def _preparation(dataset: dict, users: list[dict]) -> Iterator[Work]:
@@ -233,20 +237,20 @@ def _reduction(codec: dict) -> int:
 
 
 @cache
-def _codec_operations(architecture: str, channels: int, size: int) -> tuple[float, float]:
+def _codec_operations(architecture_json: str, channels: int, size: int) -> tuple[float, float]:
     import torch  # for datasets with an autoencoder alone: it takes seconds
     from diffusers import AutoencoderKL
     from torch.utils.flop_counter import FlopCounterMode
 
     from duodiff.autoencoder import network_config
 
-    found = json.loads(architecture)
+    architecture = json.loads(architecture_json)
     with torch.device("meta"), torch.inference_mode():
-        net = AutoencoderKL.from_config(network_config(found, channels))
-        latent = size // _reduction({"architecture": found})
+        net = AutoencoderKL.from_config(network_config(architecture, channels))
+        latent = size // _reduction({"architecture": architecture})
         calls = (
             (net.encode, torch.zeros(1, channels, size, size)),
-            (net.decode, torch.zeros(1, found["latent_channels"], latent, latent)),
+            (net.decode, torch.zeros(1, architecture["latent_channels"], latent, latent)),
         )
         counted = []
         for call, x in calls:
@@ -265,7 +269,7 @@ def _codec(dataset: dict) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Rates:
-    """What a device achieves, as a bench record says: operations a second by architecture, and seconds of start-up."""
+    """The speed of a device, from a bench record: operations a second by architecture, and seconds to start a job."""
 
     device: str
     dtype: str
@@ -285,15 +289,15 @@ class Rates:
 
 def read_rates(bench: Path) -> Rates:
     """The rates in a record of `make bench`. Raises ValueError if it has none, or not for all architectures."""
-    found = read_json(bench).get("rates")
-    if found is None:
+    measured = read_json(bench).get("rates")
+    if measured is None:
         raise ValueError(
             f"{bench}: it has no rates; make bench writes them on a machine with a GPU"
         )
     keys = [field.name for field in fields(Rates)]
-    if missing := set(keys) - set(found):
+    if missing := set(keys) - set(measured):
         raise ValueError(f"{bench}: rates: missing {', '.join(sorted(missing))}")
-    rates = Rates(**{key: found[key] for key in keys})
+    rates = Rates(**{key: measured[key] for key in keys})
     for key in ("sampling_flops_per_s", "training_flops_per_s"):
         if missing := set(ARCHITECTURES.values()) - set(getattr(rates, key)):
             raise ValueError(f"{bench}: rates.{key}: missing {', '.join(sorted(missing))}")
@@ -312,16 +316,16 @@ def nearest(architecture: dict) -> tuple[str, bool]:
 
 
 def describe(path: Path, bench: Path | None) -> str:
-    """What the configuration file `path` costs: a Markdown table, with hours at the rates in `bench`, and notes."""
+    """The cost of the configuration file `path`: a Markdown table, with hours at the rates in `bench`, and notes."""
     config = configuration.read(path)
     rates = read_rates(bench) if bench else None
     rows, notes = [], []
-    for name, found in works(config).items():
+    for name, jobs in works(config).items():
         experiment = _of(config, name)
         architecture, exact = nearest(experiment["backbone"])
         if rates and not exact and name in config["experiments"]:
             notes.append(f"{name}: at the rates of {architecture}, the nearest in operations.")
-        rows.append(_row(name, found, rates, architecture))
+        rows.append(_row(name, jobs, rates, architecture))
     table = pd.DataFrame(rows)
     unknown = [n for n in config["datasets"] if not _count(config["datasets"][n])]
     notes += [
@@ -346,28 +350,28 @@ def describe(path: Path, bench: Path | None) -> str:
 
 
 def _of(config: dict, name: str) -> dict:
-    """The experiment that a row is of, or the first selected one on the row's dataset."""
+    """The experiment of a row: the row's own, or for a dataset the first selected experiment on it."""
     experiments, dataset = config["experiments"], name.removeprefix("dataset ")
     if dataset == name:
         return experiments[name]
     return next(experiments[e] for e in selected(config) if experiments[e]["dataset"] == dataset)
 
 
-def _row(name: str, found: list[Work], rates: Rates | None, architecture: str) -> dict:
-    row = {"of": name, "GPU jobs": sum(work.jobs for work in found)}
+def _row(name: str, jobs: list[Work], rates: Rates | None, architecture: str) -> dict:
+    row: dict[str, str | float] = {"of": name, "GPU jobs": sum(work.jobs for work in jobs)}
     for kind in ("training", "sampling", "other"):
-        row[f"{kind} EFLOP"] = sum(w.operations for w in found if w.kind == kind) / 1e18
-    row["disk GB"] = sum(work.bytes for work in found) / 1e9
-    row["peak GB"] = max(work.peak for work in found) / 1e9
+        row[f"{kind} EFLOP"] = sum(w.operations for w in jobs if w.kind == kind) / 1e18
+    row["disk GB"] = sum(work.bytes for work in jobs) / 1e9
+    row["peak GB"] = max(work.peak for work in jobs) / 1e9
     if rates:
-        startup = sum(map(rates.startup_hours, found))
-        hours = startup + sum(rates.hours(work, architecture) for work in found)
+        startup = sum(map(rates.startup_hours, jobs))
+        hours = startup + sum(rates.hours(work, architecture) for work in jobs)
         row |= {"GPU hours": hours, "start-up %": 100 * startup / hours if hours else 0.0}
     return row
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    def cell(value) -> str:
+    def cell(value: str | float) -> str:
         if isinstance(value, str):
             return value
         return f"{value:.3g}" if value < 100 else f"{value:,.0f}"

@@ -1,4 +1,4 @@
-"""Floating-point operations and parameters of a U-ViT: those of `duodiff.metrics.flops`, in closed form (no torch)."""
+"""Operations and parameters of a U-ViT in closed form, as `duodiff.metrics.flops` counts them (no torch)."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Network:
-    """Operations for one image of a U-ViT: before its blocks, of each block, after them; and its parameters.
+    """The cost of a U-ViT, in operations for one image and in parameters.
 
-    `output_head` are the parameters of its last layers, which AdaDiff has a copy of for each block, `uncertainty` the
-    operations of the head that it has beside each.
+    `embed`, `blocks` and `decode` are the operations before the blocks, of each block, and after the blocks.
+    `output_head` are the parameters of the last layers. AdaDiff has a copy of these layers for each block, and beside
+    it an uncertainty head of `uncertainty` operations.
     """
 
     embed: float
@@ -31,8 +32,9 @@ class Network:
         return self.forward + len(self.blocks) * (self.uncertainty + self.decode)
 
     def exiting(self, layer: float) -> float:
-        """Operations of a call that exits at `layer` on average: the blocks before it, the uncertainty heads up to
-        there, and one output head.
+        """Operations of a call that exits at `layer` on average.
+
+        They are of the blocks before the exit, the uncertainty heads up to the exit, and one output head.
         """
         layers = np.arange(len(self.blocks) + 1)
         heads = self.uncertainty * np.minimum(layers + 1, len(self.blocks))

@@ -1,4 +1,4 @@
-"""What a run did and its headline comparison, as text, from its records and loss curves."""
+"""A run as text: its trainings and cells, the headline comparison, the claims; from records and loss curves."""
 
 from pathlib import Path
 
@@ -15,8 +15,9 @@ Report: xdg-open results/report.html (macOS: open results/report.html)
 
 
 def summary(records: list[Path], curves: list[Path], studies: dict, claims: pd.DataFrame) -> str:
-    """For each study what ran, the headline, quality and time of every setting; then the paper's claims (of
-    `claims.claims_table`), and where to look.
+    """For each study its trainings, headline, and every setting's quality and time; then the claims and where to look.
+
+    `claims` is the `claims.verdicts.claims_table`.
     """
     table = load_records(records)
     lines = []
@@ -62,10 +63,10 @@ def _ran(study: pd.DataFrame, curves: list[Path]) -> list[str]:
 def _study(table: pd.DataFrame, floors: pd.DataFrame) -> list[str]:
     first = table.iloc[0]
     settings = table.sort_values(["t_s", "theta"])
-    there = at_equal_time(settings, "seconds")
-    lines = _headline(settings, there)
+    at_same_time = at_equal_time(settings, "seconds")
+    lines = _headline(settings, at_same_time)
     lines += [f"{first['metric']} of {first.n} images, DDPM, {first.nfe:.0f} network calls:"]
-    lines += [_row(row, there[row.Index]) for row in settings.itertuples()]
+    lines += [_row(row, at_same_time[row.Index]) for row in settings.itertuples()]
     lines += _spreads(settings)
     full = table[table["t_s"] == 0].iloc[0]
     if table["theta"].notna().any():
@@ -80,14 +81,14 @@ def _study(table: pd.DataFrame, floors: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _headline(settings: pd.DataFrame, there: pd.Series) -> list[str]:
+def _headline(settings: pd.DataFrame, at_same_time: pd.Series) -> list[str]:
     """Up to which t_s DuoDiff costs no distance, and how often it is below AdaDiff at AdaDiff's own time."""
     lines = []
     tested = settings[(settings["method"] == "duodiff") & settings["minus_full_95"].notna()]
     if len(tested):
         lines.append(_kept(tested))
-    if there.notna().any():
-        lower = (there < settings["distance"])[there.notna()]
+    if at_same_time.notna().any():
+        lower = (at_same_time < settings["distance"])[at_same_time.notna()]
         lines.append(
             f"at AdaDiff's own time DuoDiff's is lower at {lower.sum()} of {len(lower)} thetas"
         )
@@ -108,13 +109,16 @@ def _kept(duodiff: pd.DataFrame) -> str:
     )
 
 
-def _row(row, duodiff_there: float) -> str:
-    """A setting: distance, its difference to the full backbone's, time, speed-up."""
+def _row(row, duodiff_distance: float) -> str:
+    """A setting: distance, its difference to the full backbone's, time, speed-up.
+
+    `duodiff_distance` is DuoDiff's at the same time as an AdaDiff setting, NaN where there is none.
+    """
     line = f"  {row.method:8s} {_setting(row):13s} {row.distance:7.2f}  {_change(row):15s}"
     line += f" {1e3 * row.seconds:8.2f} ms  {row.speedup:.2f}x"
     if pd.notna(row.t_s):
         return line + f"  (by FLOPs {row.ideal_speedup:.2f}x)"
-    there = "is no t_s" if pd.isna(duodiff_there) else f"{duodiff_there:.2f}"
+    there = "is no t_s" if pd.isna(duodiff_distance) else f"{duodiff_distance:.2f}"
     return line + f"  exits {row.mean_exit_layer:.2f}/{row.depth:.0f}, DuoDiff there {there}"
 
 
@@ -126,12 +130,12 @@ def _spreads(settings: pd.DataFrame) -> list[str]:
     repeated = settings[settings["spread"].notna()]
     if repeated.empty:
         return []
-    found = [f"{row.spread:.2f} at {_setting(row)}" for row in repeated.itertuples()]
-    return [f"sd over {repeated['spread_seeds'].iloc[0]:.0f} sampling seeds: {', '.join(found)}"]
+    spreads = [f"{row.spread:.2f} at {_setting(row)}" for row in repeated.itertuples()]
+    return [f"sd over {repeated['spread_seeds'].iloc[0]:.0f} sampling seeds: {', '.join(spreads)}"]
 
 
 def _above_the_floor(table: pd.DataFrame, floor: pd.Series) -> list[str]:
-    """How far the full and the shallow backbone lie above what real images score."""
+    """How far the full and the shallow backbone lie above the distance of real images from real images."""
     lines = [f"real images against real images: {floor.value:.2f} (n = {floor.n})"]
     ends = table[table["t_s"].isin([0, T])].sort_values("t_s")
     if len(ends) == 2 and "distance_matched" in ends and ends["distance_matched"].notna().all():

@@ -1,38 +1,46 @@
-"""What an experiment's networks are, read off the module objects as they run: a diagram cannot drift from the code.
+"""Descriptions of an experiment's networks, read from the modules as they run, so that diagrams agree with the code.
 
 Networks are built on torch's meta device: shapes and costs are exact, and nothing is computed or stored.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.hooks import RemovableHandle
 
-from duodiff.early_exit import AdaDiff
+from duodiff.early_exit import AdaDiff, UncertaintyHead
 from duodiff.metrics.flops import gflops, one_image, parameters
 from duodiff.uvit import UViT
 
 
-def describe(networks: dict[str, dict]) -> dict:
-    """Description of the networks of one experiment, by role, from their constructors' keywords (`config.networks`).
+def describe(networks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The description of an experiment's networks by role, from their constructors' keywords (`config.networks`).
 
-    A backbone has its `architecture` (those keywords), `parameters`, `gflops` (an image and step), `tokens`,
-    `stages` (its parts in the order they run, with the shapes they saw), `block` (the layers inside its last
-    block) and `skips` (long skip connections, [from, to]); for "adadiff" see `describe_adadiff`.
+    A backbone has
+
+    - `architecture`: the keywords,
+    - `parameters`, `gflops` (for an image and step) and `tokens`,
+    - `stages`: its parts in the order they run, with the shapes of their inputs and output,
+    - `block`: the layers inside its last block,
+    - `skips`: the long skip connections, [from, to].
+
+    For "adadiff" see `describe_adadiff`.
     """
-    found = {}
+    described = {}
     with torch.device("meta"):
         for role in ("full", "shallow"):
-            found[role] = {"architecture": networks[role]} | _backbone(UViT(**networks[role]))
+            described[role] = {"architecture": networks[role]} | _backbone(UViT(**networks[role]))
         if "adadiff" in networks:
             model = AdaDiff(UViT(**networks["full"]), **networks["adadiff"])
-            found["adadiff"] = describe_adadiff(model)
-    return found
+            described["adadiff"] = describe_adadiff(model)
+    return described
 
 
-def _backbone(net: UViT) -> dict:
+def _backbone(net: UViT) -> dict[str, Any]:
     names = {module: name for name, module in net.named_modules() if _is_stage(net, name)}
     with _calls(names) as stages, torch.inference_mode():
         net(*one_image(net))
@@ -56,29 +64,33 @@ def _backbone(net: UViT) -> dict:
     }
 
 
-def describe_adadiff(model: AdaDiff) -> dict:
-    """What AdaDiff adds to a U-ViT: `parameters` of its heads, `gflops` with all heads computed, and the heads.
+def describe_adadiff(model: AdaDiff) -> dict[str, Any]:
+    """The heads that AdaDiff adds to a U-ViT.
 
-    `heads` has one entry for each of the network's layers with a head: the `layer` whose tokens each kind of
-    head reads (layer i is what block i is given) and its parameters. `output_head` and `uncertainty_head` are the
-    layers inside the first of each: modules with the shapes they saw; for the uncertainty, whose linear layer
-    is split in two products, `linear` is [in, out] and `operations` are the arithmetic it runs.
+    - `parameters`: of all heads; `gflops`: of a call with all heads computed.
+    - `heads`: an entry for each layer that has heads. For each kind of head it names the `layer` whose tokens the head
+      reads (layer i is the input of block i) and the head's parameters.
+    - `output_head`: the layers inside the first output head, with the shapes of their inputs and output.
+    - `uncertainty_head`: the first uncertainty head. `linear` is [in, out] of its linear layer. `operations` are the
+      tensor operations that it runs, because it splits this layer into two products.
     """
     net, u, g = model.uvit, model.uncertainty_heads, model.output_heads
     blocks = [*net.in_blocks, net.mid_block, *net.out_blocks]
-    kinds = (("u", u), ("g", g), ("block", blocks))
+    kinds: tuple[tuple[str, Iterable[nn.Module]], ...] = (("u", u), ("g", g), ("block", blocks))
     names = {m: f"{kind}.{i}" for kind, modules in kinds for i, m in enumerate(modules)}
     with _calls(names) as calls, torch.inference_mode():
         model.all_layers(*one_image(net))
-    # the block that is given the very tokens a head reads
+    # a head reads the tokens of the block that is given the same tensor
     given = {id(tokens): block for block, (tokens, *_), _ in calls if block.startswith("block")}
     reads = {name: int(given[id(x)].removeprefix("block.")) for name, (x, *_), _ in calls}
     inside = {m: name for name, m in g[0].named_modules() if _is_leaf(m)}
     with _calls(inside) as layers, torch.inference_mode():
         model.all_layers(*one_image(net))
     inputs = next(inputs for name, inputs, _ in calls if name == "u.0")
+    first = u[0]
+    assert isinstance(first, UncertaintyHead)
     with _Operations() as operations, torch.inference_mode():
-        u[0](*inputs)
+        first(*inputs)
     return {
         "parameters": sum(p.numel() for p in model.heads_parameters()),
         "gflops": gflops(net, model.all_layers),
@@ -91,16 +103,16 @@ def describe_adadiff(model: AdaDiff) -> dict:
         ],
         "output_head": [_stage(g[0], *call) for call in layers],
         "uncertainty_head": {
-            "timestep_aware": u[0].timestep_aware,
+            "timestep_aware": first.timestep_aware,
             "inputs": [list(tensor.shape) for tensor in inputs],
-            "linear": [u[0].linear.in_features, u[0].linear.out_features],
-            "operations": operations.found,
+            "linear": [first.linear.in_features, first.linear.out_features],
+            "operations": operations.seen,
         },
     }
 
 
 def _is_stage(net: UViT, name: str) -> bool:
-    """Whether a module is drawn as one part of the network: a block, or what else the network itself calls."""
+    """Whether a module is drawn as one part of the network: a block, or another module that the network calls."""
     module = net.get_submodule(name)
     inside_list = name.rpartition(".")[0] in ("in_blocks", "out_blocks")
     return bool(name) and ("." not in name or inside_list) and not isinstance(module, nn.ModuleList)
@@ -112,10 +124,11 @@ def _is_leaf(module: nn.Module) -> bool:
 
 @contextmanager
 def _calls(names: dict[nn.Module, str]) -> Iterator[list[tuple[str, tuple, Tensor]]]:
-    """Every call of the named modules in the block, in order: (name, tensors given, tensor returned)."""
-    calls, handles = [], []
+    """Collects every call of the named modules, in order: (name, tensors given, tensor returned)."""
+    calls: list[tuple[str, tuple, Tensor]] = []
+    handles: list[RemovableHandle] = []
 
-    def note(module, inputs, output):
+    def note(module: nn.Module, inputs: tuple, output: Tensor) -> None:
         calls.append((names[module], tuple(i for i in inputs if isinstance(i, Tensor)), output))
 
     try:
@@ -126,7 +139,7 @@ def _calls(names: dict[nn.Module, str]) -> Iterator[list[tuple[str, tuple, Tenso
             handle.remove()
 
 
-def _stage(parent: nn.Module, name: str, inputs: tuple, output: Tensor) -> dict:
+def _stage(parent: nn.Module, name: str, inputs: tuple, output: Tensor) -> dict[str, Any]:
     module = parent.get_submodule(name)
     return {
         "name": name,
@@ -138,14 +151,14 @@ def _stage(parent: nn.Module, name: str, inputs: tuple, output: Tensor) -> dict:
 
 
 class _Operations(TorchDispatchMode):
-    """Collects the tensor operations run in its block, without those that only view: name and shape returned."""
+    """Collects the tensor operations that run in its block, except views, as [name, shape of the output]."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.found = []
+        self.seen: list[list] = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         output = function(*args, **(kwargs or {}))
         if not function.is_view:
-            self.found.append([function._schema.name.split("::")[1], list(output.shape)])
+            self.seen.append([function._schema.name.split("::")[1], list(output.shape)])
         return output

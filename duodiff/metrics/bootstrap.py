@@ -5,12 +5,14 @@ import numpy as np
 RESAMPLES = 200
 
 COVERS = f"95%: {RESAMPLES} bootstrap resamples of the images"
-"""What an interval of `percentiles` covers, as a record says it."""
+"""The text of a record's `interval_covers` for an interval of `percentiles`."""
 
 
 def resampled_means(values: np.ndarray) -> np.ndarray:
-    """Means over the last axis of `values` [K, N], float64 [1 + RESAMPLES, K]: first of the N images
-    themselves, then of resamples of them, the same for every array of N.
+    """Means over the last axis of `values` [K, N], float64 [1 + RESAMPLES, K].
+
+    The first row is of the N images, the others are of resamples of the images. All arrays with the same N get the
+    same resamples.
     """
     n = values.shape[-1]
     drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)

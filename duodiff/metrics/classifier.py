@@ -1,4 +1,4 @@
-"""A small convolutional classifier: the feature space of datasets for which Inception means nothing."""
+"""A small convolutional classifier. Its features are the feature space of datasets that are too unlike ImageNet."""
 
 from pathlib import Path
 
@@ -17,9 +17,9 @@ _FEATURES = space("fd_").features
 
 
 class SmallClassifier(nn.Module):
-    """Classifies small images [B, C, H, W] in [-1, 1]; its 64 penultimate activations are the features.
+    """Classifies small images [B, C, H, W] in [-1, 1]. The features are its 64 activations before the logits.
 
-    Batch normalisation keeps the features on one scale, so that no few of them dominate a distance.
+    Batch normalisation keeps all features on one scale, so that a few large ones do not dominate a distance.
     """
 
     def __init__(self, in_chans: int, img_size: int, num_classes: int):
@@ -42,11 +42,11 @@ def _conv(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
 
 
 def train_classifier(
-    images: np.ndarray, labels: np.ndarray, num_classes: int, steps: int, batch: int, seed: int
+    images: np.ndarray, labels: np.ndarray, num_classes: int, *, steps: int, batch: int, seed: int
 ) -> SmallClassifier:
-    """A classifier trained on uint8 images [N, C, H, W] and labels [N]: Adam, cosine decay, one-pixel shifts.
+    """A classifier trained on uint8 images [N, C, H, W] and labels [N].
 
-    Raises ValueError for fewer than two classes.
+    By Adam with a cosine decay, on images shifted by up to one pixel. Raises ValueError for fewer than two classes.
     """
     if num_classes < 2:
         found = "none" if num_classes < 1 else "1"

@@ -1,6 +1,7 @@
-"""Held-out denoising loss of every network and head at every timestep, and the uncertainties seen."""
+"""Held-out denoising loss of every network and head at every timestep, and the observed uncertainties."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,94 +17,107 @@ from duodiff.schedules import T, time_input, timestep_weights, timesteps
 from duodiff.training.backbone import noisers
 from duodiff.training.batches import Batch
 
+_BACKBONES = ("full", "shallow")
+
 
 @torch.inference_mode()
 def write_profile(
     data: Path,
-    conventions: dict,
-    protocol: str,
-    full: Path,
-    shallow: Path,
-    heads: Path | None,
+    models: Models,
+    *,
     n_timesteps: int,
     batch: int,
     seed: int,
-    device: str,
     experiment: str,
     losses: Path,
     quantiles: Path,
     out: Path,
-    precision: str = "float32",
 ) -> str:
     """Profiles every held-out image at `n_timesteps` timesteps; a one-line summary.
 
-    `losses` (CSV): one row per t and network ("full", "shallow", "head") and layer, with the mean
-    squared error of what the networks predict, and for heads the mean uncertainty u and its target u_hat.
-    `quantiles` (JSON): the 0, 0.001, ..., 1 quantiles of all u over images, timesteps and layers (none without
-    heads). `out` (JSON): the records of `loss_statistics`. Images are computed `batch` at a time, in the `precision`
-    they are sampled in.
+    `losses` (CSV) has a row for each t and network ("full", "shallow", or "head" with its layer): the mean squared
+    error of the prediction, and for heads the mean uncertainty u and its target u_hat.
+    `quantiles` (JSON) holds the 0, 0.001, ..., 1 quantiles of all u over images, timesteps and layers; without heads
+    it is empty.
+    `out` (JSON) holds the records of `loss_statistics`.
+
+    `seed` is the training seed. Images are computed `batch` at a time, in the precision of the models.
     """
-    models = Models(conventions, protocol, full, shallow, heads, device=device, precision=precision)
-    _, _, held_out = noisers(data, models.full, models.schedule.name, device, models.null_class)
-    index, rows, observed, errors = np.arange(len(held_out)), [], [], []
+    _, _, held_out = noisers(
+        data, models.full, models.schedule.name, models.device, models.null_class
+    )
+    index = np.arange(len(held_out))
+    rows: list[dict[str, Any]] = []
+    errors, uncertainties = [], []
     rng = np.random.default_rng(seed)
     profiled = timesteps(n_timesteps)
     for t in tqdm(profiled, desc="profile", unit="t", disable=None):
         eps = rng.standard_normal((len(index), *models.shape), dtype=np.float32)
         noised = held_out.noised(index, np.full(len(index), t), eps, rng)
-        parts = [_measure(models, part) for part in noised.chunks(batch)]
-        found = {key: torch.cat([part[key] for part in parts], dim=-1) for key in parts[0]}
+        chunks = [_measure(models, chunk) for chunk in noised.chunks(batch)]
+        measured = {key: torch.cat([chunk[key] for chunk in chunks], dim=-1) for key in chunks[0]}
         rows += [
-            {"t": t, "network": network, "layer": None, "mse": found[network].mean().item()}
-            for network in ("full", "shallow")
+            {"t": t, "network": network, "layer": None, "mse": measured[network].mean().item()}
+            for network in _BACKBONES
         ]
-        errors.append([found[network].cpu().numpy() for network in ("full", "shallow")])
-        if heads is not None:
-            rows += _head_rows(t, found)
-            observed.append(found["u"].cpu().numpy())
+        errors.append([measured[network].cpu().numpy() for network in _BACKBONES])
+        if models.has_heads:
+            rows += _head_rows(t, measured)
+            uncertainties.append(measured["u"].cpu().numpy())
     write_csv(losses, rows)
-    identity = {
+    full, shallow = np.array(errors).transpose(1, 0, 2)
+    common = {
         "n": len(index),
         "experiment": experiment,
-        "protocol": protocol,
+        "protocol": models.protocol.name,
         "method": "shallow_against_full",
         "seeds": {"train_seed": seed},
         "compute_batch": batch,
-        "dtype": precision,
-        "device": records.device_name(device),
-        "checkpoint_sha256": models.sha256(["full", "shallow"]),
-        "interval_covers": COVERS,
+        "dtype": models.precision,
+        "device": records.device_name(models.device),
+        "checkpoint_sha256": models.sha256(_BACKBONES),
     }
-    statistics = loss_statistics(profiled, *np.array(errors).transpose(1, 0, 2))
-    records.write(
-        out,
-        [
-            records.Record(metric, float(values[0]), "1", interval=percentiles(values), **identity)
-            for metric, values in statistics.items()
-        ],
-    )
-    if heads is None:
+    records.write(out, _records(loss_statistics(profiled, full, shallow), common))
+    if not models.has_heads:
         write_json(quantiles, {"levels": [], "values": []})
         return f"{len(rows)} rows"
     levels = np.linspace(0, 1, 1001)
-    values = np.quantile(np.stack(observed), levels)
+    values = np.quantile(np.stack(uncertainties), levels)
     write_json(quantiles, {"levels": levels.tolist(), "values": values.tolist()})
     return f"{len(rows)} rows, uncertainties from {values[0]:.3f} to {values[-1]:.3f}"
 
 
-def loss_statistics(t: np.ndarray, full: np.ndarray, shallow: np.ndarray) -> dict[str, np.ndarray]:
-    """Statistics of the squared errors [K, N] of two backbones at timesteps t [K] (descending), each float64
-    [1 + RESAMPLES]: of the images, then of resamples of them.
+def _records(statistics: dict[str, np.ndarray], common: dict[str, Any]) -> list[records.Record]:
+    """The records of `loss_statistics`, with the fields that they have in `common`."""
+    return [
+        records.Record(
+            metric,
+            float(values[0]),
+            "1",
+            interval=percentiles(values),
+            interval_covers=COVERS,
+            **common,
+        )
+        for metric, values in statistics.items()
+    ]
 
-    Large t are the first half of the T timesteps, which t_s = 500, the paper's largest, gives to the shallow
-    backbone; t weigh by the timesteps they stand for. `full_loss_large_over_small_t`: ratio of the full
-    backbone's mean losses. `loss_ratio_...`: geometric means over t of shallow over full.
-    `loss_excess_...`: means of shallow minus full (Eq. 2's loss).
+
+def loss_statistics(t: np.ndarray, full: np.ndarray, shallow: np.ndarray) -> dict[str, np.ndarray]:
+    """Statistics of the squared errors [K, N] of two backbones on N images at timesteps t [K] (descending).
+
+    Each statistic is float64 [1 + RESAMPLES]: of the images first, then of resamples of the images.
+
+    The first half of the T timesteps is called large: t >= T/2. The shallow backbone runs there at the paper's
+    largest t_s, 500. Every t weighs as much as the timesteps that it stands for.
+
+    - `full_loss_large_over_small_t`: ratio of the full backbone's mean losses.
+    - `loss_ratio_...`: geometric means over t of the shallow backbone's loss over the full one's.
+    - `loss_excess_...`: means over t of the shallow backbone's loss minus the full one's (the loss of Eq. 2).
     """
     full, shallow = resampled_means(full), resampled_means(shallow)
     weights, large = timestep_weights(t), t >= T / 2
 
-    def halves(values):
+    def halves(values: np.ndarray) -> list[np.ndarray]:
         return [
             np.average(values[:, half], axis=1, weights=weights[half]) for half in (large, ~large)
         ]
@@ -122,15 +136,18 @@ def loss_statistics(t: np.ndarray, full: np.ndarray, shallow: np.ndarray) -> dic
 
 
 def _measure(models: Models, batch: Batch) -> dict[str, Tensor]:
-    """Squared errors of full and shallow [B], and of every head [N, B] with u and u_hat, if there are any."""
-    found = {"shallow": _error(models.shallow.predict(batch.x_t, batch.t, batch.y), batch)}
-    if models.adadiff is None:
-        return found | {"full": _error(models.full.predict(batch.x_t, batch.t, batch.y), batch)}
-    fed = time_input(models.full.time_input, batch.t)
-    with models.full.computing(batch.x_t.device):
+    """Squared errors of "full" and "shallow" [B]; with heads also those of each "head", "u" and "u_hat" [N, B]."""
+    full = models.full
+    shallow_error = _error(models.shallow.predict(batch.x_t, batch.t, batch.y), batch)
+    if not models.has_heads:
+        full_error = _error(full.predict(batch.x_t, batch.t, batch.y), batch)
+        return {"shallow": shallow_error, "full": full_error}
+    fed = time_input(full.time_input, batch.t)
+    with full.computing(batch.x_t.device):
         outputs = models.adadiff.all_layers(batch.x_t, fed, batch.y)
     output, u, g = (values.to(batch.x_t.dtype) for values in outputs)
-    return found | {
+    return {
+        "shallow": shallow_error,
         "full": _error(output, batch),
         "head": layer_errors(g, batch.target),
         "u": u,
@@ -142,10 +159,10 @@ def _error(output: Tensor, batch: Batch) -> Tensor:
     return layer_errors(output[None], batch.target)[0]
 
 
-def _head_rows(t: int, found: dict[str, Tensor]) -> list[dict]:
+def _head_rows(t: int, measured: dict[str, Tensor]) -> list[dict[str, Any]]:
     columns = {"mse": "head", "u": "u", "u_hat": "u_hat"}
-    means = {name: found[key].mean(1).tolist() for name, key in columns.items()}
+    means = {name: measured[key].mean(1).tolist() for name, key in columns.items()}
     return [
         {"t": t, "network": "head", "layer": layer} | {k: v[layer] for k, v in means.items()}
-        for layer in range(len(found["u"]))
+        for layer in range(len(measured["u"]))
     ]

@@ -30,9 +30,9 @@ from torch_fidelity.metric_prc import (
 
 from duodiff.data.store import to_unit_range
 
-_SUBSETS, _SUBSET_SIZE = 100, 1000  # of KID, as Binkowski et al. 2018 have them
-_SCORE_SPLITS = 10  # of the Inception score, as Salimans et al. 2016
-_SIZES = 15  # of the extrapolation, as Chong & Forsyth 2020
+_SUBSETS, _SUBSET_SIZE = 100, 1000  # of KID (Binkowski et al. 2018)
+_SCORE_SPLITS = 10  # of the Inception score (Salimans et al. 2016)
+_SIZES = 15  # of the extrapolation (Chong & Forsyth 2020)
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,9 @@ def gaussian(features: Tensor) -> Gaussian:
 
 
 def frechet_distance(one: Gaussian, other: Gaussian) -> float:
-    """Frechet distance between two Gaussians (torch-fidelity's).
+    """Frechet distance between two Gaussians (torch-fidelity's). It is called FID only on Inception-v3 features.
 
-    To be called FID only on Inception-v3 features. Raises ValueError for one fitted to fewer than D + 1
-    features, whose covariance is singular.
+    Raises ValueError if a Gaussian is fitted to fewer than D + 1 features: its covariance is singular.
     """
     for fitted in (one, other):
         dim = len(fitted.mu)
@@ -65,10 +64,10 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
 
 
 class FrechetTo:
-    """Frechet distances to one fixed Gaussian, many of them: `frechet_distance` with its square root taken once.
+    """Many Frechet distances to one `fixed` Gaussian: `frechet_distance`, with one square root of its covariance S_1.
 
-    sqrt(S_1) S S_1^(1/2) is symmetric and has the eigenvalues of S_1 S, which `frechet_distance` takes the
-    roots of; a symmetric problem is several times faster.
+    `frechet_distance` needs the eigenvalues of S_1 S. The symmetric matrix S_1^(1/2) S S_1^(1/2) has the same
+    eigenvalues, and those of a symmetric matrix are computed several times faster.
     """
 
     def __init__(self, fixed: Gaussian, device: str = "cpu"):
@@ -78,7 +77,7 @@ class FrechetTo:
         self.trace, self.device = sigma.trace(), device
 
     def __call__(self, features: Tensor, counts: Tensor | None = None) -> float:
-        """Distance of features float64 [N, D], each counted `counts` (int [N]) times, once by default."""
+        """Distance of features float64 [N, D]. Each counts as often as `counts` (int [N]) says, once by default."""
         features = features.to(self.device)
         counts = torch.ones(len(features)) if counts is None else counts
         weights = counts.to(features)
@@ -94,26 +93,28 @@ class FrechetTo:
 def paired_differences(
     features: Tensor, base: Tensor, to: FrechetTo, resamples: int
 ) -> list[float]:
-    """`to(features) - to(base)` in `resamples` paired bootstrap resamples, drawn alike for all features of one N.
+    """`to(features) - to(base)` in `resamples` paired bootstrap resamples.
 
-    Row i of both (float64 [N, D]) is the same image by its noise and label, and a resample draws the same
-    rows of both; the Gaussian compared with stays as it is. Duplicates raise a distance, so a resample says
-    nothing of its level, but they raise both alike: the standard deviation is what counts.
+    Row i of `features` and of `base` (both float64 [N, D]) belongs to the same noise and label. A resample draws the
+    same rows of both, and the same rows for all features of one N. The fixed Gaussian is not resampled.
+
+    Use the standard deviation of the result, not its mean: duplicates in a resample raise both distances.
     """
     generator = torch.Generator().manual_seed(0)
-    n, found = len(features), []
+    n, differences = len(features), []
     for _ in range(resamples):
         drawn = torch.randint(n, (n,), generator=generator)
         counts = torch.bincount(drawn, minlength=n)
-        found.append(to(features, counts) - to(base, counts))
-    return found
+        differences.append(to(features, counts) - to(base, counts))
+    return differences
 
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """Distance against the number of samples and the line in 1/n through it; `limit` is its value at 1/n = 0,
-    `error` the standard error of that by the residuals (the subsets overlap: it does not cover new
-    samples), `r2` the share of variance the line explains.
+    """The distance against the number of samples, and a line in 1/n through these points.
+
+    `limit` is the line's value at 1/n = 0. `error` is the standard error of the limit by the residuals; the subsets
+    overlap, so it does not cover new samples. `r2` is the share of variance that the line explains.
     """
 
     sizes: list[int]
@@ -125,11 +126,11 @@ class Extrapolation:
 
 
 def extrapolation(features: Tensor, to: FrechetTo) -> Extrapolation:
-    """The distance of infinitely many samples, from random subsets of features float64 [N, D].
+    """The distance of infinitely many samples, from random subsets of features float64 [N, D] (Chong & Forsyth 2020).
 
-    Chong & Forsyth 2020: a Frechet distance is biased upward by a term that is linear in 1/n where n is
-    many times D, as `duodiff.spaces.images_to_extrapolate` asks for. From half of N to N samples, a subset
-    for each size. What stays is the bias that the finite reference has.
+    A Frechet distance is biased upward. The bias is linear in 1/n if n is many times D
+    (`duodiff.spaces.images_to_extrapolate`). Each of the sizes from N/2 to N has one subset. The bias of the finite
+    reference remains.
     """
     n = len(features)
     sizes = np.linspace(n // 2, n, _SIZES).astype(int)
@@ -142,34 +143,43 @@ def extrapolation(features: Tensor, to: FrechetTo) -> Extrapolation:
     variance = residual @ residual / (_SIZES - 2)
     error = np.sqrt(variance * np.linalg.inv(design.T @ design)[0, 0])
     r2 = 1 - residual.var() / np.var(distances)
-    return Extrapolation(sizes.tolist(), distances, *map(float, (limit, slope, error, r2)))
+    return Extrapolation(
+        sizes.tolist(),
+        distances,
+        limit=float(limit),
+        slope=float(slope),
+        error=float(error),
+        r2=float(r2),
+    )
 
 
 def kernel_distance(features: Tensor, others: Tensor) -> tuple[float, float, int]:
-    """Mean, standard deviation over random subsets, and size of a subset of the unbiased squared kernel distance
-    (cubic kernel, torch-fidelity's); to be called KID only on Inception-v3 features.
+    """The unbiased squared kernel distance (cubic kernel, torch-fidelity's): mean, standard deviation, subset size.
 
-    A subset has 1,000 samples, or a quarter of the fewer.
+    The standard deviation is over random subsets. A subset has 1,000 samples, or a quarter of the smaller set if that
+    is fewer. The distance is called KID only on Inception-v3 features.
     """
     size = min(_SUBSET_SIZE, len(features) // 4, len(others) // 4)
-    found = kid_features_to_metric(
+    computed = kid_features_to_metric(
         features, others, kid_subsets=_SUBSETS, kid_subset_size=size, verbose=False
     )
-    return found[KEY_METRIC_KID_MEAN], found[KEY_METRIC_KID_STD], size
+    return computed[KEY_METRIC_KID_MEAN], computed[KEY_METRIC_KID_STD], size
 
 
 def precision_recall(features: Tensor, others: Tensor) -> tuple[float, float]:
-    """Improved precision and recall (Kynkaanniemi et al. 2019, 3 neighbours, torch-fidelity's): the share of
-    `features` in the real manifold of `others`, and the reverse.
+    """Improved precision and recall (Kynkaanniemi et al. 2019, 3 neighbours, torch-fidelity's).
+
+    Precision is the share of `features` in the manifold of `others`. Recall is the share of `others` in the manifold of
+    `features`.
     """
-    found = prc_features_to_metric(features, others, save_cpu_ram=True, verbose=False)
-    return found[KEY_METRIC_PRECISION], found[KEY_METRIC_RECALL]
+    computed = prc_features_to_metric(features, others, save_cpu_ram=True, verbose=False)
+    return computed[KEY_METRIC_PRECISION], computed[KEY_METRIC_RECALL]
 
 
 def inception_score(logits: Tensor) -> tuple[float, float]:
     """Mean and standard deviation of the Inception score over 10 splits of logits [N, K] (torch-fidelity's)."""
-    found = isc_features_to_metric(logits, splits=_SCORE_SPLITS)
-    return found[KEY_METRIC_ISC_MEAN], found[KEY_METRIC_ISC_STD]
+    computed = isc_features_to_metric(logits, splits=_SCORE_SPLITS)
+    return computed[KEY_METRIC_ISC_MEAN], computed[KEY_METRIC_ISC_STD]
 
 
 def random_halves(n: int, repeats: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -181,22 +191,22 @@ def random_halves(n: int, repeats: int, seed: int) -> Iterator[tuple[Tensor, Ten
 
 
 def thumbnails(images: np.ndarray, size: int = 32, part: int = 1024) -> np.ndarray:
-    """Images uint8 [N, C, H, W] averaged down to at most `size` pixels each way; smaller ones as they are."""
+    """Images uint8 [N, C, H, W], averaged down to `size` x `size` pixels; smaller images stay as they are."""
     if max(images.shape[2:]) <= size:
         return images
-    found = np.empty((*images.shape[:2], size, size), np.uint8)
+    small = np.empty((*images.shape[:2], size, size), np.uint8)
     for first in range(0, len(images), part):
         pixels = torch.from_numpy(np.array(images[first : first + part])).float()
-        found[first : first + part] = F.adaptive_avg_pool2d(pixels, size).round().to(torch.uint8)
-    return found
+        small[first : first + part] = F.adaptive_avg_pool2d(pixels, size).round().to(torch.uint8)
+    return small
 
 
 def nearest_distances(
     images: np.ndarray, others: np.ndarray, device: str = "cpu", part: int = 4096
 ) -> np.ndarray:
-    """Root-mean-square pixel distance, range [0, 2], of each uint8 image [N, C, H, W] to its nearest other.
+    """Root-mean-square pixel distance, in [0, 2], of each uint8 image [N, C, H, W] to the nearest of `others`.
 
-    The others are read `part` at a time, so they may be a memmap larger than memory.
+    `others` are read `part` at a time, so they may be a memory map that is larger than memory.
     """
     a = torch.from_numpy(to_unit_range(images)).flatten(1).to(device)
     nearest = torch.full((len(a),), torch.inf, device=device)

@@ -1,7 +1,8 @@
 """Every metric of every sample store of one study, as records."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,29 +38,31 @@ _RMS = "rms of [-1, 1] pixels, of thumbnails of at most 32x32"
 
 
 class Value(NamedTuple):
-    """A measured number, its unit, interval, what that covers, the reference's size if not the study's, and resampled
-    values as in `Record`.
-    """
+    """A measured number. The fields mean the same as those of `Record`."""
 
     metric: str
     value: float
     unit: str = "1"
     interval: tuple[float, float] | None = None
     covers: str | None = None
+    """The variation that the interval covers."""
+
     reference_n: int | None = None
+    """The size of the reference, if it is not the study's."""
+
     resampled: list[float] | None = None
 
 
 def _about(metric: str, value: float, spread: float, covers: str) -> Value:
+    """A value whose interval reaches `spread` to each side."""
     return Value(metric, value, "1", (value - spread, value + spread), covers)
 
 
 class Evaluation:
-    """What the samples of one study are measured against and must agree with.
+    """The reference that the samples of one study are measured against, and the values their manifests must have.
 
-    `study` (experiment, protocol, train_seed), `images` (their number) and `checkpoints` (weights_sha256 by
-    role) are what a sample store's manifest has to say. `metric` is fid, or fd_ and the name of a feature space
-    (`duodiff.spaces`), `data` the manifest of the packed images.
+    `data` is the manifest of the packed images. `study` (experiment, protocol, train_seed), `images` (the number of
+    images) and `checkpoints` (weights_sha256 by role) must stand in the manifest of every sample store.
     """
 
     def __init__(
@@ -67,13 +70,13 @@ class Evaluation:
         data: Path,
         extract: Extractor,
         reference: Reference,
-        metric: str,
-        study: dict,
+        *,
+        study: dict[str, Any],
         images: int,
         checkpoints: dict[str, str],
-        device: str = "cpu",
     ):
-        self.metric, self.extract, self.reference, self.device = metric, extract, reference, device
+        self.extract, self.reference = extract, reference
+        self.metric, self.device = extract.metric, extract.device
         self.study, self.images, self.checkpoints = study, images, checkpoints
         store = ImageStore(data)
         (self.train, _), self.held_out = store.split("train"), store.split("held_out")
@@ -81,32 +84,33 @@ class Evaluation:
         self.common = {
             "experiment": study["experiment"],
             "protocol": study["protocol"],
-            "device": device_name(device),
+            "device": device_name(self.device),
             "reference_sha256": reference.sha256,
             "extractor": reference.extractor,
         }
-        self.to_reference = FrechetTo(reference.fitted, device)
-        # halves of the real images at hand, and the distances between them: the floor
+        self.to_reference = FrechetTo(reference.fitted, self.device)
+        # pairs of halves of the real images; their distances are the smallest that samples can be expected to have
         self.real = torch.cat([reference.features, reference.held_out])
         self.half = len(self.real) // 2
         self.dim = self.real.shape[1]
         splits = random_halves(len(self.real), _SPLITS, seed=0)
-        self.halves = [  # none where they are too few for a covariance of their own
-            (a, FrechetTo(gaussian(self.real[b]), device))
+        self.halves = [  # empty if a half is too small for a covariance
+            (a, FrechetTo(gaussian(self.real[b]), self.device))
             for a, b in splits
             if self.half > self.dim
         ]
 
-    def of_study(self, samples: list[Path]) -> tuple[list[Record], list[dict]]:
-        """Records of all sample stores, and for each the distance against the number of images, as table rows.
+    def of_study(self, samples: list[Path]) -> tuple[list[Record], list[dict[str, Any]]]:
+        """Records of all sample stores, and the distance against the number of images as table rows.
 
-        Differences are to the full backbone (t_s = 0) of the same sampler and seed. Raises ValueError for a
-        store that is not this study's, or not whole.
+        Differences are to the full backbone (t_s = 0) of the same sampler and seed. Raises ValueError as `opened`.
         """
         stores = [self.opened(path) for path in samples]
-        # the full backbones first: others are compared with them
+        # the full backbones first: the other stores are compared with them
         stores.sort(key=lambda store: store.manifest["method"] != "full")
-        bases, records, curves = {}, [], []
+        bases: dict[tuple[str, int], Tensor] = {}
+        records: list[Record] = []
+        curves: list[dict[str, Any]] = []
         for store in tqdm(stores, desc="evaluate", unit="store", disable=None):
             manifest = store.manifest
             sampler, seed = manifest["sampler"], manifest["seed"]
@@ -127,8 +131,10 @@ class Evaluation:
         return records + _spreads(records, self.metric), curves
 
     def opened(self, path: Path) -> ImageStore:
-        """The sample store at `path`. Raises ValueError, saying what is wrong, if it is foreign, has too few
-        images, was made by other checkpoints than the study's, or does not hold what its manifest says.
+        """The sample store at `path`.
+
+        Raises ValueError if it belongs to another study, has another number of images, was made by other checkpoints,
+        or if its files are not those of its manifest.
         """
         store = ImageStore(path)
         manifest, images = store.manifest, self.images
@@ -137,10 +143,10 @@ class Evaluation:
                 raise ValueError(f"{path}: {key} is {manifest[key]!r}, expected {expected!r}")
         if not len(store) == manifest["count"] == images:
             raise ValueError(f"{path}: found {len(store)} images, expected {images}")
-        for role, found in manifest["checkpoint_sha256"].items():
-            if found != self.checkpoints.get(role):
+        for role, checkpoint in manifest["checkpoint_sha256"].items():
+            if checkpoint != self.checkpoints.get(role):
                 raise ValueError(
-                    f"{path}: sampled from another {role} checkpoint ({found[:12]}) than the study's"
+                    f"{path}: sampled from another {role} checkpoint ({checkpoint[:12]}) than the study's"
                 )
         for name in ("images", "labels", "blocks_run"):
             described = manifest.get(f"{name}_sha256")
@@ -151,50 +157,52 @@ class Evaluation:
     def of_features(
         self, features: Tensor, logits: Tensor | None, images: np.ndarray, labels: np.ndarray
     ) -> list[Value]:
-        """Every metric of uint8 images [N, C, H, W] with labels [N] (-1 without classes) and these features.
+        """Every metric of uint8 images [N, C, H, W], from their features [N, D], logits [N, K] and labels [N].
 
-        Frechet distances only of more images than features.
+        Labels are -1 without classes. Frechet distances need more images than features, and are absent otherwise.
         """
         reference, metric = self.reference, self.metric
         nearest = nearest_distances(thumbnails(images), self.thumbnails, self.device)
         kernel, deviation, size = kernel_distance(features, reference.features)
         subsets = f"standard deviation over random subsets of {size}"
         precision, recall = precision_recall(features, reference.features)
-        found = [
+        values = [
             _about(_kernel_name(metric), kernel, deviation, subsets),
             Value("precision", precision),
             Value("recall", recall),
             Value("nearest_train_distance", float(np.median(nearest)), _RMS),
         ]
         if len(images) > self.dim:
-            found += self._frechet(features)
+            values += self._frechet(features)
+        if logits is None:
+            return values
         if metric == "fid":
             score, deviation = inception_score(logits)
-            found.append(
+            values.append(
                 _about("inception_score", score, deviation, "standard deviation over 10 splits")
             )
-        # the classifier knows the dataset's classes, published extractors do not
-        known = (labels >= 0) & (labels < (0 if logits is None else logits.shape[1]))
+        # the logits of the project's own classifier are the dataset's classes; the null class has none
+        known = (labels >= 0) & (labels < logits.shape[1])
         if space(metric).weights is None and known.any():
-            agreement = (logits.argmax(1).numpy() == labels)[known]  # without the null class
-            found.append(Value("label_agreement", float(agreement.mean())))
-        return found
+            agreement = (logits.argmax(1).numpy() == labels)[known]
+            values.append(Value("label_agreement", float(agreement.mean())))
+        return values
 
     def _frechet(self, features: Tensor) -> list[Value]:
         """Distances to the reference, to all training images, and to halves of the real images."""
         fitted, all_train = gaussian(features), self.reference.all_train
-        found = [Value(self.metric, frechet_distance(fitted, self.reference.fitted))]
+        values = [Value(self.metric, frechet_distance(fitted, self.reference.fitted))]
         if self.reference.fitted is not all_train:
             standard = frechet_distance(fitted, all_train)
-            found.append(Value(f"{self.metric}_standard", standard, reference_n=all_train.n))
+            values.append(Value(f"{self.metric}_standard", standard, reference_n=all_train.n))
         if self.halves and len(features) >= self.half:
             distances = [to(features[: self.half]) for _, to in self.halves]
             matched = float(np.mean(distances))
-            found.append(Value(f"{self.metric}_matched", matched, reference_n=self.half))
-        return found
+            values.append(Value(f"{self.metric}_matched", matched, reference_n=self.half))
+        return values
 
     def of_scale(self) -> list[Record]:
-        """What the distances stand against: held-out real images, real halves, and noise."""
+        """Records of held-out real images, of halves of the real images, and of noise: the scale of the distances."""
         images, labels = self.held_out
         values = self.of_features(*self.extract(images), images, labels)
         records = self._records(values, len(images), method="real_held_out")
@@ -204,32 +212,31 @@ class Evaluation:
         if self.halves:
             between = [to(self.real[a]) for a, to in self.halves]
             covers = f"standard deviation over {_SPLITS} random splits"
-            floor = _about(
-                f"{self.metric}_matched", np.mean(between), np.std(between, ddof=1), covers
-            )
+            mean, deviation = float(np.mean(between)), float(np.std(between, ddof=1))
+            floor = _about(f"{self.metric}_matched", mean, deviation, covers)
             floor = floor._replace(reference_n=self.half)
             records += self._records([floor], self.half, method="real_halves")
         return records
 
     def _difference(self, features: Tensor, base: Tensor) -> Value:
-        """Distance minus the full backbone's."""
+        """The distance minus the full backbone's."""
         to = self.to_reference
         resampled = paired_differences(features, base, to, RESAMPLES)
-        deviation = np.std(resampled, ddof=1)
+        deviation = float(np.std(resampled, ddof=1))
         covers = f"95%: 1.96 standard deviations over {RESAMPLES} paired bootstrap resamples of the images"
         name, value = f"{self.metric}_difference", to(features) - to(base)
         return _about(name, value, 1.96 * deviation, covers)._replace(resampled=resampled)
 
-    def _limit(self, features: Tensor) -> tuple[Value, list[dict]]:
-        """The distance extrapolated to infinitely many samples, and the points and line it comes from."""
-        found = extrapolation(features, self.to_reference)
-        covers = f"residual error of the line in 1/n through {len(found.sizes)} subsets, not over new images"
-        limit = _about(f"{self.metric}_infinity", found.limit, found.error, covers)
-        line = {"limit": found.limit, "slope": found.slope, "r2": found.r2, "metric": self.metric}
-        points = zip(found.sizes, found.distances, strict=True)
+    def _limit(self, features: Tensor) -> tuple[Value, list[dict[str, Any]]]:
+        """The distance extrapolated to infinitely many samples, and a table row for each point of its line."""
+        fit = extrapolation(features, self.to_reference)
+        covers = f"residual error of the line in 1/n through {len(fit.sizes)} subsets, not over new images"
+        limit = _about(f"{self.metric}_infinity", fit.limit, fit.error, covers)
+        line = {"limit": fit.limit, "slope": fit.slope, "r2": fit.r2, "metric": self.metric}
+        points = zip(fit.sizes, fit.distances, strict=True)
         return limit, [line | {"n": n, "distance": distance} for n, distance in points]
 
-    def _records(self, values: list[Value], n: int, **identity) -> list[Record]:
+    def _records(self, values: list[Value], n: int, **identity: Any) -> list[Record]:
         return [
             Record(
                 v.metric,
@@ -248,13 +255,13 @@ class Evaluation:
 
 
 def _noise(count: int, shape: tuple[int, int, int], part: int = 256) -> np.ndarray:
-    """Normal noise as images, uint8 [count, C, H, W]; in parts, since as floats it is several times larger."""
+    """Normal noise as images, uint8 [count, C, H, W]. Drawn in parts: as floats it is four times larger."""
     generator = torch.Generator().manual_seed(0)
-    found = np.empty((count, *shape), np.uint8)
+    images = np.empty((count, *shape), np.uint8)
     for first in range(0, count, part):
-        some = found[first : first + part]
+        some = images[first : first + part]
         some[:] = to_uint8(torch.randn(some.shape, generator=generator)).numpy()
-    return found
+    return images
 
 
 def _kernel_name(metric: str) -> str:
@@ -262,7 +269,7 @@ def _kernel_name(metric: str) -> str:
 
 
 def _of_exits(store: ImageStore) -> list[Value]:
-    """AdaDiff's mean exit layer and uncertainties that were NaN."""
+    """AdaDiff's mean exit layer, and the number of uncertainties that were NaN."""
     if store.manifest["method"] != "adadiff":
         return []
     exits = np.load(store.folder / "blocks_run.npy")
@@ -272,21 +279,24 @@ def _of_exits(store: ImageStore) -> list[Value]:
     ]
 
 
-def _spreads(found: list[Record], metric: str) -> list[Record]:
-    """Standard deviation of `metric` over sampling seeds, of every cell that has several."""
-    cells = {}
-    for record in found:
+def _spreads(records: list[Record], metric: str) -> list[Record]:
+    """The standard deviation of `metric` over sampling seeds, for every setting that has several seeds."""
+    by_setting: dict[tuple, list[Record]] = {}
+    for record in records:
         if record.metric == metric and record.seeds:
             key = (record.sampler, str(record.parameters), record.seeds["train_seed"])
-            cells.setdefault(key, []).append(record)
-    result = []
-    for records in cells.values():
-        if len(records) > 1:
-            values = np.array([record.value for record in records])
-            seeds = records[0].seeds | {"sample_seed": [r.seeds["sample_seed"] for r in records]}
-            fields = vars(records[0]) | {"metric": f"{metric}_spread", "seeds": seeds}
-            fields["value"] = float(values.std(ddof=1))
-            fields["interval"] = [float(values.min()), float(values.max())]
-            fields["interval_covers"] = f"minimum and maximum over {len(values)} sampling seeds"
-            result.append(Record(**fields))
-    return result
+            by_setting.setdefault(key, []).append(record)
+    return [_spread(one) for one in by_setting.values() if len(one) > 1]
+
+
+def _spread(records: list[Record]) -> Record:
+    """The standard deviation of one setting's `records`, which differ in their sampling seed."""
+    values, first = np.array([record.value for record in records]), records[0]
+    return replace(
+        first,
+        metric=f"{first.metric}_spread",
+        value=float(values.std(ddof=1)),
+        seeds=first.seeds | {"sample_seed": [r.seeds["sample_seed"] for r in records]},
+        interval=[float(values.min()), float(values.max())],
+        interval_covers=f"minimum and maximum over {len(values)} sampling seeds",
+    )

@@ -1,4 +1,4 @@
-"""Feature extractors registered with torch-fidelity, and features of packed images through it."""
+"""Feature extractors that are registered with torch-fidelity, and the features of packed images."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ _BATCH = 64
 
 
 class _Extractor(FeatureExtractorBase):
-    """What torch-fidelity asks of an extractor of ours; `_LAYER` is its features' name, `_LOGITS` its logits'."""
+    """The methods that torch-fidelity calls. `_LAYER` is the name of the features, `_LOGITS` that of the logits."""
 
     @staticmethod
     def get_provided_features_list():
@@ -38,7 +38,7 @@ class _Extractor(FeatureExtractorBase):
 
 
 class ClassifierExtractor(_Extractor):
-    """The pipeline's own classifier as a torch-fidelity extractor, for uint8 images [B, C, H, W]."""
+    """The project's own classifier as a torch-fidelity extractor, for uint8 images [B, C, H, W]."""
 
     def __init__(self, name, features_list, feature_extractor_weights_path=None, **kwargs):
         super().__init__(name, features_list)
@@ -53,7 +53,7 @@ class ClassifierExtractor(_Extractor):
 class DinoV2Extractor(_Extractor):
     """DINOv2's class token as a torch-fidelity extractor, for uint8 images [B, 3, H, W], from a local file.
 
-    torch-fidelity's own would run code from the network. Images are resized to 224 (bicubic,
+    torch-fidelity's own extractor would download code and run it. Images are resized to 224 pixels (bicubic,
     antialiased), as for FD-DINOv2 in Stein et al. 2023.
     """
 
@@ -61,11 +61,11 @@ class DinoV2Extractor(_Extractor):
     _ARCHITECTURE = "vit_large_patch14_dinov2"
 
     def __init__(self, name, features_list, feature_extractor_weights_path=None, **kwargs):
-        import timm  # seconds, and no other extractor needs it
+        import timm  # takes seconds; no other extractor needs it
 
         super().__init__(name, features_list)
         weights = torch.load(feature_extractor_weights_path, map_location="cpu", weights_only=True)
-        weights.pop("mask_token")  # of the training alone
+        weights.pop("mask_token")  # used in training only
         weights["pos_embed"] = self._positions(weights["pos_embed"])
         self.model = timm.create_model(self._ARCHITECTURE, img_size=self._SIZE, num_classes=0)
         self.model.load_state_dict(weights)
@@ -76,10 +76,10 @@ class DinoV2Extractor(_Extractor):
         self.register_buffer("std", std[:, None, None])
 
     def _positions(self, trained: Tensor) -> Tensor:
-        """Position embeddings [1, 1 + 16 x 16, D] out of [1, 1 + 37 x 37, D], as the official code has it."""
+        """Position embeddings [1, 1 + 37 x 37, D] interpolated to [1, 1 + 16 x 16, D], as in the official code."""
         side, n = self._SIZE // self._PATCH, self._TRAINED
         grid = trained[:, 1:].reshape(1, n, n, -1).permute(0, 3, 1, 2)
-        # the official 0.1 is part of the scale that the interpolation uses, and so of its result
+        # the 0.1 is the official code's; the interpolation uses the scale, so it changes the result
         grid = F.interpolate(grid, scale_factor=(side + 0.1) / n, mode="bicubic")
         return torch.cat([trained[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
 
@@ -95,7 +95,7 @@ register_feature_extractor("dinov2-vit-l-14-local", DinoV2Extractor)
 
 
 class _Images(torch.utils.data.Dataset):
-    """uint8 images; grey ones get three equal channels where the extractor wants colour."""
+    """uint8 images. With `colour`, grey images get three equal channels."""
 
     def __init__(self, images: np.ndarray, colour: bool):
         self.images, self.repeats = images, 3 if colour and images.shape[1] == 1 else 1
@@ -108,16 +108,16 @@ class _Images(torch.utils.data.Dataset):
 
 
 class Extractor:
-    """Features and logits of uint8 images in the space of a metric (`duodiff.spaces.space`).
+    """Features and logits of uint8 images in the feature space of `metric` (`duodiff.spaces.space`).
 
-    `weights` is the file of its weights, of which no code is run. `name` says which extractor and
-    file it is, `transform` what happens to an image before the network; together they identify the features.
+    `weights` is the file of the weights; no code in the file is run. `name` names the extractor and the file,
+    `transform` the steps from an image to the network's input. Together they identify the features.
     """
 
     def __init__(self, metric: str, weights: str | Path, device: str = "cpu"):
         match space(metric).weights:
             case "inception":
-                # torch-fidelity itself would run what the file says: refused here first
+                # torch-fidelity would run code in the file; this refuses a file with code
                 torch.load(weights, weights_only=True, map_location="cpu")
                 name, self.layers = "inception-v3-compat", ["2048", "logits_unbiased"]
                 self.layers = ["64"] if metric == "fd_inception64" else self.layers
@@ -128,23 +128,29 @@ class Extractor:
             case _:
                 name, self.layers = "classifier", [_LAYER, _LOGITS]
                 self.transform = "to [-1, 1]"
+        self.metric = metric
         self.features, self.colour = space(metric).features, name != "classifier"
         self.device, self.cuda = device, device != "cpu"
-        torch.backends.cudnn.allow_tf32 = False  # features of a GPU are to be those of a CPU
+        torch.backends.cudnn.allow_tf32 = False  # so that a GPU computes the features of a CPU
         self.name = f"{name} {self.layers[0]} {sha256(weights)[:12]}"
         self.model = create_feature_extractor(
             name, self.layers, cuda=self.cuda, feature_extractor_weights_path=str(weights)
         )
 
     def __call__(self, images: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        """Features float64 [N, D] and, where there are any, logits [N, K] of uint8 images [N, C, H, W].
+        """Features float64 [N, D] of uint8 images [N, C, H, W]; logits [N, K], or None if the space has none.
 
         Raises ValueError if a feature is not finite.
         """
-        found = get_featuresdict_from_dataset(
-            _Images(images, self.colour), self.model, _BATCH, self.cuda, True, False
+        computed = get_featuresdict_from_dataset(
+            _Images(images, self.colour),
+            self.model,
+            _BATCH,
+            self.cuda,
+            save_cpu_ram=True,
+            verbose=False,
         )
-        features, *logits = (found[layer] for layer in self.layers)
+        features, *logits = (computed[layer] for layer in self.layers)
         if not torch.isfinite(features).all():
             raise ValueError(f"features of {self.name} are not finite")
         return features.double(), logits[0] if logits else None

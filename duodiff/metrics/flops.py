@@ -17,11 +17,14 @@ def _matrix_vector(matrix: tuple[int, int], *_, **__) -> int:
 
 
 _ALSO = {torch.ops.aten.mv: _matrix_vector}
-"""What torch's counter leaves out: the product in an uncertainty head."""
+"""An operation that torch's counter does not count: the matrix-vector product in an uncertainty head."""
 
 
 def one_image(net: UViT) -> tuple[Tensor, Tensor, Tensor | None]:
-    """x [1, C, H, W], t [1] and y int64 [1] (None for an unconditional network), zeros, where the network is."""
+    """Zeros as the input of one image, on the network's device.
+
+    x is [1, C, H, W], t [1] and y int64 [1], or None for an unconditional network.
+    """
     device = net.pos_embed.device
     y = torch.zeros(1, dtype=torch.long, device=device) if net.num_classes > 0 else None
     x = torch.zeros(1, net.in_chans, net.img_size, net.img_size, device=device)
@@ -37,18 +40,20 @@ def gflops(net: UViT, call: Callable | None = None) -> float:
 
 
 def exit_gflops(model: AdaDiff) -> list[float]:
-    """GFLOPs of a call of one image that exits at layer 0, ..., N: [N + 1].
+    """GFLOPs of a call for one image that exits at layer 0, ..., N: [N + 1].
 
-    It pays for the blocks before its exit, the uncertainty heads up to there and one output head (at N: the network's).
+    The call runs the blocks before its exit, the uncertainty heads up to its exit and one output head (at N: the
+    network's own).
     """
     return [gflops(model.uvit, partial(_exit_at, i, model)) for i in range(model.uvit.depth + 1)]
 
 
 def _exit_at(layer: int, model: AdaDiff, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-    """What `AdaDiff.forward` runs of a sample that exits at `layer`."""
+    """The part of `AdaDiff.forward` that runs for a sample that exits at `layer`."""
     net = model.uvit
     time_emb = net.embed_time(t)
-    tokens, skips = net.embed(x, time_emb, y), []
+    tokens = net.embed(x, time_emb, y)
+    skips: list[Tensor] = []
     for i in range(net.depth):
         model.uncertainty_heads[i](tokens, time_emb)
         if i == layer:

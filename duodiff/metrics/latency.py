@@ -1,10 +1,11 @@
-"""Wall time of methods measured side by side in one process, and what else they need."""
+"""Wall time of methods, measured side by side in one process, and the resources that they need."""
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,29 +23,37 @@ from duodiff.metrics.resources import (
     synchronise,
     trajectory_gflops,
 )
-from duodiff.protocol import PROTOCOLS
 from duodiff.records import Record, device_name
-from duodiff.sampling.cells import Cell, build_cell, sample_batch
+from duodiff.sampling.cells import Cell, build_cell
+from duodiff.sampling.generation import sample_batch
 from duodiff.sampling.models import Models
 from duodiff.settings import FULL, Setting
 
+Name = TypeVar("Name", bound=Hashable)
+
+Key = tuple[str, Setting | str]
+"""A measured cell: its sampler's name, and its setting or `_ALL_HEADS`."""
+
+_ALL_HEADS = "all_heads"
+_DECODE = ("", "decode")  # decoding is measured in the rounds of the cells
+
 
 def interleaved(
-    runs: dict[Hashable, Callable[[], object]], repeats: int, counters: Callable[[], list[float]]
-) -> dict[Hashable, np.ndarray]:
+    runs: Mapping[Name, Callable[[], object]], repeats: int, counters: Callable[[], list[float]]
+) -> dict[Name, np.ndarray]:
     """How much each (warmed-up) run adds to the counters, [repeats, counters].
 
-    Every round runs all, in alternating order: that spreads the machine's slow moments over all runs, so their ratios
-    hold where single times do not.
+    Every round runs all, in alternating order. So a slow moment of the machine hits all runs alike: their ratios hold
+    where single times do not.
     """
-    found = {name: [] for name in runs}
-    rounds = [list(reversed(runs)) if i % 2 else list(runs) for i in range(repeats)]
+    added: dict[Name, list[np.ndarray]] = {name: [] for name in runs}
+    rounds = [list(reversed(list(runs))) if i % 2 else list(runs) for i in range(repeats)]
     order = [name for one_round in rounds for name in one_round]
     for name in tqdm(order, desc="latency", unit="run", disable=None):
         before = np.array(counters())
         runs[name]()
-        found[name].append(np.array(counters()) - before)
-    return {name: np.stack(rows) for name, rows in found.items()}
+        added[name].append(np.array(counters()) - before)
+    return {name: np.stack(rows) for name, rows in added.items()}
 
 
 def _counters(device: str, meter: Callable[[], float] | None) -> list[float]:
@@ -54,65 +63,59 @@ def _counters(device: str, meter: Callable[[], float] | None) -> list[float]:
 
 
 def measure_cells(
-    paths: dict[str, Path | None],
-    conventions: dict,
-    grid: list,
+    paths: Mapping[str, Path | None],
+    conventions: Mapping[str, Any],
+    grid: Sequence[tuple[dict[str, Any], list[str]]],
+    *,
     batch: int,
     repeats: int,
     threads: int,
     seed: int,
     device: str,
-    context: dict,
+    experiment: str,
+    protocol: str,
+    train_seed: int,
     autoencoder: Autoencoder | None = None,
     precision: str = "float32",
 ) -> list[Record]:
-    """Seconds per image of every setting in `grid` ([[sampler, [settings]], ...]), and what each setting needs.
+    """Seconds per image of every setting in `grid` ([[sampler, [settings]], ...]), and the resources it needs.
 
-    Beside the seconds stands the speed-up over the full backbone (t_s = 0), the median of the ratios
-    within each round, and the joules where a GPU's can be read; `_needs` has the rest.
+    `paths` are the files of `Models` by role. Beside the seconds stand the speed-up over the full backbone (t_s = 0),
+    as the median of the ratios within each round, and the joules where a GPU's can be read. `_needs` has the rest.
 
-    AdaDiff is measured with the batch that shrinks; the same network with all heads computed and none
-    taken (`adadiff_all_heads`) is what the paper's interpolated time starts from (Appendix A.5). Noise is
-    in the time, writing files is not, nor is decoding latents: with an `autoencoder` that is measured in
-    the same rounds and recorded by itself.
+    AdaDiff is measured with the batch that shrinks. The same network with all heads computed and no exit taken
+    (`adadiff_all_heads`) is the start of the paper's interpolated time (Appendix A.5). The time includes noise. It
+    does not include writing files or decoding latents: decoding by the `autoencoder` is measured in the same rounds
+    and recorded by itself.
     """
     torch.set_num_threads(threads)
-    load = partial(Models, conventions, context["protocol"], device=device, precision=precision)
-    models = load(**paths)
-    cells = _cells(models, grid, context["protocol"])
-    if PROTOCOLS[context["protocol"]].warm_up_timing:
-        for cell in cells.values():  # every network and shape warm before the clock starts
-            sample_batch(models, _few_steps(cell), 0, batch, seed)
-    ran = {}  # blocks that images ran in, by cell: the same in every round
 
-    def run(key):
-        *_, ran[key] = sample_batch(models, cells[key], 0, batch, seed)
+    def load(roles: Iterable[str]) -> Models:
+        chosen: dict[str, Any] = {role: paths[role] for role in roles}
+        return Models(conventions, protocol, **chosen, device=device, precision=precision)
 
-    runs = {key: partial(run, key) for key in cells}
-    if autoencoder is not None:
-        latents = noise.image_noise(seed, noise.INITIAL, 0, batch, models.shape).to(device)
-        autoencoder.decode(latents)  # warm
-        runs["decode"] = partial(autoencoder.decode, latents)
-    meter = energy_meter(device)
-    measured = interleaved(runs, repeats, partial(_counters, device, meter))
-    seconds = {key: rounds[:, 0] for key, rounds in measured.items()}
+    models = load(paths)
+    cells = _cells(models, grid)
+    measured, ran = _rounds(
+        models, cells, batch=batch, repeats=repeats, seed=seed, autoencoder=autoencoder
+    )
+    seconds = {key: counted[:, 0] for key, counted in measured.items()}
+    loads: dict[tuple[str, ...], np.ndarray] = {}
+    for roles in {cell.roles for cell in cells.values()}:
+        loads[roles] = np.array(load_seconds(partial(load, roles), repeats, device))
 
     common = {
-        "experiment": context["experiment"],
-        "protocol": context["protocol"],
+        "experiment": experiment,
+        "protocol": protocol,
         "device": device_name(device),
         "compute_batch": batch,
         "dtype": precision,
     }
     over = f"minimum and maximum of {repeats} interleaved rounds"
-    seeds = {"train_seed": context["train_seed"], "sample_seed": seed}
-    found = []
-    loads = {}
-    for roles in {cell.roles for cell in cells.values()}:
-        load_some = partial(load, **{role: paths[role] for role in roles})
-        loads[roles] = np.array(load_seconds(load_some, repeats, device))
+    seeds = {"train_seed": train_seed, "sample_seed": seed}
+    records: list[Record] = []
     for (sampler, setting), cell in cells.items():
-        identity = {
+        identity: dict[str, Any] = {
             "n": batch,
             "method": cell.method,
             "parameters": cell.parameters,
@@ -129,34 +132,61 @@ def measure_cells(
             # within a round the machine's drift cancels
             ("speedup", "1"): seconds[sampler, FULL] / taken,
         }
-        if meter:
-            values["joules_per_image", "J"] = measured[sampler, setting][:, 1] / batch
+        if (counted := measured[sampler, setting]).shape[1] > 1:
+            values["joules_per_image", "J"] = counted[:, 1] / batch
         for (metric, unit), rounds in values.items():
-            found.append(_of_rounds(metric, rounds, unit, interval_covers=over, **identity))
-        found += _needs(models, cell, ran[sampler, setting], identity, device)
+            records.append(_of_rounds(metric, rounds, unit, interval_covers=over, **identity))
+        records += _needs(models, cell, ran[sampler, setting], identity)
         of_loads = {"interval_covers": f"minimum and maximum of {repeats} loads"}
-        found.append(_of_rounds("load_seconds", loads[cell.roles], "s", **identity | of_loads))
-    for method, model in (("full", models.full), ("shallow", models.shallow)):
-        cost = {"seeds": {"train_seed": context["train_seed"]}, "method": method, "n": 1, **common}
-        cost["checkpoint_sha256"] = models.sha256([method])
-        found.append(Record("gflops_per_call", gflops(model.net), unit="GFLOP", **cost))
-        found.append(Record("parameters", parameters(model.net), unit="1", **cost))
+        records.append(_of_rounds("load_seconds", loads[cell.roles], "s", **identity | of_loads))
+    records += _calls(models, {"train_seed": train_seed}, common)
     if autoencoder is not None:
         identity = {"n": batch, "seeds": seeds, "interval_covers": over, **common}
-        found.append(_decoding(autoencoder, seconds["decode"] / batch, identity))
-    return found + _simulated_against_shrinking(models, cells, batch, seeds, common, autoencoder)
+        records.append(_decoding(autoencoder, seconds[_DECODE] / batch, identity))
+    identity = {"n": batch, "seeds": seeds, **common}
+    return records + _simulated_against_shrinking(models, cells, identity, autoencoder)
 
 
-def _cells(models: Models, grid: list, protocol: str) -> dict[tuple[str, Setting | str], Cell]:
-    """Every setting by (sampler, setting), and "all_heads" under each sampler that has AdaDiff."""
-    found = {}
+def _rounds(
+    models: Models,
+    cells: Mapping[Key, Cell],
+    *,
+    batch: int,
+    repeats: int,
+    seed: int,
+    autoencoder: Autoencoder | None,
+) -> tuple[dict[Key, np.ndarray], dict[Key, torch.Tensor]]:
+    """What each cell's batch and `_DECODE` take in every round, and the blocks that the images of each cell ran.
+
+    They take seconds, and joules if there is a meter: [repeats, counters]. The blocks are the same in every round.
+    """
+    if models.protocol.warm_up_timing:
+        for cell in cells.values():  # every network and shape warm before the clock starts
+            sample_batch(models, _few_steps(cell), 0, batch, seed)
+    ran: dict[Key, torch.Tensor] = {}
+
+    def run(key: Key) -> None:
+        *_, ran[key] = sample_batch(models, cells[key], 0, batch, seed)
+
+    runs: dict[Key, Callable[[], object]] = {key: partial(run, key) for key in cells}
+    if autoencoder is not None:
+        latents = noise.image_noise(seed, noise.INITIAL, 0, batch, models.shape).to(models.device)
+        autoencoder.decode(latents)  # warm
+        runs[_DECODE] = partial(autoencoder.decode, latents)
+    counters = partial(_counters, models.device, energy_meter(models.device))
+    return interleaved(runs, repeats, counters), ran
+
+
+def _cells(models: Models, grid: Sequence[tuple[dict[str, Any], list[str]]]) -> dict[Key, Cell]:
+    """The cells of every setting, and of all heads under each sampler that has AdaDiff."""
+    cells: dict[Key, Cell] = {}
     for sampler, spelled in grid:
         settings = [Setting.parse(text) for text in spelled]
         for setting in settings:
-            found[sampler["name"], setting] = build_cell(models, sampler, setting, protocol)
+            cells[sampler["name"], setting] = build_cell(models, sampler, setting)
         if any(setting.exits_early for setting in settings):
-            found[sampler["name"], "all_heads"] = _all_heads(models, sampler, protocol)
-    return found
+            cells[sampler["name"], _ALL_HEADS] = _all_heads(models, sampler)
+    return cells
 
 
 def _few_steps(cell: Cell) -> Cell:
@@ -165,26 +195,27 @@ def _few_steps(cell: Cell) -> Cell:
     return replace(cell, steps=steps if steps[-1] == cell.steps[-1] else [*steps, cell.steps[-1]])
 
 
-def _of_rounds(metric: str, rounds: np.ndarray, unit: str, **identity) -> Record:
-    """The record of a value measured `rounds` [repeats] times: their median, and their range as its interval."""
+def _of_rounds(metric: str, rounds: np.ndarray, unit: str, **identity: Any) -> Record:
+    """The record of a value measured in each of `rounds` [repeats]: the median, and the range as its interval."""
     interval = [float(rounds.min()), float(rounds.max())]
     return Record(metric, float(np.median(rounds)), unit, interval=interval, **identity)
 
 
 def _needs(
-    models: Models, cell: Cell, ran: torch.Tensor, identity: dict, device: str
+    models: Models, cell: Cell, ran: torch.Tensor, identity: Mapping[str, Any]
 ) -> list[Record]:
-    """Records of what a cell's sampling needs: operations, and memory for its networks and what they compute.
+    """Records of the operations and the memory that a cell's sampling needs.
 
-    `ran` are the blocks that images ran in the measured run (see `trajectory_gflops`), whose mean a call's operations
-    are. `resident_parameters` are those of all networks at hand, DuoDiff's two among them. `peak_memory_mb` is the
-    bytes of these and the most that torch allocates beside them while it samples, seen in some five steps of the
-    trajectory.
+    - `gflops_per_trajectory`: see `trajectory_gflops`, whose `ran` are the blocks that images ran in the measured run.
+    - `mean_gflops_per_call`: the same, divided by the number of network calls.
+    - `resident_parameters`: of all networks that stay in memory; for DuoDiff of both backbones.
+    - `peak_memory_mb`: the bytes of these networks, and the most that torch allocates beside them in some five steps
+      of the trajectory.
     """
     operations = trajectory_gflops(models, cell, ran)
     count, weights = resident(models, cell.roles)
     few, seed = _few_steps(cell), identity["seeds"]["sample_seed"]
-    peak = peak_bytes(partial(sample_batch, models, few, 0, identity["n"], seed), device)
+    peak = peak_bytes(lambda: sample_batch(models, few, 0, identity["n"], seed), models.device)
     values = {
         ("gflops_per_trajectory", "GFLOP"): operations,
         ("mean_gflops_per_call", "GFLOP"): operations / len(cell.steps),
@@ -194,66 +225,79 @@ def _needs(
     return [Record(metric, value, unit, **identity) for (metric, unit), value in values.items()]
 
 
-def _decoding(autoencoder: Autoencoder, rounds: np.ndarray, identity: dict) -> Record:
-    """The record of `rounds` [repeats], seconds to decode an image, in the autoencoder's own batches."""
-    return _of_rounds(
-        "decode_seconds_per_image",
-        rounds,
-        "s",
-        method="decode",
-        checkpoint_sha256={"autoencoder": autoencoder.source["weights_sha256"]},
-        **identity | {"compute_batch": autoencoder.batch, "dtype": "float32"},
-    )
+def _calls(models: Models, seeds: dict[str, int], common: Mapping[str, Any]) -> list[Record]:
+    """Records of one call of each backbone: its operations for one image, and its parameters."""
+    records = []
+    for role in ("full", "shallow"):
+        net = models.backbone(role).net
+        identity = {"seeds": seeds, "method": role, "n": 1, **common}
+        identity["checkpoint_sha256"] = models.sha256([role])
+        records.append(Record("gflops_per_call", gflops(net), unit="GFLOP", **identity))
+        records.append(Record("parameters", parameters(net), unit="1", **identity))
+    return records
+
+
+def _decoding(autoencoder: Autoencoder, rounds: np.ndarray, identity: Mapping[str, Any]) -> Record:
+    """The record of `rounds` [repeats]: seconds to decode an image, in the autoencoder's own batches."""
+    own = {
+        "method": "decode",
+        "checkpoint_sha256": {"autoencoder": autoencoder.source["weights_sha256"]},
+        "compute_batch": autoencoder.batch,
+        "dtype": "float32",
+    }
+    return _of_rounds("decode_seconds_per_image", rounds, "s", **{**identity, **own})
 
 
 def _simulated_against_shrinking(
     models: Models,
-    cells: dict,
-    batch: int,
-    seeds: dict,
-    common: dict,
+    cells: Mapping[Key, Cell],
+    identity: Mapping[str, Any],
     autoencoder: Autoencoder | None,
 ) -> list[Record]:
-    """How a whole DDPM trajectory with the shrinking batch differs from the simulated exit (A.5).
+    """How a whole DDPM trajectory with the shrinking batch differs from one with the simulated exit (Appendix A.5).
 
-    For the middle theta: the share of exits that differ, and of images within one grey level.
+    At the middle theta: the share of exits that differ, and the share of images that agree within one grey level.
     """
-    found = [c for (s, _), c in cells.items() if s == "ddpm" and c.method == "adadiff"]
-    if not found:
+    exiting = [
+        (cell.early_exit.theta, cell)
+        for (sampler, _), cell in cells.items()
+        if sampler == "ddpm" and cell.method == "adadiff" and cell.early_exit is not None
+    ]
+    if not exiting:
         return []
-    cell = sorted(found, key=lambda c: c.early_exit.theta)[len(found) // 2]
-    early_exit = models.early_exit(cell.early_exit.theta, simulate=True)
+    theta, cell = sorted(exiting, key=lambda pair: pair[0])[len(exiting) // 2]
+    early_exit = models.early_exit(theta, simulate=True)
     simulated = replace(cell, schedule=single(early_exit), early_exit=early_exit)
     (x_1, _, exits_1), (x_2, _, exits_2) = (
-        sample_batch(models, c, 0, batch, seeds["sample_seed"]) for c in (cell, simulated)
+        sample_batch(models, c, 0, identity["n"], identity["seeds"]["sample_seed"])
+        for c in (cell, simulated)
     )
     if autoencoder is not None:
         x_1, x_2 = autoencoder.decode(x_1), autoencoder.decode(x_2)
     difference = (samplers.to_uint8(x_1).int() - samplers.to_uint8(x_2).int()).abs()
-    values = {
+    shares = {
         "exits_flipped": (exits_1 != exits_2).double().mean(),
         "images_within_one_level": (difference <= 1).flatten(1).all(1).double().mean(),
     }
     return [
         Record(
-            name,
-            float(value),
+            metric,
+            float(share),
             "1",
-            batch,
             method="adadiff_simulated_against_shrinking",
             parameters=cell.parameters,
             sampler="ddpm",
             nfe=len(cell.steps),
-            seeds=seeds,
             checkpoint_sha256=models.sha256(cell.roles),
-            **common,
+            **identity,
         )
-        for name, value in values.items()
+        for metric, share in shares.items()
     ]
 
 
-def _all_heads(models: Models, sampler: dict, protocol: str) -> Cell:
-    cell = build_cell(models, sampler, FULL, protocol)
+def _all_heads(models: Models, sampler: Mapping[str, Any]) -> Cell:
+    """AdaDiff with every head computed and no exit."""
+    cell = build_cell(models, sampler, FULL)
     early_exit = models.early_exit(0.0, simulate=True)
     return replace(
         cell,

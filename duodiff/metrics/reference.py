@@ -1,8 +1,8 @@
-"""What samples are measured against: features and their Gaussian of real images, computed once.
+"""The reference of samples: features of real images and the Gaussian fitted to them, computed once.
 
-Files lie in a folder of their own and are named by what they were computed from: the images' hash, which of
-them, the extractor (weights, transform, code, libraries, device). An image store under another path or name has the
-same; another resize, or other weights, has its own.
+The files lie in a folder of their own. A file's name is a hash of everything it was computed from: the images' hash,
+the indices of the images, and the extractor (weights, transform, code, libraries, device). So a copy of an image store
+uses the same files, and other weights or another resize have files of their own.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,30 +18,29 @@ from torch import Tensor
 from tqdm import tqdm
 
 from duodiff.data.store import ImageStore
-from duodiff.metrics import classifier, features
 from duodiff.metrics.distances import Gaussian, gaussian
 from duodiff.metrics.features import Extractor
 from duodiff.records import library_versions
-from duodiff.running.files import atomic, read_json, require_space, sha256, write_json
+from duodiff.running.files import atomic, code_sha256, read_json, require_space, sha256, write_json
 from duodiff.running.parts import Parts
 
 _PART = 1024  # images whose features are in memory at once
-_SAVED = 16  # parts after which the sums of a Gaussian are kept: 33 MB of Inception's, and seconds of a GPU
+_SAVED = 16  # parts after which the sums of a Gaussian are saved; Inception's are 33 MB
 _MOST_FEATURES = 10_000
-"""Features kept where the reference is all training images: enough for KID, precision and recall."""
+"""Features that are stored if the reference is all training images: enough for KID, precision and recall."""
 
-# an edit of these, or another version, computes features again
+# another version of a library, or an edit of a module, computes features again
 _LIBRARIES = ("torch", "torch-fidelity", "timm")
-_CODE = [sha256(module.__file__) for module in (features, classifier)]
+_CODE = code_sha256("metrics/features", "metrics/classifier")
 
 
 @dataclass(frozen=True)
 class Reference:
     """Real images in a feature space.
 
-    `all_train` is fitted to all training images; `features` (float64 [N, D]) are those of random ones;
-    `held_out` (float64 [M, D]) those of the images never trained on. `fitted` is
-    what the main distance is to: the chosen images where the configuration says how many, else all.
+    `all_train` is fitted to all training images. `features` (float64 [N, D]) are those of random training images,
+    `held_out` (float64 [M, D]) those of images never trained on. The main distance is to `fitted`: fitted to the random
+    training images if the configuration gives their number, else to all training images.
     """
 
     all_train: Gaussian
@@ -53,12 +53,13 @@ class Reference:
 
 def compute_reference(
     data: Path, extract: Extractor, count: int | None, folder: Path, receipt: Path
-) -> dict:
-    """The receipt of a reference: names of its files in `folder`, each computed unless it is there.
+) -> dict[str, Any]:
+    """The receipt of a reference, also written to `receipt`: the names of its files in `folder`.
 
-    `data` is the manifest of the packed images, `count` the number of random training images to measure
-    against (None: all). Memory does not grow with the number of images. An interrupted run is continued by the
-    next. Raises ValueError if there are fewer, or no more than features.
+    A file is computed unless it is there. `data` is the manifest of the packed images, `count` the number of random
+    training images to measure against (None: all). Memory does not grow with the number of images. An interrupted run
+    is continued by the next. Raises ValueError if there are fewer than `count` training images, or no more of them than
+    features.
     """
     store = ImageStore(data)
     (train, _), (held_out, _) = store.split("train"), store.split("held_out")
@@ -72,7 +73,7 @@ def compute_reference(
     kept_bytes = 8 * extract.features**2 + 4 * extract.features * (keep + len(held_out))
     require_space(folder, 2 * kept_bytes, "statistics")  # twice: as parts, and as the whole
 
-    def identity(what: dict) -> dict:
+    def identity(what: dict[str, Any]) -> dict[str, Any]:
         return {
             "images_sha256": store.manifest["images_sha256"],
             "extractor": extract.name,
@@ -103,47 +104,58 @@ def compute_reference(
             },
         ),
     }
-    found = {"count": count, "extractor": extract.name, "folder": str(folder), "files": files}
-    found["sha256"] = {name: sha256(folder / file) for name, file in files.items()}
-    write_json(receipt, found)
-    return found
+    content: dict[str, Any] = {"count": count, "extractor": extract.name}
+    content |= {"folder": str(folder), "files": files}
+    content["sha256"] = {name: sha256(folder / file) for name, file in files.items()}
+    write_json(receipt, content)
+    return content
 
 
 def load_reference(receipt: Path, extractor: str) -> Reference:
-    """The reference of a receipt. Raises ValueError for another extractor's, FileNotFoundError if its files
-    are gone.
+    """The reference of a receipt.
+
+    Raises ValueError if it is another extractor's or a file has changed, FileNotFoundError if a file is missing.
     """
-    found = read_json(receipt)
-    if found["extractor"] != extractor:
-        raise ValueError(f"{receipt}: extractor is {found['extractor']}, expected {extractor}")
+    content = read_json(receipt)
+    if content["extractor"] != extractor:
+        raise ValueError(f"{receipt}: extractor is {content['extractor']}, expected {extractor}")
     arrays = {}
-    for name, file in found["files"].items():
-        path = Path(found["folder"]) / file
+    for name, file in content["files"].items():
+        path = Path(content["folder"]) / file
         if not path.exists():
             raise FileNotFoundError(
                 f"{path} is missing; remove {receipt} to have it computed again"
             )
-        if sha256(path) != found["sha256"][name]:
+        if sha256(path) != content["sha256"][name]:
             raise ValueError(f"{path} is not what {receipt} describes; remove both")
         arrays[name] = np.load(path)
     features, held_out = (
         torch.from_numpy(arrays[name]["features"]).double() for name in ("features", "held_out")
     )
-    fitted = arrays["all_train"]
-    all_train = Gaussian(fitted["mu"], fitted["sigma"], int(fitted["n"]))
-    chosen = all_train if found["count"] is None else gaussian(features)
-    return Reference(all_train, features, held_out, chosen, extractor, found["sha256"])
+    stored = arrays["all_train"]
+    all_train = Gaussian(stored["mu"], stored["sigma"], int(stored["n"]))
+    return Reference(
+        all_train=all_train,
+        features=features,
+        held_out=held_out,
+        fitted=all_train if content["count"] is None else gaussian(features),
+        extractor=extractor,
+        sha256=content["sha256"],
+    )
 
 
-def _stored(folder: Path, identity: dict, compute: Callable[[Parts], dict[str, np.ndarray]]) -> str:
-    """Name of the file in `folder` with the arrays that `identity` describes, computed if absent."""
+def _stored(
+    folder: Path, identity: dict[str, Any], compute: Callable[[Parts], dict[str, np.ndarray]]
+) -> str:
+    """The name of the file in `folder` that holds the arrays of `identity`; computed if the file is absent."""
     text = json.dumps(identity, sort_keys=True)
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
     if not path.exists():
         parts = Parts(path, identity)
         arrays = compute(parts)
         with atomic(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, identity=text, **arrays)
+            savez: Callable[..., None] = np.savez  # its own types take no arrays by name
+            savez(file, identity=text, **arrays)
         parts.clear()
     return path.name
 
@@ -151,21 +163,21 @@ def _stored(folder: Path, identity: dict, compute: Callable[[Parts], dict[str, n
 def _features_of(
     images: np.ndarray, extract: Extractor, chosen: np.ndarray, parts: Parts
 ) -> np.ndarray:
-    """float32 [N, D] of the chosen ones of uint8 images."""
-    found = []
+    """Features float32 [N, D] of the `chosen` ones of uint8 images."""
+    computed = []
     for first, indices in _ranges(chosen):
         part = parts.load(str(first))
         if part is None:
             part = {"features": extract(images[indices])[0].float().numpy()}
             parts.save(str(first), part)
-        found.append(part["features"])
-    return np.concatenate(found)
+        computed.append(part["features"])
+    return np.concatenate(computed)
 
 
 def _chosen(
     images: np.ndarray, extract: Extractor, chosen: np.ndarray, parts: Parts
 ) -> dict[str, np.ndarray]:
-    """Features of the chosen images, and their Gaussian for other tools."""
+    """Features of the `chosen` images, and their Gaussian, which other tools can read."""
     features = _features_of(images, extract, chosen, parts)
     fitted = gaussian(torch.from_numpy(features).double())
     return {"features": features, "n": np.array(fitted.n), "mu": fitted.mu, "sigma": fitted.sigma}
@@ -173,9 +185,9 @@ def _chosen(
 
 def _gaussian_of(images: np.ndarray, extract: Extractor, parts: Parts) -> dict[str, np.ndarray]:
     """n, mu and sigma of the features of all images, merged part by part (Chan et al. 1979)."""
-    n, mu, scatter = 0, 0.0, 0.0
-    if (kept := parts.load("sums")) is not None:
-        n, mu, scatter = int(kept["n"]), torch.tensor(kept["mu"]), torch.tensor(kept["scatter"])
+    n, mu, scatter = 0, torch.zeros(()), torch.zeros(())
+    if (saved := parts.load("sums")) is not None:
+        n, mu, scatter = int(saved["n"]), torch.tensor(saved["mu"]), torch.tensor(saved["scatter"])
     for first, indices in _ranges(np.arange(len(images)), n):
         if first and first % (_SAVED * _PART) == 0:
             sums = {"n": np.array(n), "mu": mu.numpy(), "scatter": scatter.numpy()}
@@ -189,7 +201,7 @@ def _gaussian_of(images: np.ndarray, extract: Extractor, parts: Parts) -> dict[s
 
 
 def _ranges(chosen: np.ndarray, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
-    """The chosen indices from number `start` on, `_PART` at a time, each with the number of its first."""
+    """The `chosen` indices from position `start` on, `_PART` at a time, with the position of the first."""
     with tqdm(desc="features", total=len(chosen), initial=start, unit="image", disable=None) as bar:
         for first in range(start, len(chosen), _PART):
             indices = chosen[first : first + _PART]

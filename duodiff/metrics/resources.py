@@ -1,4 +1,4 @@
-"""What a method needs beside time: operations, parameters and memory, seconds to load, and a GPU's energy."""
+"""The operations, parameters, memory, load time and energy of a method."""
 
 import time
 import weakref
@@ -9,46 +9,47 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from duodiff.backbones import Guided
+from duodiff.backbones import Backbone, Guided
 from duodiff.metrics.flops import exit_gflops, gflops
-from duodiff.sampling.cells import Cell
+from duodiff.sampling.cells import Cell, denoiser
 from duodiff.sampling.models import Models
 
 
 def trajectory_gflops(models: Models, cell: Cell, ran: Tensor) -> float:
-    """GFLOPs of all network calls of an image; the mean over the images of a run.
+    """GFLOPs of all network calls for an image; the mean over the images of a run.
 
-    `ran` [steps, batch] are the blocks that each ran in each step: an exit pays for those, the uncertainty heads up to
-    there and one output head. With all heads computed (Appendix A.5) each call pays for everything.
+    `ran` [steps, batch] are the blocks that each image ran in each step. An early exit pays for these blocks, for the
+    uncertainty heads up to its layer and for one output head. With all heads computed (Appendix A.5) every call pays
+    for everything.
     """
     if cell.method == "adadiff_all_heads":
         return len(cell.steps) * gflops(models.full.net, models.adadiff.all_layers)
     if cell.early_exit is not None:
-        costs = torch.tensor(exit_gflops(models.adadiff), dtype=torch.float64)
-        return costs[ran.long()].sum(0).mean().item()
+        by_layer = torch.tensor(exit_gflops(models.adadiff), dtype=torch.float64)
+        return by_layer[ran.long()].sum(0).mean().item()
     backbones = [cell.schedule.at(step.t) for step in cell.steps]
     costs = {backbone: _call_gflops(backbone) for backbone in set(backbones)}
     return sum(costs[backbone] for backbone in backbones)
 
 
-def _call_gflops(backbone) -> float:
-    if isinstance(backbone, Guided):  # two images a call
-        return 2 * _call_gflops(backbone.backbone)
-    return gflops(backbone.net)
+def _call_gflops(backbone: Backbone) -> float:
+    images = (
+        2 if isinstance(backbone, Guided) else 1
+    )  # guidance computes each image with and without its class
+    return images * gflops(denoiser(backbone).net)
 
 
 def resident(models: Models, roles: Iterable[str]) -> tuple[int, int]:
-    """Parameters of the networks in `roles` and the bytes of all their tensors; what they share counts once."""
-    networks = {"full": models.full, "shallow": models.shallow, "heads": models.adadiff}
-    chosen = [networks[role] for role in roles]
-    parameters = {p for network in chosen for p in network.parameters()}
-    buffers = {b for network in chosen for b in network.buffers()}
+    """Parameters of the networks in `roles`, and the bytes of all their tensors. A shared tensor counts once."""
+    networks = [models.adadiff if role == "heads" else models.backbone(role) for role in roles]
+    parameters = {p for network in networks for p in network.parameters()}
+    buffers = {b for network in networks for b in network.buffers()}
     bytes_ = sum(tensor.nbytes for tensor in parameters | buffers)
     return sum(p.numel() for p in parameters), bytes_
 
 
 def load_seconds(load: Callable[[], object], repeats: int, device: str) -> list[float]:
-    """Seconds of `load`, `repeats` times: from a checkpoint's manifest to its network on the device, hash included."""
+    """Seconds of each of `repeats` calls of `load`, which loads networks onto the device and checks their hashes."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -59,7 +60,7 @@ def load_seconds(load: Callable[[], object], repeats: int, device: str) -> list[
 
 
 def peak_bytes(run: Callable[[], object], device: str) -> int:
-    """The most that `run` holds of tensors made by torch, in bytes, beside those that were there before."""
+    """The largest number of bytes that tensors made during `run` hold at one time. Older tensors do not count."""
     if device == "cpu":
         with _Held() as held:
             run()
@@ -73,18 +74,19 @@ def peak_bytes(run: Callable[[], object], device: str) -> int:
 
 
 class _Held(TorchDispatchMode):
-    """Follows the bytes of all storages that operations in its block return, until they are freed.
+    """Counts the bytes of all storages that operations in its block return, until the storages are freed.
 
-    What an operation allocates and frees within itself is not seen.
+    Memory that an operation allocates and frees again is not seen.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.peak, self._now, self._known = 0, 0, weakref.WeakSet()
+        self.peak, self._now = 0, 0
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        self._known.update(_storages((args, kwargs)))  # views of what was there are no new memory
+        self._known.update(_storages((args, kwargs)))  # a view of an older tensor is no new memory
         output = function(*args, **kwargs)
         for storage in _storages(output):
             if storage not in self._known:
@@ -103,15 +105,15 @@ def _storages(tree: object) -> list[torch.UntypedStorage]:
 
 
 def synchronise(device: str) -> None:
-    """Waits until the device has done what it was given."""
+    """Waits until the device has finished its work."""
     if device != "cpu":
         torch.cuda.synchronize(device)
 
 
 def energy_meter(device: str) -> Callable[[], float] | None:
-    """A function that reads the joules the GPU behind a torch device has used since its driver started.
+    """A function that reads the energy of a torch device's GPU: joules since its driver started.
 
-    None without a GPU, without the package nvidia-ml-py, or where the driver does not count energy (before Volta).
+    None without a GPU, without the package nvidia-ml-py, or if the GPU does not count energy (before Volta).
     """
     if device == "cpu":
         return None

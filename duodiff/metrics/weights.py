@@ -1,4 +1,4 @@
-"""Published weights of feature extractors, in place and verified."""
+"""Published weights of feature extractors, downloaded and verified."""
 
 from pathlib import Path
 
@@ -8,20 +8,20 @@ from duodiff.spaces import WEIGHTS
 
 
 def fetch_weights(name: str, path: Path, receipt: Path) -> dict:
-    """The receipt (file, sha256) of the weights `name` (a key of WEIGHTS) at `path`, downloaded if absent;
-    also written to `receipt`.
+    """The receipt (file, sha256) of the weights `name` (a key of WEIGHTS) at `path`, also written to `receipt`.
 
-    Raises ValueError if they are other weights, OSError if they are absent and there is no network.
+    The weights are downloaded if the file is absent. Raises ValueError if the file holds other weights, OSError if it
+    is absent and there is no network.
     """
     known = WEIGHTS[name]
     if not path.exists():
         fetch(known.url, path, known.sha256)
-    found = sha256(path)
-    if found != known.sha256:
+    digest = sha256(path)
+    if digest != known.sha256:
         raise ValueError(
-            f"extractors.{name}: {path} has sha256 {found}, expected {known.sha256};"
-            f" the metrics are defined on those weights alone, found at {known.url}"
+            f"extractors.{name}: {path} has sha256 {digest}, expected {known.sha256};"
+            f" the metrics are defined for these weights only, which are at {known.url}"
         )
-    content = {"file": path.name, "sha256": found}
+    content = {"file": path.name, "sha256": digest}
     write_json(receipt, content)
     return content

@@ -16,7 +16,11 @@ _FILL = {
     "uncertainty": "#fde2b8",
 }
 _SKIP = "#0072b2"
+_LINE = "#444444"
 _LINEAR = {"matmul", "mm", "mv", "bmm", "addmm", "add"}  # the operations a linear layer is made of
+
+Point = tuple[float, float]
+"""A place on a canvas: across, 0 to 10, and the row, 0 at the top and negative below."""
 
 
 def duodiff(title: str, networks: dict) -> Figure:
@@ -27,18 +31,18 @@ def duodiff(title: str, networks: dict) -> Figure:
     ends = {"shallow": (0.2, 4.8), "full": (5.0, 9.8)}
     texts = {"shallow": "$t \\geq T - t_s$: shallow", "full": "$t < T - t_s$: full"}
     for role, (left, right) in ends.items():
-        _box(axis, (left + right) / 2, -1.4, right - left, texts[role], _FILL[role])
+        _box(axis, ((left + right) / 2, -1.4), right - left, texts[role], _FILL[role])
     _arrow(axis, (0.2, -0.5), (9.8, -0.5))
     axis.text(0.2, -0.35, f"noise, t = {T - 1}", ha="left", va="bottom")
     axis.text(4.9, -0.35, "switch", ha="center", va="bottom")
     axis.text(9.8, -0.35, "t = 0, image", ha="right", va="bottom")
     axis.plot([4.9, 4.9], [-0.4, -1.9], color="#d55e00", linewidth=2, linestyle="--")
     for role, (left, right) in ends.items():
-        middle = (left + right) / 2
+        middle, network = (left + right) / 2, networks[role]
         _arrow(axis, (middle, -1.85), (middle, -2.55))
-        last = _network(axis, middle, -3.0, networks[role], role)
-        found = networks[role]
-        cost = f"{_millions(found['parameters'])} parameters\n{found['gflops']:.3g} GFLOPs a step"
+        last = _network(axis, (middle, -3.0), network, role)
+        parameters = _millions(network["parameters"])
+        cost = f"{parameters} parameters\n{network['gflops']:.3g} GFLOPs a step"
         axis.text(middle, last - 0.6, cost, ha="center", va="top")
     return figure
 
@@ -53,7 +57,7 @@ def adadiff(title: str, networks: dict) -> Figure:
     figure, axis = _canvas(width=7.0, rows=2 * len(blocks) + len(added["output_head"]) + 4)
     axis.set_title(f"{title}: AdaDiff")
     y = -0.6
-    _box(axis, 4.6, y, 4.4, _embedding(full), _FILL["embedding"])
+    _box(axis, (4.6, y), 4.4, _embedding(full), _FILL["embedding"])
     read = {
         kind: {head[kind]["layer"]: i for i, head in enumerate(added["heads"])}
         for kind in ("uncertainty", "output")
@@ -64,18 +68,18 @@ def adadiff(title: str, networks: dict) -> Figure:
         tokens = y - 1
         if i in read["uncertainty"]:
             _arrow(axis, (4.6, tokens), (2.5, tokens))
-            _box(axis, 1.4, tokens, 2.2, f"$u_{{{i}}} \\leq \\theta$ ?", _FILL["uncertainty"])
+            _box(axis, (1.4, tokens), 2.2, f"$u_{{{i}}} \\leq \\theta$ ?", _FILL["uncertainty"])
         if i in read["output"]:
             _arrow(axis, (4.6, tokens), (6.9, tokens))
             axis.text(5.8, tokens + 0.05, "if so", ha="center", va="bottom", fontsize="small")
-            _box(axis, 7.7, tokens, 1.6, f"$g_{{{i}}}$", _FILL["output"])
-            axis.plot([8.5, 9.3], [tokens, tokens], color="#444444", linewidth=1)
+            _box(axis, (7.7, tokens), 1.6, f"$g_{{{i}}}$", _FILL["output"])
+            axis.plot([8.5, 9.3], [tokens, tokens], color=_LINE, linewidth=1)
         y -= 2
-        _box(axis, 4.6, y, 2.6, f"block {i}", _FILL["full"])
-    y = _chain(axis, 4.6, y, 4.4, _output_layers(full["stages"]), _FILL["output"])
+        _box(axis, (4.6, y), 2.6, f"block {i}", _FILL["full"])
+    y = _chain(axis, (4.6, y), 4.4, _output_layers(full["stages"]), _FILL["output"])
     _arrow(axis, (4.6, y - 0.4), (4.6, y - 1.1))
     axis.text(4.6, y - 1.5, "$\\epsilon$", ha="center", va="center")
-    axis.plot([9.3, 9.3], [first, y - 1.5], color="#444444", linewidth=1)
+    axis.plot([9.3, 9.3], [first, y - 1.5], color=_LINE, linewidth=1)
     _arrow(axis, (9.3, y - 1.5), (4.9, y - 1.5))
     heads = f"Each head $g_i$: {_millions(added['heads'][0]['output']['parameters'])} parameters"
     layers = " → ".join(_output_layers(added["output_head"]))
@@ -94,20 +98,20 @@ def uncertainty(title: str, networks: dict) -> Figure:
     )
     axis.set_title(f"{title}: uncertainty")
     y = -0.6
-    _box(axis, 3.0, y, 4.6, f"tokens: {_shape(tokens)}", _FILL["embedding"])
+    _box(axis, (3.0, y), 4.6, f"tokens: {_shape(tokens)}", _FILL["embedding"])
     if head["timestep_aware"]:
-        _box(axis, 7.8, y, 4.2, f"time: {_shape(time)}", _FILL["embedding"])
+        _box(axis, (7.8, y), 4.2, f"time: {_shape(time)}", _FILL["embedding"])
         _arrow(axis, (7.8, y - 0.45), (6.2, y - 1.5))
         joined = f"concatenate: {tokens[0]} × {given}"
         _arrow(axis, (3.0, y - 0.45), (4.2, y - 1.5))
         y -= 2
-        _box(axis, 5, y, 8.4, joined, _FILL["embedding"])
+        _box(axis, (5, y), 8.4, joined, _FILL["embedding"])
     layers = [f"linear, {given} → {returned}, on every token"]
     layers += [f"{name}: {_shape(shape) or 'one number'}" for name, shape in after]
     for text in layers:
         _arrow(axis, (5, y - 0.45), (5, y - 1.55))
         y -= 2
-        _box(axis, 5, y, 8.4, text, _FILL["uncertainty"])
+        _box(axis, (5, y), 8.4, text, _FILL["uncertainty"])
     _arrow(axis, (5, y - 0.45), (5, y - 1.3))
     exits = "$u_i$; exit before block $i$ if $u_i \\leq \\theta$"
     axis.text(5, y - 1.4, exits, ha="center", va="top")
@@ -115,7 +119,7 @@ def uncertainty(title: str, networks: dict) -> Figure:
 
 
 def _canvas(width: float, rows: float) -> tuple[Figure, Axes]:
-    """A figure whose axis is 10 wide and `rows` high, the first row at 0, going down."""
+    """A figure of `width` inches whose axis is 10 wide and `rows` high. The first row is at 0, the next below it."""
     style.apply()
     plt.rcParams["font.size"] = 11.5
     figure, axis = plt.subplots(figsize=(width, 0.34 * rows + 0.4))
@@ -124,7 +128,9 @@ def _canvas(width: float, rows: float) -> tuple[Figure, Axes]:
     return figure, axis
 
 
-def _box(axis: Axes, x: float, y: float, width: float, text: str, color: str) -> None:
+def _box(axis: Axes, place: Point, width: float, text: str, color: str) -> None:
+    """A box with a text, centred at `place`."""
+    x, y = place
     corner = (x - width / 2 + 0.1, y - 0.3)
     patch = FancyBboxPatch(
         corner,
@@ -132,7 +138,7 @@ def _box(axis: Axes, x: float, y: float, width: float, text: str, color: str) ->
         0.6,
         boxstyle="round,pad=0.1",
         facecolor=color,
-        edgecolor="#444444",
+        edgecolor=_LINE,
         linewidth=1,
         mutation_aspect=1,
     )
@@ -140,34 +146,36 @@ def _box(axis: Axes, x: float, y: float, width: float, text: str, color: str) ->
     axis.text(x, y, text, ha="center", va="center")
 
 
-def _arrow(axis: Axes, start: tuple, end: tuple, color: str = "#444444") -> None:
+def _arrow(axis: Axes, start: Point, end: Point, color: str = _LINE) -> None:
     arrow = {"arrowstyle": "-|>", "color": color, "shrinkA": 0, "shrinkB": 0}
     axis.annotate("", end, start, arrowprops=arrow)
 
 
-def _chain(axis: Axes, x: float, y: float, width: float, texts: list[str], color: str) -> float:
-    """Boxes below `y`, one a row, joined by arrows; the row of the last."""
+def _chain(axis: Axes, place: Point, width: float, texts: list[str], color: str) -> float:
+    """Draws boxes below `place`, one a row, joined by arrows; returns the row of the last."""
+    x, y = place
     for text in texts:
         _arrow(axis, (x, y - 0.4), (x, y - 0.6))
         y -= 1
-        _box(axis, x, y, width, text, color)
+        _box(axis, (x, y), width, text, color)
     return y
 
 
-def _network(axis: Axes, x: float, y: float, network: dict, role: str) -> float:
-    """A backbone going down from row `y`, with its long skips at its right; the row of its last part."""
-    _box(axis, x, y, 4.4, _embedding(network), _FILL["embedding"])
+def _network(axis: Axes, place: Point, network: dict, role: str) -> float:
+    """Draws a backbone down from `place`, its long skips at its right; returns the row of its last part."""
+    x, y = place
+    _box(axis, (x, y), 4.4, _embedding(network), _FILL["embedding"])
     blocks = _blocks(network)
     row = {name: y - 1 - i for i, name in enumerate(blocks)}
     names = [f"block {i}" for i in range(len(blocks))]
-    y = _chain(axis, x, y, 1.9, names, _FILL[role])
+    y = _chain(axis, (x, y), 1.9, names, _FILL[role])
     skips = network["skips"]
     for i, (start, end) in enumerate(skips):  # the innermost first
         out = x + 1.3 + 1.1 * i / max(1, len(skips) - 1)
         line = [(x + 0.95, row[start]), (out, row[start]), (out, row[end])]
         axis.plot(*zip(*line, strict=True), color=_SKIP, linewidth=1.2)
         _arrow(axis, (out, row[end]), (x + 0.95, row[end]), _SKIP)
-    return _chain(axis, x, y, 4.4, _output_layers(network["stages"]), _FILL["output"])
+    return _chain(axis, (x, y), 4.4, _output_layers(network["stages"]), _FILL["output"])
 
 
 def _blocks(network: dict) -> list[str]:

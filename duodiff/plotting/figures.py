@@ -5,6 +5,8 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
@@ -14,15 +16,68 @@ from duodiff.data.store import to_unit_range
 from duodiff.plotting import style
 from duodiff.schedules import T
 
+_TIME = "timestep t (sampling runs left to right)"
 
-def _panels(n: int, width: float = 4.6, height: float = 3.8, columns: int = 2):
-    """A figure of n panels, at most two beside each other: more cannot be read on a phone."""
-    rows, beside = -(-n // columns), min(n, columns)
-    size = (width * beside, height * rows)
-    figure, axes = plt.subplots(rows, beside, figsize=size, squeeze=False, layout="constrained")
-    for axis in axes.flat[n:]:
-        axis.set_visible(False)
-    return figure, list(axes.flat[:n])
+
+def _facets(
+    data: pd.DataFrame, by: str, size: tuple[float, float], columns: int = 2
+) -> tuple[Figure, list[tuple[str, Axes, pd.DataFrame]]]:
+    """A figure with a panel of `size` inches for each value of the column `by`, and each panel's value, axis and rows.
+
+    At most two panels stand beside each other: more cannot be read on a phone.
+    """
+    style.apply()
+    names = list(data[by].unique())
+    width, height = size
+    facets = sns.FacetGrid(
+        data,
+        col=by,
+        col_order=names,
+        col_wrap=min(columns, len(names)),
+        height=height,
+        aspect=width / height,
+        sharex=False,
+        sharey=False,
+    )
+    facets.figure.set_layout_engine("constrained")
+    panels = facets.axes_dict.items()
+    return facets.figure, [(name, axis, data[data[by] == name]) for name, axis in panels]
+
+
+def _lines(
+    axis: Axes, rows: pd.DataFrame, x: str, y: str, *, by: str, looks: dict[str, style.Look]
+) -> None:
+    """Draws a line for each value of the column `by`, in its look. Points that are `inferred` are open."""
+    alone = rows[by].map(lambda name: looks[name].dashes is None)
+    sns.lineplot(
+        rows[~alone],
+        x=x,
+        y=y,
+        hue=by,
+        style=by,
+        **style.mapped(looks),
+        estimator=None,
+        markersize=8,
+        legend=False,
+        ax=axis,
+    )
+    for name, points in rows[alone | rows["inferred"]].groupby(by):
+        look = looks[name]
+        (marks,) = axis.plot(points[x], points[y], look.marker, markersize=look.size, zorder=5)
+        opened = look.dashes is not None
+        marks.set(
+            markerfacecolor="white" if opened else look.color,
+            markeredgecolor=look.color if opened else "white",
+        )
+
+
+def _legend_below(figure: Figure, looks: list[style.Look], inferred: bool) -> None:
+    """Draws one legend below all panels, with an open marker in it where there is an inferred point."""
+    handles = [look.handle() for look in looks]
+    if inferred:
+        handles.append(Line2D([], [], color=style.GREY, marker="o", linestyle="none"))
+        handles[-1].set(label="setting inferred", markerfacecolor="white")
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize="small")
 
 
 def exit_layers(profiles: pd.DataFrame) -> Figure:
@@ -30,30 +85,42 @@ def exit_layers(profiles: pd.DataFrame) -> Figure:
 
     Columns as `metrics.exits.exit_profiles`, and title.
     """
-    style.apply()
-    panels = list(profiles.groupby(["title", "train_seed"], sort=False))
-    figure, axes = _panels(len(panels), width=4.8, height=4.6)
-    for axis, ((title, _), panel) in zip(axes, panels, strict=True):
+    figure, panels = _facets(profiles, "title", (4.8, 4.6))
+    for title, axis, panel in panels:
         depth, n = panel["depth"].iloc[0], panel["n"].iloc[0]
-        for i, (theta, line) in enumerate(panel.groupby("theta")):
-            look = style.line(i)
-            every = max(1, len(line) // 8)
-            label = f"θ = {theta:.3f}"
-            axis.plot(line["t"], line["mean"], **look, markevery=(i, every), ms=5, label=label)
-            low, high = line["mean"] - line["std"], line["mean"] + line["std"]
-            axis.fill_between(line["t"], low, high, color=look["color"], alpha=0.15, linewidth=0)
-        axis.axhline(depth, color="#888888", linewidth=1, zorder=0)
+        thetas = sorted(panel["theta"].unique())
+        names = [f"θ = {theta:.3f}" for theta in thetas]
+        looks = style.looks(names, style.shades("adadiff", len(names)))
+        # a line is the mean of two ends, and its band reaches from one to the other
+        ends = [panel.assign(layer=panel["mean"] + side * panel["std"]) for side in (-1, 1)]
+        sns.lineplot(
+            pd.concat(ends),
+            x="t",
+            y="layer",
+            hue="theta",
+            style="theta",
+            **style.mapped(dict(zip(thetas, looks, strict=True))),
+            errorbar=("pi", 100),
+            err_kws={"alpha": 0.15, "linewidth": 0},
+            markersize=7,
+            legend=False,
+            ax=axis,
+        )
+        every = max(1, panel["t"].nunique() // 8)
+        for i, line in enumerate(axis.get_lines()):
+            line.set_markevery((i, every))
+        axis.axhline(depth, color=style.GREY, linewidth=1, zorder=0)
         axis.set(xlim=(T - 1, 0), ylim=(-0.2, depth + 0.4), title=f"{title} (n = {n} a line)")
-        axis.set(xlabel="timestep t (sampling runs left to right)")
-        axis.set(ylabel=f"exit layer (blocks run, of {depth})")
-        _legend_below(axis)
+        axis.set(xlabel=_TIME, ylabel=f"exit layer (blocks run, of {depth})")
+        axis.legend(
+            handles=[look.handle() for look in looks],
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.2),
+            ncols=2,
+            handlelength=3,
+            fontsize="small",
+        )
     return figure
-
-
-def _legend_below(axis) -> None:
-    axis.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, handlelength=3, fontsize="small"
-    )
 
 
 def noised(panels: list[tuple[str, list[np.ndarray]]], similarity: pd.DataFrame) -> Figure:
@@ -67,7 +134,7 @@ def noised(panels: list[tuple[str, list[np.ndarray]]], similarity: pd.DataFrame)
     size = (1.1 * beside, 1.1 * rows + 1.2 * len(panels))
     figure = plt.figure(figsize=size, layout="constrained")
     heights = [2 * len(images) + 1 for _, images in panels]
-    parts = np.ravel(figure.subfigures(len(panels), 1, height_ratios=heights))
+    parts = figure.subfigures(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for part, (title, images) in zip(parts, panels, strict=True):
         mine = similarity[similarity["title"] == title]
         part.suptitle(f"{title}: r is the correlation of input and target, n = {mine['n'].iloc[0]}")
@@ -89,7 +156,7 @@ def noised(panels: list[tuple[str, list[np.ndarray]]], similarity: pd.DataFrame)
 _NOISE_RANGE = 2.5  # standard deviations of noise from black to white
 
 
-def _show(axis, image: np.ndarray, limit: float) -> None:
+def _show(axis: Axes, image: np.ndarray, limit: float) -> None:
     """An image [C, H, W] on an axis, black at -limit and white at limit."""
     shown = np.clip(image / limit, -1, 1) / 2 + 0.5
     shown = shown[0] if len(shown) == 1 else shown.transpose(1, 2, 0)
@@ -104,70 +171,41 @@ def trade_off(points: pd.DataFrame) -> Figure:
     Columns: panel, metric (its label), method (a key of style.METHODS), label, seconds, distance, spread (NaN
     where unknown) and inferred (an open marker).
     """
-    style.apply()
-    panels = list(points.groupby("panel", sort=False))
-    figure, axes = _panels(len(panels), width=3.5, height=3.1)
-    for axis, (title, panel) in zip(axes, panels, strict=True):
-        for method, look in style.METHODS.items():
-            line = panel[panel["method"] == method].sort_values("seconds")
+    figure, panels = _facets(points, "panel", (3.5, 3.1))
+    for title, axis, panel in panels:
+        _lines(axis, panel, "seconds", "distance", by="method", looks=style.METHODS)
+        for method, line in panel.groupby("method"):
+            look = style.METHODS[method]
+            place = (line["seconds"], line["distance"])
+            axis.errorbar(*place, yerr=line["spread"], fmt="none", ecolor=look.color, capsize=2)
             # DuoDiff's t_s below its points, AdaDiff's theta above
-            _labelled(axis, line, "seconds", "distance", look, above=method != "duodiff")
-            axis.errorbar(
-                line["seconds"],
-                line["distance"],
-                yerr=line["spread"],
-                fmt="none",
-                ecolor=look["color"],
-                capsize=2,
-            )
+            _name_points(axis, line.sort_values("seconds"), look.color, above=method != "duodiff")
         axis.margins(x=0.1, y=0.22)
         axis.set(xlabel="seconds per image", ylabel=panel["metric"].iloc[0])
         axis.set_title(title, fontsize="medium")
         axis.locator_params(axis="x", nbins=4)
-    _legend_of_all(figure, axes, points["inferred"].any())
+    shown = [look for method, look in style.METHODS.items() if method in set(points["method"])]
+    _legend_below(figure, shown, points["inferred"].any())
     return figure
 
 
-_OPEN = {"linestyle": "none", "markerfacecolor": "white"}
-
-
-def _labelled(axis, line: pd.DataFrame, x: str, y: str, look: dict, above: bool) -> None:
-    """A line with its points' labels above or below them, raised where crowded; inferred points are open."""
-    if line.empty:
-        return
-    full = look["marker"] == "*"
-    size = 13 if full else 7
-    axis.plot(line[x], line[y], **look, markersize=size, zorder=5 if full else 3)
-    inferred = line[line["inferred"]]
-    open_marker = {k: v for k, v in look.items() if k not in ("label", "linestyle")}
-    axis.plot(inferred[x], inferred[y], **open_marker | _OPEN, markersize=size, zorder=4)
-    crowded, raised, last = 0.15 * (line[x].max() - line[x].min()), False, -np.inf
+def _name_points(axis: Axes, line: pd.DataFrame, color: str, above: bool) -> None:
+    """The labels of a trade-off's points, above or below them, further away where two are close."""
+    close = 0.15 * (line["seconds"].max() - line["seconds"].min())
+    raised, last = False, -np.inf
     for point in line[line["label"] != ""].to_dict("records"):
-        raised = not raised and point[x] - last < crowded
-        offset, last = 16 if raised else 7, point[x]
+        raised = not raised and point["seconds"] - last < close
+        offset, last = 16 if raised else 7, point["seconds"]
         axis.annotate(
             point["label"],
-            (point[x], point[y]),
+            (point["seconds"], point["distance"]),
             xytext=(0, offset if above else -offset),
             textcoords="offset points",
             ha="center",
             va="bottom" if above else "top",
             fontsize=10,
-            color=look["color"],
+            color=color,
         )
-
-
-def _legend_of_all(figure: Figure, axes: list, inferred: bool) -> None:
-    """One legend below all panels, each name once, and that of an open marker where there is an inferred point."""
-    named = {}
-    for axis in axes:
-        handles, labels = axis.get_legend_handles_labels()
-        named |= dict(zip(labels, handles, strict=True))
-    if inferred:
-        named["setting inferred"] = Line2D([], [], color="#444444", **_OPEN, marker="o")
-    figure.legend(
-        named.values(), named.keys(), loc="outside lower center", ncols=2, fontsize="small"
-    )
 
 
 def relative(points: pd.DataFrame) -> Figure:
@@ -175,26 +213,29 @@ def relative(points: pd.DataFrame) -> Figure:
 
     Columns as `analysis.figures.relative_points`.
     """
-    style.apply()
-    figure, axes = _panels(3, width=5.4, height=3.3, columns=1)
-    panels = [
+    shown = [
         ("DuoDiff, rising $t_s$", ("full", "duodiff", "shallow"), "time_saved"),
         ("AdaDiff, rising θ, time as interpolated", ("adadiff",), "time_saved"),
         ("AdaDiff, falling θ", ("adadiff",), "blocks_run"),
     ]
     names = {"time_saved": "time saved (%)", "blocks_run": "blocks run before the exit (% of all)"}
-    for axis, (title, methods, x) in zip(axes, panels, strict=True):
-        shown = points[points["method"].isin(methods) & points[x].notna()].assign(label="")
-        for i, source in enumerate(points["source"].unique()):
-            line = shown[shown["source"] == source].sort_values(x)
-            _labelled(axis, line, x, "relative_distance", style.line(i) | {"label": source}, True)
-        axis.axhline(1, color="#888888", linewidth=1, zorder=0)
+    rows = [
+        points[points["method"].isin(methods) & points[x].notna()].assign(title=title, x=x)
+        for title, methods, x in shown
+    ]
+    sources = list(points["source"].unique())
+    looks = dict(zip(sources, style.looks(sources), strict=True))
+    figure, panels = _facets(pd.concat(rows), "title", (5.4, 3.3), columns=1)
+    for title, axis, panel in panels:
+        x = panel["x"].iloc[0]
+        _lines(axis, panel, x, "relative_distance", by="source", looks=looks)
+        axis.axhline(1, color=style.GREY, linewidth=1, zorder=0)
         axis.set(yscale="log", title=title, xlabel=names[x], ylabel="distance / full's")
         axis.margins(y=0.2)
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5)))
         axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         axis.yaxis.set_minor_formatter(NullFormatter())
-    _legend_of_all(figure, axes, points["inferred"].any())
+    _legend_below(figure, list(looks.values()), points["inferred"].any())
     return figure
 
 
@@ -207,7 +248,7 @@ def qualitative(panels: list[dict]) -> Figure:
     beside = max(len(panel["adadiff"]) + len(panel["duodiff"]) for panel in panels)
     heights = [0.6 * len(panel["labels"]) + 1 for panel in panels]  # inches
     figure = plt.figure(figsize=(0.6 * beside + 0.8, sum(heights)))
-    parts = np.ravel(figure.subfigures(len(panels), 1, height_ratios=heights))
+    parts = figure.subfigures(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     headers = {"adadiff": "AdaDiff: rising θ →", "duodiff": "DuoDiff: rising $t_s$ →"}
     for part, panel, height in zip(parts, panels, heights, strict=True):
         kinds = [kind for kind in headers if panel[kind]]
@@ -229,7 +270,7 @@ def qualitative(panels: list[dict]) -> Figure:
                 xycoords="axes fraction",
                 textcoords="offset points",
                 fontsize="medium",
-                color=style.METHODS[kind]["color"],
+                color=style.METHODS[kind].color,
             )
             for axis, label in zip(axes[:, 0], panel["labels"], strict=True):
                 if i == 0:
@@ -240,10 +281,12 @@ def qualitative(panels: list[dict]) -> Figure:
 def gallery(title: str, panels: list[tuple[str, np.ndarray]]) -> Figure:
     """A square of images a panel, one panel a set of images; `panels` are (name, uint8 [n, C, H, W])."""
     style.apply()
-    figure, axes = _panels(len(panels), width=4, height=4.3)
-    for axis, (name, images) in zip(axes, panels, strict=True):
-        axis.imshow(grid(images, math.isqrt(len(images) - 1) + 1), interpolation="nearest")
+    rows = -(-len(panels) // 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(8, 4.3 * rows), squeeze=False)
+    for axis in axes.flat:
         axis.set_axis_off()
+    for axis, (name, images) in zip(axes.flat, panels, strict=False):
+        axis.imshow(grid(images, math.isqrt(len(images) - 1) + 1), interpolation="nearest")
         axis.set_title(name, fontsize=11)
     figure.suptitle(title, y=1, va="bottom")
     figure.tight_layout()
@@ -256,33 +299,41 @@ def training_curves(curves: pd.DataFrame) -> Figure:
     Columns: title, model ("full", "shallow", "heads"), step, train_loss, held_out_loss.
     """
     style.apply()
-    titles = curves["title"].unique()
-    figure, axes = _panels(2 * len(titles), columns=2)
-    colors = {"full": "#222222", "shallow": "#009e73", "heads": "#d55e00"}
-    for i, (title, panel) in enumerate(curves.groupby("title", sort=False)):
-        for axis, models in zip(
-            axes[2 * i : 2 * i + 2], (["full", "shallow"], ["heads"]), strict=True
-        ):
-            for model in models:
-                line = panel[panel["model"] == model]
-                axis.plot(
-                    line["step"],
-                    line["held_out_loss"],
-                    color=colors[model],
-                    label=f"{model}, held out",
-                )
-                axis.plot(
-                    line["step"],
-                    line["train_loss"],
-                    color=colors[model],
-                    linestyle=":",
-                    label=f"{model}, training",
-                )
-            axis.set(yscale="log", xlabel="training step")
-            axis.legend(fontsize="small")
-        axes[2 * i].set(title=f"{title}: backbones", ylabel="loss (Eq. 2)")
-        axes[2 * i + 1].set(title=f"{title}: AdaDiff heads", ylabel="loss (Eq. 6 + Eq. 7)")
-    return figure
+    names = {"held_out_loss": "held out", "train_loss": "training"}
+    lines = curves.rename(columns=names).melt(
+        ["title", "model", "step"], list(names.values()), var_name="images", value_name="loss"
+    )
+    heads = lines["model"] == "heads"
+    lines["panel"] = lines["title"] + np.where(heads, ": AdaDiff heads", ": backbones")
+    panels = [
+        f"{title}: {kind}"
+        for title in curves["title"].unique()
+        for kind in ("backbones", "AdaDiff heads")
+    ]
+    facets = sns.relplot(
+        lines,
+        kind="line",
+        x="step",
+        y="loss",
+        hue="model",
+        style="images",
+        palette=style.NETWORKS,
+        dashes={"held out": "", "training": (1, 1)},
+        errorbar=None,
+        col="panel",
+        col_order=[panel for panel in panels if panel in set(lines["panel"])],
+        col_wrap=2,
+        height=4.6,
+        aspect=1,
+        facet_kws={"sharex": False, "sharey": False},
+    )
+    facets.set_titles("{col_name}").set(yscale="log", xlabel="training step")
+    for panel, axis in facets.axes_dict.items():
+        of_heads = panel.endswith("heads")
+        axis.set(ylabel="loss (Eq. 6 + Eq. 7)" if of_heads else "loss (Eq. 2)")
+    facets.figure.set_layout_engine("constrained")
+    sns.move_legend(facets, "outside lower center", ncols=2, frameon=True, fontsize="small")
+    return facets.figure
 
 
 def denoising_losses(losses: pd.DataFrame) -> Figure:
@@ -290,19 +341,28 @@ def denoising_losses(losses: pd.DataFrame) -> Figure:
 
     Columns: title, t, network ("full", "shallow", "head"), layer, mse.
     """
-    style.apply()
-    panels = list(losses.groupby("title", sort=False))
-    figure, axes = _panels(len(panels), width=6.4, columns=1)
-    for axis, (title, panel) in zip(axes, panels, strict=True):
-        heads = panel[panel["network"] == "head"]
-        colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, heads["layer"].nunique()))
-        for color, (layer, line) in zip(colors, heads.groupby("layer"), strict=True):
-            axis.plot(line["t"], line["mse"], color=color, linewidth=1, label=f"head {int(layer)}")
-        for network, color in (("shallow", "#009e73"), ("full", "#222222")):
-            line = panel[panel["network"] == network]
-            axis.plot(line["t"], line["mse"], color=color, linewidth=2, label=network)
+    figure, panels = _facets(losses, "title", (6.4, 3.8), columns=1)
+    for title, axis, panel in panels:
+        heads = panel["network"] == "head"
+        lines = panel["network"].mask(heads, "head " + panel["layer"].map("{:.0f}".format))
+        names = [f"head {layer:.0f}" for layer in sorted(panel[heads]["layer"].unique())]
+        colors = dict(zip(names, style.shades("adadiff", len(names)), strict=True))
+        colors |= {network: style.NETWORKS[network] for network in ("shallow", "full")}
+        sns.lineplot(
+            panel.assign(line=lines),
+            x="t",
+            y="mse",
+            hue="line",
+            size="line",
+            hue_order=colors,
+            size_order=colors,
+            palette=colors,
+            sizes={line: 1 if line in names else 2.5 for line in colors},
+            errorbar=None,
+            ax=axis,
+        )
         axis.set(xlim=(T - 1, 0), yscale="log", title=title)
-        axis.set(xlabel="timestep t (sampling runs left to right)", ylabel="held-out squared error")
+        axis.set(xlabel=_TIME, ylabel="held-out squared error")
         axis.legend(fontsize="x-small", ncols=2)
     return figure
 
@@ -312,19 +372,28 @@ def extrapolations(points: pd.DataFrame) -> Figure:
 
     Columns: title, metric, t_s, n, distance, and the line's limit, slope and r2.
     """
-    style.apply()
-    panels = list(points.groupby("title", sort=False))
-    figure, axes = _panels(len(panels), width=6.4, columns=1)
-    for axis, (title, panel) in zip(axes, panels, strict=True):
-        cells = list(panel.groupby("t_s"))
-        colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(cells)))
-        for color, (t_s, cell) in zip(colors, cells, strict=True):
-            limit, slope, r2 = cell[["limit", "slope", "r2"]].iloc[0]
-            ends = np.array([0, 1 / cell["n"].min()])
-            axis.plot(1 / cell["n"], cell["distance"], "o", color=color, markersize=4)
-            label = f"$t_s$ = {t_s:.0f}: {limit:.2f} ($R^2$ = {r2:.2f})"
-            axis.plot(ends, limit + slope * ends, color=color, linewidth=1, label=label)
-        sizes = np.unique(panel["n"])[[0, len(np.unique(panel["n"])) // 3, -1]]
+    figure, panels = _facets(points, "title", (6.4, 3.8), columns=1)
+    for title, axis, panel in panels:
+        cells = panel.drop_duplicates("t_s").sort_values("t_s")
+        names = {
+            cell.t_s: f"$t_s$ = {cell.t_s:.0f}: {cell.limit:.2f} ($R^2$ = {cell.r2:.2f})"
+            for cell in cells.itertuples()
+        }
+        dots = panel.assign(x=1 / panel["n"], cell=panel["t_s"].map(names))
+        ends = dots.groupby("t_s")["x"].transform("max")
+        fits = [dots.assign(x=x, distance=dots["limit"] + dots["slope"] * x) for x in (0, ends)]
+        look = {
+            "x": "x",
+            "y": "distance",
+            "hue": "cell",
+            "palette": dict(zip(names.values(), style.shades("duodiff", len(names)), strict=True)),
+            "hue_order": names.values(),
+            "ax": axis,
+        }
+        sns.scatterplot(dots, s=30, legend=False, **look)
+        sns.lineplot(pd.concat(fits), errorbar=None, linewidth=1, **look)
+        sizes = np.unique(panel["n"])
+        sizes = sizes[[0, len(sizes) // 3, -1]]
         axis.set_xticks([0, *1 / sizes], ["∞", *map(str, sizes)])
         metric = panel["metric"].iloc[0]
         axis.set(title=title, xlabel="number of images n (spaced by 1/n)", ylabel=metric)

@@ -1,66 +1,125 @@
-"""One look for every figure: a marker, line style and colour per method, and deterministic files."""
+"""One look for every figure: seaborn's theme, a colour and a mark for each method, and files that do not change."""
 
+from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from duodiff.running.files import atomic, write_csv
 
 matplotlib.use("Agg")
 
-METHODS = {
-    "full": {"label": "Full backbone", "color": "#222222", "marker": "*", "linestyle": "none"},
-    "duodiff": {"label": "DuoDiff", "color": "#0072b2", "marker": "o", "linestyle": "-"},
-    "adadiff": {"label": "AdaDiff, measured", "color": "#d55e00", "marker": "s", "linestyle": "--"},
-    "adadiff_interpolated": {
-        "label": "AdaDiff, interpolated (A.5)",
-        "color": "#cc79a7",
-        "marker": "^",
-        "linestyle": ":",
-    },
-}
+_COLORS = sns.color_palette("colorblind").as_hex()
+INK, GREY = "#222222", "#888888"
 
-LINES = [
-    {"color": "#440154", "linestyle": "-", "marker": "o"},
-    {"color": "#3b528b", "linestyle": "--", "marker": "s"},
-    {"color": "#21918c", "linestyle": "-.", "marker": "^"},
-    {"color": "#5aa02c", "linestyle": ":", "marker": "D"},
-    {"color": "#d08a00", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
-    {"color": "#b03a7a", "linestyle": (0, (8, 2)), "marker": "P"},
-    {"color": "#666666", "linestyle": (0, (1, 3)), "marker": "X"},
+_MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p"]
+_DASHES: list[tuple[float, ...]] = [
+    (),
+    (4, 1.5),
+    (1, 1),
+    (3, 1.25, 1.5, 1.25),
+    (5, 1, 1, 1),
+    (5, 1, 2, 1, 2, 1),
+    (8, 2),
 ]
-"""Looks of lines that are not methods, told apart without colour too."""
 
 
-def line(i: int) -> dict:
-    """The look of the i-th line; after the last they repeat."""
-    return LINES[i % len(LINES)]
+class Look(NamedTuple):
+    """How a line is drawn, told apart without its colour too.
+
+    `dashes` are the lengths of dash, gap, dash, ... in line widths, as seaborn takes them. () is a solid line, None is
+    no line: a point that stands alone.
+    """
+
+    label: str
+    color: str
+    marker: str
+    dashes: tuple[float, ...] | None
+
+    @property
+    def size(self) -> int:
+        """Of the marker, in points."""
+        return 8 if self.dashes is not None else 15
+
+    def handle(self) -> Line2D:
+        """Its line in a legend."""
+        line = Line2D([], [], color=self.color, marker=self.marker, markersize=self.size)
+        line.set(label=self.label, markeredgecolor="white")
+        if self.dashes is None:
+            line.set_linestyle("none")
+        elif self.dashes:
+            line.set_linestyle((0, self.dashes))
+        return line
+
+
+METHODS = {
+    "full": Look("Full backbone", INK, "*", None),
+    "duodiff": Look("DuoDiff", _COLORS[0], "o", ()),
+    "adadiff": Look("AdaDiff, measured", _COLORS[3], "s", (4, 1.5)),
+    "adadiff_interpolated": Look("AdaDiff, interpolated (A.5)", _COLORS[4], "^", (1, 1)),
+}
+"""The look of each method, in every figure."""
+
+NETWORKS = {"full": INK, "shallow": _COLORS[2], "heads": _COLORS[3]}
+"""The colour of each trained network."""
+
+_SHADES = {"adadiff": "rocket_r", "duodiff": "mako_r"}
+
+
+def shades(method: str, n: int) -> list[str]:
+    """n colours for a method's rising settings, from light to dark: t_s of "duodiff", theta or layers of "adadiff"."""
+    return sns.color_palette(_SHADES[method], n + 2).as_hex()[1:-1]  # neither pale nor black
+
+
+def looks(labels: list[str], colors: list[str] | None = None) -> list[Look]:
+    """A look for each label, for lines that are not methods. Colours are dark by default, and none is a method's."""
+    colors = colors or sns.color_palette("dark", len(labels)).as_hex()
+    return list(map(Look, labels, colors, cycle(_MARKERS), cycle(_DASHES)))
+
+
+def mapped(looks: Mapping[Any, Look]) -> dict[str, dict]:
+    """The looks of the values of a column as keyword arguments of seaborn: palette, markers and dashes."""
+    return {
+        "palette": {value: look.color for value, look in looks.items()},
+        "markers": {value: look.marker for value, look in looks.items()},
+        "dashes": {value: look.dashes or "" for value, look in looks.items()},
+    }
 
 
 def apply() -> None:
-    """Sets matplotlib's defaults: white grid, sizes to be read on a phone, files that do not change between runs."""
-    plt.style.use(
-        ["default", "seaborn-v0_8-whitegrid"]
-    )  # matplotlib's own; seaborn is slow to import
-    plt.rcParams.update(
-        {
+    """Sets the defaults of matplotlib: a white grid, sizes to be read on a phone, files equal between runs.
+
+    The font comes with matplotlib, so that a figure does not depend on the fonts of a machine.
+    """
+    plt.style.use("default")
+    sns.set_theme(
+        style="whitegrid",
+        palette="colorblind",
+        font="DejaVu Sans",
+        rc={
             "font.size": 12.5,
             "axes.titlesize": 12.5,
             "axes.labelsize": 12.5,
             "xtick.labelsize": 11.5,
             "ytick.labelsize": 11.5,
             "legend.fontsize": 11.5,
-            "lines.linewidth": 1.3,
+            "legend.title_fontsize": 11.5,
+            "lines.linewidth": 1.5,
+            "grid.linewidth": 0.8,
+            "axes.linewidth": 1,
             "savefig.dpi": 200,
             "savefig.bbox": "tight",
             "svg.hashsalt": "duodiff",
             "svg.fonttype": "path",
             "pdf.fonttype": 42,
-            "legend.frameon": True,
-        }
+        },
     )
 
 

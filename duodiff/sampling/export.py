@@ -1,4 +1,4 @@
-"""Samples in the forms other tools read: the `.npz` of the ADM evaluator, and PNG files."""
+"""Samples as files for other tools: the `.npz` of the ADM evaluator, and PNG files."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from duodiff.running.files import atomic
 
 
 def write_npz(samples: Path, out: Path) -> int:
-    """Number of images written to `out` as the evaluator of guided-diffusion (ADM) reads them.
+    """Writes a sample store as the `.npz` that the evaluator of guided-diffusion (ADM) reads; the number of images.
 
-    `arr_0` is uint8 [N, H, W, 3] (grey images get three equal channels); where there are classes,
-    `arr_1` is int64 [N].
+    `arr_0` is uint8 [N, H, W, 3]; grey images get three equal channels. `arr_1` is int64 [N], the classes, and is
+    absent for images without classes.
     """
     store = ImageStore(samples)
     arrays = [pixels_last(store.images)]
@@ -26,7 +26,7 @@ def write_npz(samples: Path, out: Path) -> int:
 
 
 def write_pngs(samples: Path, folder: Path) -> int:
-    """Number of images written as `folder`/000000.png and so on, in the order of their indices."""
+    """Writes a sample store as `folder`/000000.png and so on, in the order of the indices; the number of images."""
     store = ImageStore(samples)
     folder.mkdir(parents=True, exist_ok=True)
     for i in tqdm(range(len(store)), desc="export", unit="image", disable=None):

@@ -1,6 +1,7 @@
-"""The sample stores of a cell's shards, joined into the one that a single job would have written (no torch)."""
+"""The sample stores of a cell's shards, joined into the store that one job would have written (no torch)."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,20 +10,25 @@ from duodiff.running.files import atomic, remove_leftovers, require_space, sha25
 from duodiff.running.shards import require_whole
 
 _ARRAYS = ("images", "labels", "blocks_run")
-_COUNTED = {"count", "images_sha256", "labels_sha256", "shape"}  # by write_store
-_OWN = {"indices", "blocks_run_sha256", "nan_uncertainties"}  # of one shard alone
+_COUNTED = {"count", "images_sha256", "labels_sha256", "shape"}  # keys that write_store adds
+_OWN = {
+    "indices",
+    "blocks_run_sha256",
+    "nan_uncertainties",
+}  # keys whose values differ between shards
 
 
-def gather_samples(shards: list[Path], images: int, out: Path) -> dict:
-    """Manifest, written to `out`, of a cell's store of `images` samples, joined from all of its `shards` in order.
+def gather_samples(shards: list[Path], images: int, out: Path) -> dict[str, Any]:
+    """The manifest of a cell's store of `images` samples, joined from its `shards` in order. It is written to `out`.
 
-    It and the arrays beside it are the bytes that the cell sampled in one would have. Raises ValueError for shards
-    that are not what their manifests say, not sampled alike, or do not make up the whole.
+    The manifest and the arrays beside it are the same bytes as those of a cell that one job sampled. Raises ValueError
+    if a file is not the one of its manifest, if the shards were sampled differently, or if one is missing.
     """
     stores = [ImageStore(shard) for shard in shards]
     require_whole([store.manifest["indices"] for store in stores], images)
     described = [_without(store.manifest, _COUNTED) for store in stores]
-    if any(_without(other, _OWN) != _without(described[0], _OWN) for other in described):
+    shared = [_without(manifest, _OWN) for manifest in described]
+    if any(other != shared[0] for other in shared):
         raise ValueError("shards: they were not sampled alike; sample them again")
     arrays = {name: [_verified(store, name) for store in stores] for name in _ARRAYS}
     remove_leftovers(out.parent)
@@ -40,12 +46,12 @@ def gather_samples(shards: list[Path], images: int, out: Path) -> dict:
     return write_store(out, pixels, labels, description)
 
 
-def _without(manifest: dict, keys: set[str]) -> dict:
+def _without(manifest: dict[str, Any], keys: set[str]) -> dict[str, Any]:
     return {key: value for key, value in manifest.items() if key not in keys}
 
 
 def _verified(store: ImageStore, name: str) -> np.ndarray:
-    """An array of a shard. Raises ValueError if it is not the one its manifest pins."""
+    """An array of a shard. Raises ValueError if its sha256 is not the one in the manifest."""
     path = store.folder / f"{name}.npy"
     if sha256(path) != store.manifest[f"{name}_sha256"]:
         raise ValueError(f"{path}: its sha256 is not the one in its manifest; sample it again")

@@ -1,39 +1,56 @@
-"""The checkpoints that sampling needs, loaded and held to their conventions."""
+"""The networks of a study, loaded from their checkpoints and held to the configured conventions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from duodiff import noise
 from duodiff.backbones import EarlyExit
-from duodiff.checkpoints import departures, load_adadiff, load_backbone
+from duodiff.checkpoints import (
+    BackboneManifest,
+    Manifest,
+    departures,
+    load_adadiff,
+    load_backbone,
+)
 from duodiff.compiled import compile_forward
+from duodiff.early_exit import AdaDiff
 from duodiff.protocol import PROTOCOLS, Protocol
 from duodiff.running.files import read_json
 from duodiff.schedules import noise_schedule
 from duodiff.settings import Setting
+from duodiff.uvit import Denoiser
 
 PRECISIONS = ("float32", "bfloat16")
 
+_SHARED = ("in_chans", "img_size", "num_classes")  # of the architecture, by all backbones
+
 
 class Models:
-    """The checkpoints a cell needs, by the paths of their manifests, and what they agree on.
+    """The networks that cells run, and what their checkpoints agree on.
 
-    `full`, `shallow`, `heads` may each be None where no cell uses them; `quantiles` is the JSON file
-    of the observed uncertainties. `conventions` are the configured schedule, time_input and (or None)
-    class_order: checkpoints that disagree with them are refused or, where the protocol says so, used
-    with them all the same, which `departures` lists. `precision` is what the networks compute in: "float32", or
-    "bfloat16" by autocast. With `compiled` each backbone is a graph for each size of batch (`duodiff.compiled`); early
-    exit, whose batches shrink, stays as it is. Raises ValueError also for another precision, and if two checkpoints
-    disagree on image shape, classes or prediction.
+    `full`, `shallow` and `heads` are the manifests of checkpoints. `quantiles` is the JSON file of the observed
+    uncertainties. Each may be None if no cell needs it.
+
+    `conventions` are the configured schedule, time_input and class_order (which may be None or absent). Checkpoints
+    with other conventions are refused. A protocol may allow them; then the configured conventions are used, and
+    `departures` lists the differences.
+
+    `precision` is the dtype that the networks compute in: "float32", or "bfloat16" by autocast. `compiled` compiles
+    each backbone (`duodiff.compiled`), but not AdaDiff, whose batches shrink.
+
+    `shape` is [C, H, W] of an image, or of a latent. Raises ValueError for an unknown precision, for refused
+    checkpoints, and for checkpoints that disagree on image shape, classes or prediction.
     """
 
     def __init__(
         self,
-        conventions: dict,
+        conventions: Mapping[str, Any],
         protocol: str,
+        *,
         full: Path | None = None,
         shallow: Path | None = None,
         heads: Path | None = None,
@@ -44,42 +61,68 @@ class Models:
     ):
         if precision not in PRECISIONS:
             raise ValueError(f"precision: found {precision!r}; accepted: {' or '.join(PRECISIONS)}")
-        self.device, self.quantiles = device, quantiles
-        self.manifests, self.full, self.shallow, self.adadiff = {}, None, None, None
+        self.conventions, self.protocol = conventions, PROTOCOLS[protocol]
+        self.device, self.precision, self.compiled = device, precision, compiled
+        self.quantiles = quantiles
         used = {key: conventions[key] for key in ("schedule", "time_input")}
-        if full:
-            self.full, self.manifests["full"] = load_backbone(full, **used)
-        if shallow:
-            self.shallow, self.manifests["shallow"] = load_backbone(shallow, **used)
+        self._backbones: dict[str, Denoiser] = {}
+        self._adadiff: AdaDiff | None = None
+        described: dict[str, BackboneManifest] = {}
+        for role, path in (("full", full), ("shallow", shallow)):
+            if path:
+                self._backbones[role], described[role] = load_backbone(path, **used)
+        self.manifests: dict[str, Manifest] = {**described}
         if heads:
-            self.adadiff, self.manifests["heads"] = load_adadiff(
-                self.full, self.manifests["full"], heads
+            self._adadiff, self.manifests["heads"] = load_adadiff(
+                self.full, described["full"], heads
             )
-        configured = conventions | {"protocol": protocol}
-        self.departures = departures(self.manifests, configured, PROTOCOLS[protocol])
-        for model in (self.full, self.shallow):
-            if model is not None:
-                model.precision = precision
-                if compiled:
-                    compile_forward(model.net, device, precision)
-        for model in (self.full, self.shallow, self.adadiff):
+        configured = {**conventions, "protocol": protocol}
+        self.departures = departures(self.manifests, configured, self.protocol)
+        for backbone in self._backbones.values():
+            backbone.precision = precision
+            if compiled:
+                compile_forward(backbone.net, device, precision)
+        for model in (*self._backbones.values(), self._adadiff):
             if model is not None:
                 model.to(device).requires_grad_(False)
-        net = self._agreed("architecture")
+        architectures = {
+            role: {key: manifest.architecture[key] for key in _SHARED}
+            for role, manifest in described.items()
+        }
+        net = _agreed("architecture", architectures)
         self.shape = (net["in_chans"], net["img_size"], net["img_size"])
-        self.num_classes, self.null_class = net["num_classes"], self._agreed("null_class")
-        self._agreed("prediction")
+        self.num_classes: int = net["num_classes"]
+        self.null_class: bool = _agreed("null_class", _values("null_class", described))
+        _agreed("prediction", _values("prediction", described))
         self.schedule = noise_schedule(conventions["schedule"])
 
-    def _agreed(self, key: str):
-        backbones = {k: getattr(v, key) for k, v in self.manifests.items() if k != "heads"}
-        if key == "architecture":
-            names = ("in_chans", "img_size", "num_classes")
-            backbones = {k: {n: v[n] for n in names} for k, v in backbones.items()}
-        first, *others = backbones.values()
-        if any(other != first for other in others):
-            raise ValueError(f"checkpoints disagree on {key}: {backbones}")
-        return first
+    @property
+    def full(self) -> Denoiser:
+        """The full backbone. Raises ValueError if its checkpoint was not given."""
+        return self.backbone("full")
+
+    @property
+    def shallow(self) -> Denoiser:
+        """The shallow backbone. Raises ValueError if its checkpoint was not given."""
+        return self.backbone("shallow")
+
+    @property
+    def adadiff(self) -> AdaDiff:
+        """AdaDiff on the full backbone. Raises ValueError if the checkpoint of its heads was not given."""
+        if self._adadiff is None:
+            raise _missing("heads")
+        return self._adadiff
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether the checkpoint of AdaDiff's heads was given."""
+        return self._adadiff is not None
+
+    def backbone(self, role: str) -> Denoiser:
+        """The backbone in the role "full" or "shallow". Raises ValueError if its checkpoint was not given."""
+        if role not in self._backbones:
+            raise _missing(role)
+        return self._backbones[role]
 
     def labels(self, seed: int, start: int, count: int, protocol: Protocol) -> torch.Tensor | None:
         """Classes of the images start .. start+count-1, int64 [count]; None without classes."""
@@ -94,12 +137,30 @@ class Models:
         return {role: self.manifests[role].weights_sha256 for role in roles}
 
     def early_exit(self, theta: float, simulate: bool = False) -> EarlyExit:
-        """AdaDiff at threshold theta."""
+        """AdaDiff at the threshold theta. With `simulate` every layer is computed and one is selected."""
         return EarlyExit(self.adadiff, theta, self.full, simulate)
 
     def threshold(self, setting: Setting) -> float:
-        """The theta of an AdaDiff setting, quantiles resolved."""
+        """The theta of an AdaDiff setting. A quantile is interpolated between the observed ones."""
         if not setting.is_quantile:
             return setting.number
+        if self.quantiles is None:
+            raise _missing("quantiles")
         observed = read_json(self.quantiles)
         return float(np.interp(setting.number, observed["levels"], observed["values"]))
+
+
+def _missing(role: str) -> ValueError:
+    return ValueError(f"{role}: found no file; the setting needs one")
+
+
+def _values(key: str, described: Mapping[str, BackboneManifest]) -> dict[str, Any]:
+    return {role: getattr(manifest, key) for role, manifest in described.items()}
+
+
+def _agreed(key: str, values: Mapping[str, Any]) -> Any:
+    """The one value of `key` that all checkpoints have, from their `values` by role."""
+    first, *others = values.values()
+    if any(other != first for other in others):
+        raise ValueError(f"checkpoints disagree on {key}: {values}")
+    return first

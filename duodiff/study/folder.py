@@ -54,7 +54,7 @@ class Study:
         )
 
     def models(self, setting: Setting) -> dict[str, Path]:
-        """The files that a setting needs, by role, as `generation.Models` takes them.
+        """The files that a setting needs, by role, as `sampling.models.Models` takes them.
 
         Raises FileNotFoundError if one is missing.
         """

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from duodiff.data.pack import pack
 from duodiff.metrics.denoising import write_profile
-from duodiff.sampling.cells import Models, build_cell, generate
+from duodiff.sampling.cells import build_cell
+from duodiff.sampling.generation import generate
+from duodiff.sampling.models import Models
 from duodiff.study import config as configuration
 from duodiff.study.grid import backbone_architecture, grid_points, has_heads, sampler_options
 from duodiff.training.backbone import train_backbone
@@ -152,15 +154,23 @@ def run(config: dict, data: Path, folder: Path) -> None:
         where = {"seed": seed, "device": "cpu", "out": paths["heads"]}
         train_heads(data, paths["full"], used, chosen["heads_training"], protocol, **where)
     quantiles = folder / "quantiles.json"
-    written = (folder / "losses.csv", quantiles, folder / "profile.json")
-    profile = (2, BATCH * 64, seed, "cpu", "digits", *written)
-    write_profile(data, used, protocol, *paths.values(), *profile)
+    write_profile(
+        data,
+        Models(used, protocol, **paths),
+        n_timesteps=2,
+        batch=BATCH * 64,
+        seed=seed,
+        experiment="digits",
+        losses=folder / "losses.csv",
+        quantiles=quantiles,
+        out=folder / "profile.json",
+    )
     conventions = used | {"class_order": None}
     models = Models(conventions, protocol, **paths, quantiles=quantiles)
     for point in grid_points(chosen):
         sampler = sampler_options(chosen, point.sampler)
-        cell = build_cell(models, sampler, point.setting, protocol)
-        images, labels, blocks = generate(models, cell, 0, IMAGES, BATCH, point.seed)
+        cell = build_cell(models, sampler, point.setting)
+        images, labels, blocks = generate(models, cell, 0, IMAGES, batch=BATCH, seed=point.seed)
         assert images.shape == (IMAGES, *models.shape)
         assert images.dtype == np.uint8
         assert (labels < max(1, chosen["backbone"]["num_classes"])).all()

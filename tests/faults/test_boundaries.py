@@ -1,5 +1,7 @@
 """The edges of the switch and of the exit (docs/protocols.md), on whole cells of trained networks."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,10 @@ import torch
 from duodiff import samplers
 from duodiff.backbones import single
 from duodiff.early_exit import exit_layers
-from duodiff.sampling.cells import Models, build_cell, compute_batches, generate
+from duodiff.protocol import PROTOCOLS
+from duodiff.sampling.cells import build_cell
+from duodiff.sampling.generation import compute_batches, generate
+from duodiff.sampling.models import Models
 from duodiff.schedules import T
 from duodiff.settings import Setting
 from duodiff.training.backbone import train_backbone
@@ -36,16 +41,16 @@ def models(digits, tmp_path_factory) -> Models:
     return Models(USED, "corrected", **paths)
 
 
-def images(models: Models, sampler: dict, setting: str, count: int = 11, protocol="corrected"):
+def images(models: Models, sampler: dict, setting: str, count: int = 11):
     """uint8 images and blocks run of a cell; 11 images leave the second batch of 8 with 3."""
-    cell = build_cell(models, sampler, Setting.parse(setting), protocol)
-    found, _, blocks = generate(models, cell, 0, count, BATCH, SEED)
+    cell = build_cell(models, sampler, Setting.parse(setting))
+    found, _, blocks = generate(models, cell, 0, count, batch=BATCH, seed=SEED)
     return found, blocks
 
 
 def alone(models: Models, backbone, sampler: dict, count: int = 11) -> np.ndarray:
     """Images of one backbone on all timesteps, without a switch."""
-    steps = build_cell(models, sampler, Setting.parse("t_s=0"), "corrected").steps
+    steps = build_cell(models, sampler, Setting.parse("t_s=0")).steps
     found = []
     for first, wanted in compute_batches(0, count, BATCH):
         y = torch.arange(first, first + BATCH) % 10
@@ -122,7 +127,9 @@ def test_a_nan_does_not_exit_and_is_counted(models, uncertainty):
 def test_ddim_makes_as_many_calls_as_its_protocol_says(models, protocol, calls):
     counted, net = [], models.full.net
     handle = net.register_forward_hook(lambda *_: counted.append(0))
-    images(models, {"name": "ddim", "steps": 50, "eta": 0}, "t_s=0", 1, protocol)
+    chosen = copy.copy(models)
+    chosen.protocol = PROTOCOLS[protocol]
+    images(chosen, {"name": "ddim", "steps": 50, "eta": 0}, "t_s=0", 1)
     handle.remove()
     assert len(counted) == calls
 

@@ -17,8 +17,10 @@ from duodiff.metrics.features import Extractor
 from duodiff.running import signals
 from duodiff.running.files import read_json
 from duodiff.running.parts import Parts
-from duodiff.sampling import cells as generation
-from duodiff.settings import FULL
+from duodiff.sampling import generation
+from duodiff.sampling import models as sampling_models
+from duodiff.sampling.samples import write_samples
+from duodiff.settings import FULL, Setting
 from duodiff.training import loop, state
 from duodiff.training.autoencoder import train_autoencoder
 from duodiff.training.backbone import train_backbone
@@ -83,22 +85,19 @@ def job(request, digits, models, monkeypatch) -> Job:
         names = ["full/model.safetensors", "full/manifest.json", "full/curve.csv"]
         return Job(run, names, loop._Run, "update", 5)
     if request.param == "sampling":
-        context = {"experiment": "digits", "protocol": "corrected", "train_seed": 0}
         used = {"schedule": "linear", "time_input": "t"}
-        sampler = {"name": "ddpm", "steps": 10}
 
         def run(folder: Path):
-            generation.write_samples(
+            write_samples(
                 folder / "cell/manifest.json",
-                {"full": models["full"]},
-                used,
-                sampler,
-                FULL,
-                75,  # the last batch is not full
-                16,
-                3,
-                "cpu",
-                context,
+                sampling_models.Models(used, "corrected", full=models["full"]),
+                sampler={"name": "ddpm", "steps": 10},
+                setting=FULL,
+                images=75,  # the last batch is not full
+                batch=16,
+                seed=3,
+                experiment="digits",
+                train_seed=0,
             )
 
         names = [
@@ -341,14 +340,14 @@ def test_the_nans_of_parts_are_counted(digits, models, tmp_path, monkeypatch):
         device="cpu",
         out=out,
     )
-    loaded = generation.load_adadiff
+    loaded = sampling_models.load_adadiff
 
     def spoilt(*arguments):
         model, manifest = loaded(*arguments)
         model.uncertainty_heads[1].linear.bias.data.fill_(torch.nan)
         return model, manifest
 
-    monkeypatch.setattr(generation, "load_adadiff", spoilt)
+    monkeypatch.setattr(sampling_models, "load_adadiff", spoilt)
     sample, calls = generation.sample_batch, []
 
     def run(name: str, breaks_at: int | None = None) -> dict:
@@ -360,10 +359,17 @@ def test_the_nans_of_parts_are_counted(digits, models, tmp_path, monkeypatch):
 
         monkeypatch.setattr(generation, "sample_batch", counted)
         paths = {"full": models["full"], "heads": out}
-        context = {"experiment": "digits", "protocol": "corrected", "train_seed": 0}
-        sampler, file = {"name": "ddpm", "steps": 5}, tmp_path / name / "manifest.json"
-        arguments = (paths, used, sampler, "theta=1.0e-6", 20, 8, 0, "cpu", context)
-        return generation.write_samples(file, *arguments)
+        return write_samples(
+            tmp_path / name / "manifest.json",
+            sampling_models.Models(used, "corrected", **paths),
+            sampler={"name": "ddpm", "steps": 5},
+            setting=Setting.parse("theta=1.0e-6"),
+            images=20,
+            batch=8,
+            seed=0,
+            experiment="digits",
+            train_seed=0,
+        )
 
     whole = run("whole")
     assert whole["nan_uncertainties"] == 3 * 5 * 8  # batches, steps, images

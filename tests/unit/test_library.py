@@ -109,6 +109,7 @@ def test_any_conditional_callable_can_be_guided():
     torch.testing.assert_close(guided(x, t, y), cond + 0.5 * (cond - uncond))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/library.md"])
 def test_the_ten_lines_run_as_written(page):
     text = (Path(__file__).parents[2] / page).read_text()

@@ -15,7 +15,7 @@ from duodiff.backbones import (
     single,
 )
 from duodiff.noise import balanced_labels
-from duodiff.sampling.cells import compute_batches
+from duodiff.sampling.generation import compute_batches
 from duodiff.schedules import T, noise_schedule, prediction_coefficients, timesteps
 from duodiff.uvit import Denoiser, UViT
 

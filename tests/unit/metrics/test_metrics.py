@@ -208,7 +208,7 @@ def test_extractor_gives_the_classifiers_features_through_torch_fidelity(tmp_pat
 def test_a_classifier_needs_classes():
     images = np.zeros((9, 3, 8, 8), np.uint8)
     with pytest.raises(ValueError, match=r"2 or more classes; found none .* accepted: fid"):
-        classifier.train_classifier(images, np.full(9, -1), -1, 1, 4, 0)
+        classifier.train_classifier(images, np.full(9, -1), -1, steps=1, batch=4, seed=0)
 
 
 def test_inception_gives_fids_features_and_its_first_pool(inception_file):
@@ -247,6 +247,7 @@ def official_weights(shapes: dict[str, tuple]) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.slow
 def test_dinov2_gives_the_official_networks_features_without_running_code(tmp_path, monkeypatch):
     """ViT-S/14 in the official file format; a wrong mean, resize or position offset would show."""
     timm = pytest.importorskip("timm")
@@ -324,7 +325,7 @@ def test_other_weights_are_refused_and_absent_ones_named(tmp_path, monkeypatch):
 class Known:
     """An extractor whose features of an image are a row of a table, named by the image's first pixels."""
 
-    name, transform, features, device = "known 3 0123", "none", 3, "cpu"
+    name, metric, transform, features, device = "known 3 0123", "fd_known", "none", 3, "cpu"
 
     def __init__(self, table: torch.Tensor):
         self.table, self.calls = table, 0
@@ -358,7 +359,9 @@ def test_a_distance_of_stores_is_the_closed_form(tmp_path):
     reference = load_reference(tmp_path / "r.json", Known.name)
     assert reference.all_train.n == 2000
     np.testing.assert_allclose(reference.all_train.sigma, np.eye(3), atol=1e-12)
-    evaluation = Evaluation(data, extract, reference, "fd_known", STUDY, 500, CHECKPOINTS)
+    evaluation = Evaluation(
+        data, extract, reference, study=STUDY, images=500, checkpoints=CHECKPOINTS
+    )
     written = sample_store(tmp_path, "t_s=0", numbered(2100, 500))
     found, _ = evaluation.of_study([written])
     distance = next(r for r in found if r.metric == "fd_known")
@@ -437,7 +440,7 @@ def evaluation(tmp_path) -> Evaluation:
     data = dataset(tmp_path / "data/manifest.json", 600, 100)
     compute_reference(data, extract, 200, tmp_path / "statistics", tmp_path / "r.json")
     reference = load_reference(tmp_path / "r.json", Known.name)
-    return Evaluation(data, extract, reference, "fd_known", STUDY, 100, CHECKPOINTS)
+    return Evaluation(data, extract, reference, study=STUDY, images=100, checkpoints=CHECKPOINTS)
 
 
 def test_every_metric_of_a_study_with_its_interval(evaluation, tmp_path, monkeypatch):
@@ -545,7 +548,8 @@ def test_inception_from_a_zip_to_records(tmp_path, inception_file, monkeypatch):
     assert not set(other["files"].values()) & set(first["files"].values())
     data = tmp_path / "one/manifest.json"
     loaded = load_reference(tmp_path / "one.json", extract.name)
-    evaluation = Evaluation(data, extract, loaded, "fd_inception64", STUDY, 70, CHECKPOINTS)
+    about = {"study": STUDY, "images": 70, "checkpoints": CHECKPOINTS}
+    evaluation = Evaluation(data, extract, loaded, **about)
     images = RNG.integers(0, 256, (70, 3, 32, 32)).astype(np.uint8)
     blurred = np.stack([_blurred(image) for image in images])
     paths = [

@@ -32,13 +32,16 @@ job.run(nothing)
 """
 
 
-@pytest.mark.parametrize(("imported", "kept"), [("import torch", 1), ("", 0)])
+@pytest.mark.parametrize(
+    ("imported", "kept"), [pytest.param("import torch", 1, marks=pytest.mark.slow), ("", 0)]
+)
 def test_jobs_keep_it_that_work_with_tensors(imported, kept):
     program = [sys.executable, "-c", JOB.format(imported=imported)]
     done = subprocess.run(program, capture_output=True, text=True, check=True)
     assert f"nothing: {kept}" in done.stderr
 
 
+@pytest.mark.slow
 def test_memory_that_was_freed_is_used_again_without_being_cleared():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     if done.returncode == 3:

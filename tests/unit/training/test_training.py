@@ -134,10 +134,10 @@ def test_a_batch_in_parts_trains_as_a_whole_one(rules):
             net.requires_grad_(False)
             model, loss = AdaDiff(net), partial(heads_loss, time_convention="t", protocol=rules)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        config = replace(CONFIG, accumulate=accumulate, steps=20)
+        config = replace(CONFIG, accumulate=accumulate, steps=8)
         _, curve = fit(model, parameters, loss, NOISER, NOISER.stratified(1), config=config, seed=0)
         found.append([(entry["train_loss"], entry["held_out_loss"]) for entry in curve])
-    assert len(found[0]) == 20
+    assert len(found[0]) == 8
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4)
 
 

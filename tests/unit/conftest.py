@@ -1,0 +1,85 @@
+"""Studies that several tests of the unit layer sample from, trained once."""
+
+import numpy as np
+import pytest
+import torch
+from unit.tiny_study import BACKBONE_TRAINING, TRAINING, USED, train
+
+from duodiff.autoencoder import load as load_autoencoder
+from duodiff.data.latents import encode_shard, gather
+from duodiff.data.pack import pack
+from duodiff.data.store import write_store
+from duodiff.running.files import write_json
+from duodiff.training.heads import train_heads
+
+
+@pytest.fixture(scope="session")
+def paths(tmp_path_factory) -> dict:
+    """A study's checkpoints, barely trained, and quantiles 0..1 of an imagined uncertainty in [0.2, 0.6]."""
+    folder = tmp_path_factory.mktemp("study")
+    data = folder / "data/manifest.json"
+    pack({"source": "digits", "held_out": 360}, folder, 1, data)
+    found = {role: folder / role / "manifest.json" for role in ("full", "shallow", "heads")}
+    for role, depth in (("full", 5), ("shallow", 3)):
+        train(data, {"depth": depth}, found[role])
+    train_heads(
+        data, found["full"], USED, TRAINING, "corrected", seed=0, device="cpu", out=found["heads"]
+    )
+    found["quantiles"] = folder / "quantiles.json"
+    write_json(found["quantiles"], {"levels": [0.0, 1.0], "values": [0.2, 0.6]})
+    return found
+
+
+@pytest.fixture(scope="session")
+def data(paths):
+    return paths["full"].parents[1] / "data/manifest.json"
+
+
+@pytest.fixture(scope="session")
+def latent(tmp_path_factory):
+    """A study in the latent space of a tiny autoencoder of random weights: its folder, paths and codec."""
+    from diffusers import AutoencoderKL
+
+    folder = tmp_path_factory.mktemp("latent")
+    torch.manual_seed(0)
+    AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(4, 4, 4, 4),
+        norm_num_groups=2,
+        latent_channels=4,
+        scaling_factor=0.18215,
+    ).save_pretrained(folder / "codec")
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (12, 3, 32, 32)).astype(np.uint8), np.arange(12) % 10
+    splits = {"train": [0, 8], "held_out": [8, 12]}
+    description = {"num_classes": 10, "splits": splits, "class_names": list("abcdefghij")}
+    data = folder / "data/manifest.json"
+    write_store(data, pixels, labels, description)
+    section = {"path": "codec", "sha256": None, "flips": True, "batch": 3}
+    latents, shard = folder / "latents/manifest.json", folder / "latents/0-of-1.json"
+    encode_shard(data, section, folder, "cpu", 0, 1, shard)
+    gather(data, [shard], latents)
+    changes = {"img_size": 4, "patch_size": 2, "in_chans": 4}
+    paths = {role: folder / role / "manifest.json" for role in ("full", "shallow", "heads")}
+    for role, depth in (("full", 5), ("shallow", 3)):
+        options = BACKBONE_TRAINING | {"flips": True}
+        train(latents, changes | {"depth": depth}, paths[role], options)
+    train_heads(
+        latents,
+        paths["full"],
+        USED,
+        TRAINING,
+        "corrected",
+        seed=0,
+        device="cpu",
+        out=paths["heads"],
+    )
+    return folder, paths, load_autoencoder(section, folder)
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request) -> str:
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    return request.param
