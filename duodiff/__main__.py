@@ -1,7 +1,6 @@
 """The command line: over a study's folder, results/<experiment>/train<seed>, and what a configuration costs."""
 
 from pathlib import Path
-from typing import Literal
 
 from duodiff.running import job
 from duodiff.schedules import timesteps
@@ -13,9 +12,10 @@ def sample(
     folder: Path,
     /,
     out: Path,
+    *,
     t_s: int | None = None,
     theta: str | None = None,
-    sampler: Literal["ddpm", "ddim", "dpm_solver_pp"] = "ddpm",
+    sampler: str = "ddpm",
     steps: int | None = None,
     eta: float | None = None,
     images: int = 64,
@@ -27,7 +27,7 @@ def sample(
     """Sample images from the checkpoints of a study's folder, results/<experiment>/train<seed>.
 
     One of --t-s (DuoDiff: 0 is the full backbone, 1000 the shallow one) and --theta (AdaDiff: 0.12, or a quantile
-    such as q0.4) is the setting; --sampler is ddpm, ddim or dpm_solver_pp. --steps, --eta and --batch are by
+    such as q0.4) is the setting; --sampler is one that a grid may have (ddpm, ddim, dpm_solver_pp). --steps, --eta and --batch are by
     default those of the study's own samples, whose images these are, bit for bit, with their seed and number of
     threads. Writes the folder --out: grid.png, images.npy, labels.npy and a manifest; with --pngs every image too.
 
@@ -35,8 +35,6 @@ def sample(
     """
     setting = _setting(t_s, theta)
     _at_least_1("images", images)
-    if eta is not None and not (sampler == "ddim" and 0 <= eta <= 1):
-        raise ValueError(f"eta: found {eta} for {sampler}; accepted: 0 to 1 with --sampler ddim")
     study = Study(folder)
     options = study.sampler(sampler, steps, eta)
     timesteps(options["steps"])  # refuses what is no number of steps
@@ -106,9 +104,11 @@ def cost(config: Path = Path("config/config.yaml"), bench: Path | None = None) -
 
 
 def _setting(t_s: int | None, theta: str | None) -> Setting:
-    if (t_s is None) == (theta is None):
-        raise ValueError("setting: accepted: one of --t-s and --theta")
-    return Setting.of("theta", theta) if t_s is None else Setting.of("t_s", t_s)
+    if t_s is not None and theta is None:
+        return Setting.of("t_s", t_s)
+    if theta is not None and t_s is None:
+        return Setting.of("theta", theta)
+    raise ValueError("setting: accepted: one of --t-s and --theta")
 
 
 def _at_least_1(name: str, found: int) -> None:

@@ -14,7 +14,6 @@ from duodiff.spaces import WEIGHTS, images_to_extrapolate, space, weights_path
 from duodiff.study import config as configuration
 from duodiff.study.grid import (
     ROLES,
-    SAMPLER_TITLES,
     backbone_architecture,
     grid_points,
     grid_settings,
@@ -22,6 +21,7 @@ from duodiff.study.grid import (
     network_keywords,
     owner,
     sampler_options,
+    samplers,
     selected,
     training_keywords,
 )
@@ -61,7 +61,7 @@ wildcard_constraints:
     extractor="|".join(WEIGHTS),
     shard=r"\d+",
     shards=r"\d+",
-    sampler="|".join(SAMPLER_TITLES),
+    sampler="|".join(samplers()),
     method="duodiff|adadiff",
     setting=PATTERN,
 

@@ -1,8 +1,10 @@
 from pathlib import Path
 
-from duodiff.metrics.features import Extractor
-from duodiff.metrics.reference import compute_reference as compute
 from duodiff.running import job
+
+with job.importing():
+    from duodiff.metrics.features import Extractor
+    from duodiff.metrics.reference import compute_reference as compute
 
 
 def compute_reference(

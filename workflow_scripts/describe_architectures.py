@@ -1,10 +1,12 @@
 from pathlib import Path
 
-from duodiff.metrics.architecture import describe
 from duodiff.running import job
-from duodiff.running.files import write_json
-from duodiff.study import config
-from duodiff.study.grid import network_keywords
+
+with job.importing():
+    from duodiff.metrics.architecture import describe
+    from duodiff.running.files import write_json
+    from duodiff.study import config
+    from duodiff.study.grid import network_keywords
 
 
 def describe_architectures(networks: dict, configuration: Path, out: Path) -> str:

@@ -1,7 +1,9 @@
 from pathlib import Path
 
-from duodiff.analysis.runs import write_run
 from duodiff.running import job
+
+with job.importing():
+    from duodiff.analysis.runs import write_run
 
 
 def describe_run(

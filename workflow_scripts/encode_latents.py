@@ -1,7 +1,9 @@
 from pathlib import Path
 
-from duodiff.data.latents import encode_shard
 from duodiff.running import job
+
+with job.importing():
+    from duodiff.data.latents import encode_shard
 
 
 def encode_latents(
@@ -16,7 +18,7 @@ def encode_latents(
                --autoencoder '{"path": "weights/sd-vae-ft-ema", "sha256": null, "batch": 8, "flips": false}' \\
                --data data --device cuda --shard 0 --shards 1 --out results/data/imagenet256/latents/shards/0-of-1.json
     """
-    encoded = encode_shard(images, autoencoder, data, device, shard, shards=shards, out=out)
+    encoded = encode_shard(images, autoencoder, data, device, out, shard=shard, shards=shards)
     first, end = encoded["range"]
     return (
         f"images {first} to {end - 1}, latents of {encoded['shape']}, scale {encoded['scale']:.5g}"

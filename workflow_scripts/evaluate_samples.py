@@ -1,11 +1,13 @@
 from pathlib import Path
 
-from duodiff import records
-from duodiff.metrics.evaluation import Evaluation
-from duodiff.metrics.features import Extractor
-from duodiff.metrics.reference import load_reference
 from duodiff.running import job
-from duodiff.running.files import read_json, write_csv
+
+with job.importing():
+    from duodiff import records
+    from duodiff.metrics.evaluation import Evaluation
+    from duodiff.metrics.features import Extractor
+    from duodiff.metrics.reference import load_reference
+    from duodiff.running.files import read_json, write_csv
 
 
 def evaluate_samples(

@@ -1,7 +1,9 @@
 from pathlib import Path
 
 from duodiff.running import job
-from duodiff.sampling.export import write_npz, write_pngs
+
+with job.importing():
+    from duodiff.sampling.export import write_npz, write_pngs
 
 
 def export_samples(samples: Path, out: Path) -> str:

@@ -1,8 +1,10 @@
 from pathlib import Path
 
-from duodiff.autoencoder import weights_file
 from duodiff.running import job
-from duodiff.running.files import write_json
+
+with job.importing():
+    from duodiff.autoencoder import weights_file
+    from duodiff.running.files import write_json
 
 
 def fetch_autoencoder(autoencoder: dict, data: Path, out: Path) -> str:

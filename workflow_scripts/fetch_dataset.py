@@ -1,8 +1,10 @@
 from pathlib import Path
 
-from duodiff.data import families
 from duodiff.running import job
-from duodiff.running.files import write_json
+
+with job.importing():
+    from duodiff.data import families
+    from duodiff.running.files import write_json
 
 
 def fetch_dataset(dataset: dict, data: Path, out: Path) -> str:

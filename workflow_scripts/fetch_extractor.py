@@ -1,7 +1,9 @@
 from pathlib import Path
 
-from duodiff.metrics.weights import fetch_weights
 from duodiff.running import job
+
+with job.importing():
+    from duodiff.metrics.weights import fetch_weights
 
 
 def fetch_extractor(name: str, weights: Path, out: Path) -> str:

@@ -1,7 +1,9 @@
 from pathlib import Path
 
-from duodiff.data.latents import gather
 from duodiff.running import job
+
+with job.importing():
+    from duodiff.data.latents import gather
 
 
 def gather_latents(images: Path, shards: list[Path], out: Path) -> str:

@@ -1,7 +1,9 @@
 from pathlib import Path
 
 from duodiff.running import job
-from duodiff.sampling import gather as samples
+
+with job.importing():
+    from duodiff.sampling import gather as samples
 
 
 def gather_samples(shards: list[Path], images: int, out: Path) -> str:

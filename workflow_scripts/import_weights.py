@@ -1,8 +1,10 @@
 from pathlib import Path
 
 from duodiff.running import job
-from duodiff.running.download import fetch, require
-from duodiff.training.pretrained import convert
+
+with job.importing():
+    from duodiff.running.download import fetch, require
+    from duodiff.training.pretrained import convert
 
 PAGE = "https://github.com/baofff/U-ViT"
 

@@ -1,12 +1,14 @@
 from pathlib import Path
 
-import pandas as pd
-
-from duodiff.analysis.cells import load_records
-from duodiff.analysis.claims.pages import write_claims
-from duodiff.analysis.claims.sources import our_sources, published_sources
-from duodiff.analysis.claims.verdicts import claims_table
 from duodiff.running import job
+
+with job.importing():
+    import pandas as pd
+
+    from duodiff.analysis.cells import load_records
+    from duodiff.analysis.claims.pages import write_claims
+    from duodiff.analysis.claims.sources import our_sources, published_sources
+    from duodiff.analysis.claims.verdicts import claims_table
 
 
 def make_claims(

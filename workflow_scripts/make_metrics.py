@@ -1,7 +1,9 @@
 from pathlib import Path
 
-from duodiff.analysis.report import write_metrics
 from duodiff.running import job
+
+with job.importing():
+    from duodiff.analysis.report import write_metrics
 
 
 def make_metrics(records: list[Path], studies: dict, out: list[Path]) -> str:

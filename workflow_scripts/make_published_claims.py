@@ -1,11 +1,13 @@
 from pathlib import Path
 
-import pandas as pd
-
-from duodiff.analysis.claims.pages import write_claims
-from duodiff.analysis.claims.sources import published_sources
-from duodiff.analysis.claims.verdicts import claims_table
 from duodiff.running import job
+
+with job.importing():
+    import pandas as pd
+
+    from duodiff.analysis.claims.pages import write_claims
+    from duodiff.analysis.claims.sources import published_sources
+    from duodiff.analysis.claims.verdicts import claims_table
 
 
 def make_published_claims(table1: Path, table2: Path, limits: dict, out: list[Path]) -> str:

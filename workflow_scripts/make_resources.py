@@ -1,7 +1,9 @@
 from pathlib import Path
 
-from duodiff.analysis.report import write_resources
 from duodiff.running import job
+
+with job.importing():
+    from duodiff.analysis.report import write_resources
 
 
 def make_resources(records: list[Path], studies: dict, out: list[Path]) -> str:

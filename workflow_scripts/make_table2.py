@@ -1,7 +1,9 @@
 from pathlib import Path
 
-from duodiff.analysis.report import write_comparison
 from duodiff.running import job
+
+with job.importing():
+    from duodiff.analysis.report import write_comparison
 
 
 def make_table2(records: list[Path], paper: Path, studies: dict, out: list[Path]) -> str:

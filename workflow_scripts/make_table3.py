@@ -1,9 +1,11 @@
 from pathlib import Path
 
-from duodiff.analysis.report import write_specifications
-from duodiff.analysis.specifications import architecture_table, published_values
 from duodiff.running import job
-from duodiff.running.files import read_json
+
+with job.importing():
+    from duodiff.analysis.report import write_specifications
+    from duodiff.analysis.specifications import architecture_table, published_values
+    from duodiff.running.files import read_json
 
 
 def make_table3(architectures: Path, paper: Path, studies: dict, out: list[Path]) -> str:

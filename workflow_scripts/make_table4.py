@@ -1,10 +1,12 @@
 from pathlib import Path
 
-from duodiff.analysis.report import write_specifications
-from duodiff.analysis.specifications import published_values, training_table
 from duodiff.running import job
-from duodiff.study import config
-from duodiff.study.grid import training_keywords
+
+with job.importing():
+    from duodiff.analysis.report import write_specifications
+    from duodiff.analysis.specifications import published_values, training_table
+    from duodiff.study import config
+    from duodiff.study.grid import training_keywords
 
 
 def make_table4(configuration: Path, paper: Path, studies: dict, out: list[Path]) -> str:

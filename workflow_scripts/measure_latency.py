@@ -1,9 +1,11 @@
 from pathlib import Path
 
-from duodiff import records
-from duodiff.autoencoder import load as load_autoencoder
-from duodiff.metrics.latency import measure_cells
 from duodiff.running import job
+
+with job.importing():
+    from duodiff import records
+    from duodiff.autoencoder import load as load_autoencoder
+    from duodiff.metrics.latency import measure_cells
 
 
 def measure_latency(

@@ -1,7 +1,9 @@
 from pathlib import Path
 
-from duodiff.data.pack import pack
 from duodiff.running import job
+
+with job.importing():
+    from duodiff.data.pack import pack
 
 
 def pack_dataset(dataset: dict, data: Path, workers: int, out: Path) -> str:

@@ -1,8 +1,10 @@
 from pathlib import Path
 
-from duodiff.analysis.figures import exit_layer_lines
-from duodiff.plotting import figures, style
 from duodiff.running import job
+
+with job.importing():
+    from duodiff.analysis.figures import exit_layer_lines
+    from duodiff.plotting import figures, style
 
 
 def plot_figure1(profiles: list[Path], studies: dict, out: list[Path]) -> str:

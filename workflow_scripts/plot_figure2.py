@@ -1,8 +1,10 @@
 from pathlib import Path
 
-from duodiff.analysis.panels import noised_images
-from duodiff.plotting import figures, style
 from duodiff.running import job
+
+with job.importing():
+    from duodiff.analysis.panels import noised_images
+    from duodiff.plotting import figures, style
 
 
 def plot_figure2(data: list[Path], studies: dict, out: list[Path]) -> str:

@@ -1,8 +1,10 @@
 from pathlib import Path
 
-from duodiff.analysis.figures import trade_off_points
-from duodiff.plotting import figures, style
 from duodiff.running import job
+
+with job.importing():
+    from duodiff.analysis.figures import trade_off_points
+    from duodiff.plotting import figures, style
 
 
 def plot_figure4(records: list[Path], paper: Path, studies: dict, out: list[Path]) -> str:

@@ -1,8 +1,10 @@
 from pathlib import Path
 
-from duodiff.analysis.panels import qualitative_panels
-from duodiff.plotting import figures, style
 from duodiff.running import job
+
+with job.importing():
+    from duodiff.analysis.panels import qualitative_panels
+    from duodiff.plotting import figures, style
 
 
 def plot_figure5(samples: list[Path], studies: dict, out: list[Path]) -> str:

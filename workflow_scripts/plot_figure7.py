@@ -1,9 +1,11 @@
 from pathlib import Path
 
-from duodiff.analysis.diagrams import drawn, parts
-from duodiff.plotting import diagrams, style
 from duodiff.running import job
-from duodiff.running.files import read_json
+
+with job.importing():
+    from duodiff.analysis.diagrams import drawn, parts
+    from duodiff.plotting import diagrams, style
+    from duodiff.running.files import read_json
 
 
 def plot_figure7(architectures: Path, studies: dict, out: list[Path]) -> str:

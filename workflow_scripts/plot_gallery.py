@@ -1,8 +1,10 @@
 from pathlib import Path
 
-from duodiff.analysis.panels import gallery_panels
-from duodiff.plotting import figures, style
 from duodiff.running import job
+
+with job.importing():
+    from duodiff.analysis.panels import gallery_panels
+    from duodiff.plotting import figures, style
 
 
 def plot_gallery(samples: list[Path], images: Path, studies: dict, out: list[Path]) -> str:

@@ -1,8 +1,10 @@
 from pathlib import Path
 
-from duodiff.metrics.denoising import write_profile
 from duodiff.running import job
-from duodiff.sampling.models import Models
+
+with job.importing():
+    from duodiff.metrics.denoising import write_profile
+    from duodiff.sampling.models import Models
 
 
 def profile_denoising(

@@ -1,9 +1,11 @@
 from pathlib import Path
 
-from duodiff import records
-from duodiff.metrics.exits import exit_profiles, exit_records
 from duodiff.running import job
-from duodiff.running.files import write_csv
+
+with job.importing():
+    from duodiff import records
+    from duodiff.metrics.exits import exit_profiles, exit_records
+    from duodiff.running.files import write_csv
 
 
 def profile_exits(samples: list[Path], table: Path, out: Path) -> str:

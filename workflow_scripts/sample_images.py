@@ -1,10 +1,12 @@
 from pathlib import Path
 
-from duodiff.autoencoder import load as load_autoencoder
 from duodiff.running import job
-from duodiff.sampling.models import Models
-from duodiff.sampling.samples import write_samples
-from duodiff.settings import Setting
+
+with job.importing():
+    from duodiff.autoencoder import load as load_autoencoder
+    from duodiff.sampling.models import Models
+    from duodiff.sampling.samples import write_samples
+    from duodiff.settings import Setting
 
 
 def sample_images(

@@ -1,10 +1,12 @@
 from pathlib import Path
 
-import pandas as pd
-
-from duodiff.analysis.summary import summary
 from duodiff.running import job
-from duodiff.running.files import write_text
+
+with job.importing():
+    import pandas as pd
+
+    from duodiff.analysis.summary import summary
+    from duodiff.running.files import write_text
 
 
 def summarise(

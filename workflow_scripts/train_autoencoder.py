@@ -1,7 +1,9 @@
 from pathlib import Path
 
 from duodiff.running import job
-from duodiff.training.autoencoder import train_autoencoder as train
+
+with job.importing():
+    from duodiff.training.autoencoder import train_autoencoder as train
 
 
 def train_autoencoder(

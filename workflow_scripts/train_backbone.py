@@ -1,8 +1,10 @@
 from pathlib import Path
 
 from duodiff.running import job
-from duodiff.training import devices
-from duodiff.training.backbone import train_backbone as train
+
+with job.importing():
+    from duodiff.training import devices
+    from duodiff.training.backbone import train_backbone as train
 
 
 def train_backbone(

@@ -1,8 +1,10 @@
 from pathlib import Path
 
-from duodiff.data.store import ImageStore
-from duodiff.metrics import classifier
 from duodiff.running import job
+
+with job.importing():
+    from duodiff.data.store import ImageStore
+    from duodiff.metrics import classifier
 
 
 def train_classifier(data: Path, steps: int, batch: int, out: Path) -> str:

@@ -1,8 +1,10 @@
 from pathlib import Path
 
 from duodiff.running import job
-from duodiff.training import devices
-from duodiff.training.heads import train_heads as train
+
+with job.importing():
+    from duodiff.training import devices
+    from duodiff.training.heads import train_heads as train
 
 
 def train_heads(

@@ -22,6 +22,7 @@ from duodiff.schedules import T, timesteps
 from duodiff.settings import FULL, Setting
 from duodiff.spaces import space
 from duodiff.study import config as configuration
+from duodiff.study.families import image_shape, packed_images, reduction
 from duodiff.study.grid import (
     ROLES,
     backbone_architecture,
@@ -34,7 +35,6 @@ from duodiff.study.grid import (
 
 _ROOT = Path(__file__).parents[2]
 _TABLE_2, _PAPER = _ROOT / "report/paper/table2.csv", _ROOT / "config/paper.yaml"
-_SIZES = {"digits": 8, "cifar10": 32}
 
 ARCHITECTURES = {name: dataset.architecture for name, dataset in DATASETS.items()}
 """The paper's names of its networks, as bench records have them, by dataset."""
@@ -194,7 +194,7 @@ def _mean_exit(dataset: str | None, setting: Setting) -> float | None:
 
 def _preparation(dataset: dict, users: list[dict]) -> Iterator[Work]:
     """The references and the latents of a dataset that the experiments `users` share."""
-    n = _count(dataset)
+    n = packed_images(dataset) or 0
     references = {(e["metric"]["name"], e["metric"].get("reference", "all")) for e in users}
     for name in sorted({name for name, _ in references}):
         jobs = sum(name == other for other, _ in references)
@@ -207,33 +207,21 @@ def _preparation(dataset: dict, users: list[dict]) -> Iterator[Work]:
         yield Work("training", 1, 3 * _images_of(codec["train"]) * (encode + decode))
     faces = 2 if codec["flips"] else 1
     _, size = _shape(dataset)
-    cells = (size // _reduction(codec)) ** 2 * codec["architecture"]["latent_channels"]
+    cells = (size // reduction(codec)) ** 2 * codec["architecture"]["latent_channels"]
     latents = n * faces * 2 * cells * 2  # mean and log-variance, float16
     yield Work("other", codec["shards"], n * faces * encode, latents, latents)
 
 
-def _count(dataset: dict) -> int:
-    """Images of a packed dataset; 0 where only its files tell."""
-    if "subset" in dataset:
-        return dataset["subset"] + dataset["held_out"]
-    images = {"digits": 1797, "cifar10": 50_000 + dataset["held_out"], "imagenet": 1_281_167}
-    celeba = 202_599 if dataset.get("split") == "all" else 162_770 + dataset["held_out"]
-    return (images | {"celeba": celeba}).get(dataset["source"], 0)
-
-
 def _shape(dataset: dict) -> tuple[int, int]:
     """Channels and width of the packed images."""
-    channels = dataset.get("channels", 1 if dataset["source"] == "digits" else 3)
-    return channels, dataset.get("size", _SIZES.get(dataset["source"]))
+    channels, size = image_shape(dataset)
+    assert size is not None  # a complete configuration has it
+    return channels, size
 
 
 def _image_bytes(dataset: dict) -> int:
     channels, size = _shape(dataset)
     return channels * size**2
-
-
-def _reduction(codec: dict) -> int:
-    return 2 ** (len(codec["architecture"]["block_out_channels"]) - 1)
 
 
 @cache
@@ -247,7 +235,7 @@ def _codec_operations(architecture_json: str, channels: int, size: int) -> tuple
     architecture = json.loads(architecture_json)
     with torch.device("meta"), torch.inference_mode():
         net = AutoencoderKL.from_config(network_config(architecture, channels))
-        latent = size // _reduction({"architecture": architecture})
+        latent = size // reduction({"architecture": architecture})
         calls = (
             (net.encode, torch.zeros(1, channels, size, size)),
             (net.decode, torch.zeros(1, architecture["latent_channels"], latent, latent)),
@@ -327,7 +315,7 @@ def describe(path: Path, bench: Path | None) -> str:
             notes.append(f"{name}: at the rates of {architecture}, the nearest in operations.")
         rows.append(_row(name, jobs, rates, architecture))
     table = pd.DataFrame(rows)
-    unknown = [n for n in config["datasets"] if not _count(config["datasets"][n])]
+    unknown = [n for n in config["datasets"] if packed_images(config["datasets"][n]) is None]
     notes += [
         f"dataset {n}: its images are left out, only its files tell how many there are."
         for n in unknown

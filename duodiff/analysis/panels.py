@@ -8,7 +8,7 @@ import pandas as pd
 from duodiff.analysis.figures import study_title
 from duodiff.data.store import ImageStore, to_unit_range
 from duodiff.schedules import noise_schedule
-from duodiff.study.grid import SAMPLER_TITLES
+from duodiff.study.grid import samplers
 
 FIGURE_2_TIMESTEPS = (50, 250, 500, 750, 999)
 _FIGURE_2_IMAGES = 3
@@ -107,7 +107,7 @@ def gallery_panels(
     first = stores[0].manifest["seed"]  # as the grid lists them
     stores = [store for store in stores if store.manifest["seed"] == first]
     stores.sort(key=_setting)  # theta, t_s; sorting is stable
-    stores.sort(key=lambda store: list(SAMPLER_TITLES).index(store.manifest["sampler"]["name"]))
+    stores.sort(key=lambda store: list(samplers()).index(store.manifest["sampler"]["name"]))
     panels = [("Training images", real.split("train")[0][:_GALLERY_IMAGES])]
     panels += [(_panel_name(store), store.images[:_GALLERY_IMAGES]) for store in stores]
     table = pd.DataFrame(
@@ -125,7 +125,7 @@ def _panel_name(store: ImageStore) -> str:
     setting = f"$t_s$ = {value}" if kind == "duodiff" else f"θ = {value:.3f}"
     sampler = store.manifest["sampler"]
     method = _METHOD_TITLES[store.manifest["method"]]
-    return f"{SAMPLER_TITLES[sampler['name']]}-{sampler['steps']}, {method}, {setting}"
+    return f"{samplers()[sampler['name']]['title']}-{sampler['steps']}, {method}, {setting}"
 
 
 def _setting(store: ImageStore) -> tuple[str, float]:

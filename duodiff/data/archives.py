@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from itertools import compress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 from duodiff.data.disk import database
 
@@ -142,7 +142,9 @@ def open_nested_tar(path: Path) -> Members:
         for outer, member in tar_members(path, file):
             if not member.name.endswith(".tar"):
                 continue
-            with outer.extractfile(member) as opened:
+            opened = outer.extractfile(member)
+            assert opened is not None  # a plain file has content
+            with opened:
                 for _, inner in tar_members(path / member.name, opened):
                     entry = _tar_entry(inner, member.offset_data)
                     yield f"{member.name.removesuffix('.tar')}/{inner.name}", entry
@@ -151,7 +153,7 @@ def open_nested_tar(path: Path) -> Members:
         return Members(path, _archived(path, entries(file)))
 
 
-def tar_members(path: Path, file: BinaryIO) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+def tar_members(path: Path, file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """Each plain file of the uncompressed tar open as `file`, with the archive to read it from.
 
     `path` is its name in errors. Raises ValueError as `open_members` does.
@@ -159,7 +161,7 @@ def tar_members(path: Path, file: BinaryIO) -> Iterator[tuple[tarfile.TarFile, t
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # tarfile remembers every member, a kilobyte each
+                archive.members.clear()  # type: ignore[attr-defined]  # tarfile remembers every member, a kilobyte each
                 _safe_name(path, member.name)
                 if member.isdir():
                     continue

@@ -3,8 +3,10 @@
 import os
 from pathlib import Path
 
+import numpy as np
+
 from duodiff.data.archives import Members, open_members
-from duodiff.data.disk import Numbers, database
+from duodiff.data.disk import database
 from duodiff.data.images import only_images, transform_of, unlabelled
 from duodiff.data.source import Source
 from duodiff.running.download import require
@@ -41,14 +43,14 @@ def read(dataset: dict, data: Path) -> Source:
     test = None
     if dataset["split"] == "train":
         partition = _partition(paths[1], images)
-        images = images.select(number in (_TRAIN, _TEST) for number in partition)
-        test = Numbers(number == _TEST for number in partition if number in (_TRAIN, _TEST))
+        used = np.isin(partition, (_TRAIN, _TEST))
+        images, test = images.select(used), partition[used] == _TEST
     details = {"split": dataset["split"], "ignored": ignored}
-    return Source(images, unlabelled(images), [], transform_of(dataset), test, details)
+    return Source(images, unlabelled(images), [], transform_of(dataset), test=test, details=details)
 
 
-def _partition(path: Path, images: Members) -> Numbers:
-    """Partition number of each image, by its file name."""
+def _partition(path: Path, images: Members) -> np.ndarray:
+    """Partition number of each image by its file name, int64 [N]."""
     index = database()
     index.execute("CREATE TABLE official (file PRIMARY KEY, number)")
     index.execute("CREATE TABLE zipped (file)")
@@ -66,4 +68,4 @@ def _partition(path: Path, images: Members) -> Numbers:
         raise ValueError(
             f"{path}: {count} images for {len(images)} in the zip; {os.fsdecode(different)} is in one only"
         )
-    return Numbers(number for (number,) in index.execute(_IN_ORDER))
+    return np.fromiter((number for (number,) in index.execute(_IN_ORDER)), np.int64)

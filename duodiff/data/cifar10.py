@@ -5,6 +5,7 @@ import io
 import pickle
 import zlib
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 
@@ -66,12 +67,12 @@ def read(dataset: dict, data: Path) -> Source:
     batches = {}
     try:
         with gzip.open(path) as file:
-            for archive, member in tar_members(path, file):
+            for archive, member in tar_members(path, cast(IO[bytes], file)):
                 name = Path(member.name).name
                 if name in _BATCHES:
-                    batches[name] = _batch(
-                        path, name, archive.extractfile(member).read(MEMBER_LIMIT)
-                    )
+                    content = archive.extractfile(member)
+                    assert content is not None  # a plain file has content
+                    batches[name] = _batch(path, name, content.read(MEMBER_LIMIT))
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: damaged or cut short ({error})") from error
     missing = [name for name in _BATCHES if name not in batches]

@@ -125,11 +125,12 @@ def decode(data: bytes, transform: Transform) -> Decoded:
 
 def _plain(data: bytes, mode: str) -> tuple[Image.Image, list[str]]:
     """The upright first frame in `mode` (RGB or L), opaque, and the kinds of conversion it took."""
-    image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    converted = ["animated"] if getattr(image, "is_animated", False) else []
+    opened = Image.open(io.BytesIO(data), formats=_FORMATS)
+    converted = ["animated"] if getattr(opened, "is_animated", False) else []
     # Pillow keeps the high byte of 16-bit colours by itself; only the raw mode of the file tells.
-    deep = any(";16" in str(tile[3]) for tile in image.tile)
-    image.load()
+    deep = any(";16" in str(tile[3]) for tile in opened.tile)
+    opened.load()
+    image: Image.Image = opened
     if _orientation(image) in range(2, 9):
         image = ImageOps.exif_transpose(image)
         converted.append("orientation")

@@ -3,12 +3,12 @@
 import logging
 import posixpath
 from collections.abc import Iterable
-from itertools import repeat
 from pathlib import Path
+
+import numpy as np
 
 from duodiff.data.archives import Members, open_members
 from duodiff.data.decode import Transform
-from duodiff.data.disk import Numbers
 from duodiff.data.source import Source
 
 log = logging.getLogger("duodiff")
@@ -61,7 +61,7 @@ def _is_image(name: str) -> bool:
     return not hidden and name.lower().endswith(_EXTENSIONS)
 
 
-def _classes(images: Members) -> tuple[list[str], Numbers]:
+def _classes(images: Members) -> tuple[list[str], np.ndarray]:
     """Class names (empty: no classes) and labels [N] (then -1) of the images."""
     # A folder around everything is a wrapper, no class. Of sorted names the first and the last tell.
     ends = [posixpath.dirname(images[i].name) for i in (0, len(images) - 1)]
@@ -80,12 +80,12 @@ def _classes(images: Members) -> tuple[list[str], Numbers]:
     return class_names, labels_of(map(folder, images.names()), class_names)
 
 
-def labels_of(classes: Iterable[str], class_names: list[str]) -> Numbers:
-    """The position in `class_names` of each of `classes`."""
+def labels_of(classes: Iterable[str], class_names: list[str]) -> np.ndarray:
+    """The position in `class_names` of each of `classes`, int64 [N]."""
     ids = {name: i for i, name in enumerate(class_names)}
-    return Numbers(ids[name] for name in classes)
+    return np.fromiter((ids[name] for name in classes), np.int64)
 
 
-def unlabelled(images: Members) -> Numbers:
-    """-1 for each of the images."""
-    return Numbers(repeat(-1, len(images)))
+def unlabelled(images: Members) -> np.ndarray:
+    """-1 for each of the images, int64 [N]."""
+    return np.full(len(images), -1)

@@ -31,7 +31,7 @@ from duodiff.running.shards import require_whole, shard_range
 
 
 def encode_shard(
-    images: Path, autoencoder: dict, data: Path, device: str, shard: int, shards: int, out: Path
+    images: Path, autoencoder: dict, data: Path, device: str, out: Path, *, shard: int, shards: int
 ) -> dict:
     """Description of the latents of shard number `shard` (0-based) of the image store `images`.
 

@@ -1,16 +1,15 @@
 """Any dataset to one packed store, shuffled once and split into training and held-out images.
 
-Images are decoded by several processes, a chunk at a time, and written in order, each with its label; the
-order lies on disk. So the memory in use does not grow with the dataset, and the store does not depend on
-the workers.
+Several processes decode the images, a chunk at a time. Images are written in order, each with its label. So no image
+stays in memory, and the store does not depend on the number of processes.
 """
 
 import logging
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from itertools import chain, islice
+from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -18,7 +17,6 @@ import numpy as np
 from tqdm import tqdm
 
 from duodiff.data.decode import Decoded, decode_all
-from duodiff.data.disk import Numbers, permutation
 from duodiff.data.families import family
 from duodiff.data.source import Source
 from duodiff.data.store import finish_store, new_arrays, write_arrays
@@ -69,21 +67,21 @@ def pack(dataset: dict, data: Path, workers: int, manifest: Path) -> dict:
     )
 
 
-def _order(source: Source, held_out: int, subset: int | None) -> tuple[Numbers, int]:
-    """Indices of the images to train on, then of those to hold out, shuffled; how many the former are."""
-    n, marked = len(source.labels), source.test is not None
-    most = sum(map(bool, source.test)) if marked else n - 1
+def _order(source: Source, held_out: int, subset: int | None) -> tuple[np.ndarray, int]:
+    """Indices (int64) of the images to train on, then of the images to hold out; and how many to train on.
+
+    Both parts are shuffled.
+    """
+    n = len(source.labels)
+    most = n - 1 if source.test is None else int(source.test.sum())
     _check("held_out", held_out, most)
-    train = n - (most if marked else held_out)
+    train = n - (held_out if source.test is None else most)
     if subset is not None:
         _check("subset", subset, train)
-    shuffled = permutation(n, seed=0)
-    if marked:
-        pools = (i for i in shuffled if not source.test[i]), (i for i in shuffled if source.test[i])
-    else:
-        pools = islice(shuffled, train), islice(shuffled, train, None)
-    order = Numbers(chain(islice(pools[0], subset), islice(pools[1], held_out)))
-    return order, len(order) - held_out
+    shuffled = np.random.default_rng(0).permutation(n)
+    to_hold_out = np.arange(n) >= train if source.test is None else source.test[shuffled]
+    training = shuffled[~to_hold_out][:subset]
+    return np.concatenate([training, shuffled[to_hold_out][:held_out]]), len(training)
 
 
 def _check(key: str, found: int, most: int) -> None:
@@ -92,24 +90,29 @@ def _check(key: str, found: int, most: int) -> None:
 
 
 def _shape(source: Source) -> tuple[int, int, int]:
-    return source.transform.shape if source.transform else source.images.shape[1:]
+    """C, H, W of the packed images."""
+    if source.transform:
+        return source.transform.shape
+    assert isinstance(source.images, np.ndarray)
+    return source.images.shape[1:]
 
 
-def _decoded(source: Source, order: Numbers, workers: int) -> Iterator[Decoded]:
+def _decoded(source: Source, order: np.ndarray, workers: int) -> Iterator[Decoded]:
     """The images of `order`, in that order."""
-    if source.transform is None:
-        yield from (Decoded(source.images[i]) for i in order)
+    images, transform = source.images, source.transform
+    if transform is None or isinstance(images, np.ndarray):
+        yield from (Decoded(np.asarray(images[i])) for i in order)
         return
-    members = (source.images[i] for i in order)
+    members = (images[i] for i in order)
     chunks = iter(lambda: list(islice(members, _CHUNK)), [])
-    tasks = ((chunk, source.transform) for chunk in chunks)
+    tasks = ((chunk, transform) for chunk in chunks)
     if workers == 1:
         for task in tasks:
             yield from decode_all(*task)
         return
     # Spawned, as a fork of a process with threads may hang.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting = deque()
+        waiting: deque[Future[list[Decoded]]] = deque()
         for task in tasks:
             waiting.append(pool.submit(decode_all, *task))
             if len(waiting) == _AHEAD * workers:
@@ -121,7 +124,7 @@ def _decoded(source: Source, order: Numbers, workers: int) -> Iterator[Decoded]:
 class _Tally:
     """What became of the images of an order, the first `train` of which are to be trained on."""
 
-    def __init__(self, source: Source, order: Numbers, train: int):
+    def __init__(self, source: Source, order: np.ndarray, train: int):
         self._source, self._order, self._train = source, order, train
         self._usable = [0, 0]  # to train on, to hold out
         self.converted: Counter = Counter()
@@ -136,7 +139,8 @@ class _Tally:
                 continue
             self._usable[position >= self._train] += 1
             self.converted.update(image.converted)
-            yield image.pixels, self._source.labels[i]
+            assert image.pixels is not None  # it has pixels unless it was skipped
+            yield image.pixels, int(self._source.labels[i])
 
     def _skip(self, reason: str, i: int) -> None:
         found = self.skipped.setdefault(reason, {"count": 0, "names": []})

@@ -1,6 +1,5 @@
 """What a dataset family provides to be packed."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,16 +10,16 @@ from duodiff.data.decode import Transform
 
 @dataclass(frozen=True)
 class Source:
-    """N images before packing: pixels (uint8 [N, C, H, W], `transform` None) or files to decode.
+    """N images before packing: pixels (uint8 [N, C, H, W]), or files to decode, which have a `transform`.
 
-    `labels` [N] index `class_names` (-1 and [] where there are none). `test` [N] is true for images that
-    may only be held out; None: the held-out images are split off at random. Both are arrays or, where
-    there are files without limit to their number, `duodiff.data.disk.Numbers`. `details` go into the manifest.
+    `labels` (int64 [N]) are positions in `class_names`; without classes they are -1 and `class_names` is empty.
+    `test` (bool [N]) is true for images that may only be held out; with None the held-out images are drawn at random.
+    `details` go into the manifest.
     """
 
     images: np.ndarray | Members
-    labels: Sequence[int]
+    labels: np.ndarray
     class_names: list[str]
     transform: Transform | None = None
-    test: Sequence[int] | None = None
+    test: np.ndarray | None = None
     details: dict = field(default_factory=dict)

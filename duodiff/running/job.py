@@ -9,9 +9,10 @@ import os
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from duodiff.running import gpus, memory, signals
 
@@ -19,6 +20,24 @@ log = logging.getLogger("duodiff")
 
 # What is imported stays. Python would look through it for garbage some 400 times, a tenth of torch's import.
 gc.set_threshold(20_000)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """The block at the top of a script that imports what takes long, or may fail.
+
+    An import that fails is told like any error of a job: the terminal shows one line, the file of --log the traceback.
+    The exit is 1.
+    """
+    try:
+        yield
+    except Exception as error:  # a library that is damaged raises others than ImportError
+        parser = argparse.ArgumentParser(add_help=False)
+        parser.add_argument("--log", type=Path)
+        _configure_logging(parser.parse_known_args()[0].log)
+        log.debug("", exc_info=True)
+        log.error("%s: %s: %s", Path(sys.argv[0]).stem, type(error).__name__, error)
+        sys.exit(1)
 
 
 def run(function: Callable[..., str]) -> None:
@@ -43,7 +62,7 @@ def run_one_of(functions: list[Callable[..., str]], name: str, description: str)
     parser = argparse.ArgumentParser(prog=name, description=description)
     commands = parser.add_subparsers(metavar="command", required=True)
     for function in functions:
-        title = inspect.getdoc(function).splitlines()[0]
+        title = (function.__doc__ or "").strip().partition("\n")[0]
         command = commands.add_parser(function.__name__, help=title, **_help(function))
         command.set_defaults(function=function)
         _add_options(command, function)
@@ -115,7 +134,8 @@ def _check_device(device: str | None) -> None:
 
 
 def _option(parameter: inspect.Parameter) -> dict:
-    kind, option = parameter.annotation, {}
+    kind = parameter.annotation
+    option: dict[str, Any] = {}
     if isinstance(kind, types.UnionType):  # X | None
         kind = kind.__args__[0]
     if isinstance(kind, types.GenericAlias):  # list[X]

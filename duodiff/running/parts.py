@@ -43,7 +43,7 @@ class Parts:
     def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Writes a part, whole or not at all."""
         with atomic(self.folder / f"{name}.npz") as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes any name for allow_pickle
 
     def clear(self) -> None:
         """Removes all parts: the whole is written."""

@@ -4,15 +4,14 @@ import copy
 import difflib
 import math
 from pathlib import Path
+from typing import cast
 
 import jsonschema
 import yaml
 
 from duodiff.schedules import T
+from duodiff.study.grid import SCHEMA
 from duodiff.study.rules import conflicts
-
-SCHEMA = Path(__file__).parents[2] / "config" / "schema.yaml"
-
 
 # YAML has numbers that JSON has not: nan and inf pass every comparison, and 2600.0 is no number of steps.
 _TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
@@ -66,10 +65,11 @@ def _with_defaults(value, schema: dict, defs: dict):
 
 
 def _explain(error: jsonschema.ValidationError) -> str:
+    schema = cast(dict, error.schema)
     where = ".".join(map(str, error.absolute_path)) or "(top level)"
     if error.validator == "additionalProperties":
-        known = list(error.schema.get("properties", {}))
-        unknown = [key for key in error.instance if key not in known]
+        known = list(schema.get("properties", {}))
+        unknown = [key for key in cast(dict, error.instance) if key not in known]
         hints = []
         for key in unknown:
             near = difflib.get_close_matches(str(key), known, n=1)
@@ -77,7 +77,7 @@ def _explain(error: jsonschema.ValidationError) -> str:
         return f"{where}: unknown key {', '.join(hints)}; accepted: {', '.join(known)}"
     if error.validator == "required":
         return f"{where}: {error.message}"
-    accepted = error.schema.get("description") or f"{error.validator}: {error.validator_value}"
+    accepted = schema.get("description") or f"{error.validator}: {error.validator_value}"
     hint = (
         " (YAML reads this number as a text: write 1.0e-3, not 1e-3)" if _is_number(error) else ""
     )
@@ -99,7 +99,7 @@ def published_experiments(path: Path) -> dict[str, dict]:
 
     The first under the corrected protocol that stands beside a published dataset.
     """
-    found = {}
+    found: dict[str, dict] = {}
     for experiment in read(path)["experiments"].values():
         if experiment["paper_dataset"] and experiment["protocol"] == "corrected":
             found.setdefault(experiment["paper_dataset"], experiment)
@@ -127,7 +127,7 @@ def refuse_repeated_keys(path: Path) -> None:
         if isinstance(node, yaml.SequenceNode):
             pending += node.value
             continue
-        lines = {}
+        lines: dict[str, list[str]] = {}
         for key, value in node.value:
             lines.setdefault(str(key.value), []).append(str(key.start_mark.line + 1))
             pending.append(value)

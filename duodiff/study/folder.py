@@ -4,12 +4,7 @@ from pathlib import Path
 
 from duodiff.running.files import read_json
 from duodiff.settings import Setting
-
-_DEFAULTS = {  # of a sampler not in the grid
-    "ddpm": {"steps": 50},
-    "ddim": {"steps": 50, "eta": 0},
-    "dpm_solver_pp": {"steps": 20},
-}
+from duodiff.study.grid import samplers
 
 
 class Study:
@@ -68,10 +63,20 @@ class Study:
         return found
 
     def sampler(self, name: str, steps: int | None, eta: float | None) -> dict:
-        """The options of a sampler (ddpm, ddim, dpm_solver_pp): the grid's, with `steps` and `eta` in their place."""
+        """The options of a sampler: the grid's, with `steps` and `eta` in their place.
+
+        Where the grid lacks the sampler they are the schema's example. Raises ValueError for another sampler, and for
+        an eta that the sampler does not have or that is not from 0 to 1.
+        """
+        if name not in samplers():
+            raise ValueError(f"sampler: found {name!r}; accepted: {', '.join(samplers())}")
+        if eta is not None and not ("eta" in samplers()[name]["properties"] and 0 <= eta <= 1):
+            with_eta = [n for n, schema in samplers().items() if "eta" in schema["properties"]]
+            accepted = f"0 to 1 with --sampler {' or '.join(with_eta)}"
+            raise ValueError(f"eta: found {eta} for {name}; accepted: {accepted}")
         guidance = {k: v for k, v in self.cells[0]["sampler"].items() if k == "guidance"}
         grid = [cell["sampler"] for cell in self.cells if cell["sampler"]["name"] == name]
-        options = grid[0] if grid else {"name": name} | _DEFAULTS[name] | guidance
+        options = grid[0] if grid else {"name": name} | samplers()[name]["examples"][0] | guidance
         given = {k: v for k, v in (("steps", steps), ("eta", eta)) if v is not None}
         return options | given
 

@@ -1,6 +1,10 @@
 """What a complete configuration asks of an experiment: networks, trainings, the cells of its grid (no torch)."""
 
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
 
 from duodiff.protocol import PROTOCOLS
 from duodiff.schedules import T
@@ -9,8 +13,18 @@ from duodiff.settings import Setting
 ROLES = ("full", "shallow", "heads")
 """The models of an experiment: the two backbones, and AdaDiff's heads on the full one."""
 
-SAMPLER_TITLES = {"ddpm": "DDPM", "ddim": "DDIM", "dpm_solver_pp": "DPM-Solver++(2M)"}
-"""The samplers of a grid, in the order figures have them, and what they call them."""
+SCHEMA = Path(__file__).parents[2] / "config" / "schema.yaml"
+"""The schema of the configuration."""
+
+
+@cache
+def samplers() -> dict[str, dict]:
+    """The samplers a grid may have, in the order of figures: their schemas, by name.
+
+    `title` is what figures call a sampler, the first of `examples` its options where nothing else gives them.
+    """
+    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    return schema["$defs"]["experiment"]["properties"]["grid"]["properties"]
 
 
 def selected(config: dict) -> list[str]:

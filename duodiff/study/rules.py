@@ -7,27 +7,9 @@ from duodiff.paper import PAPER_TITLES
 from duodiff.protocol import PROTOCOLS
 from duodiff.schedules import noise_schedule, one_step_eta_limit
 from duodiff.spaces import space
+from duodiff.study.families import FAMILIES, image_shape, reduction, training_images
 from duodiff.study.grid import has_heads, selected
 
-_SIZES = {"digits": 8, "cifar10": 32}  # datasets whose images may be used as they are
-_IMAGES = {
-    "digits": (1797, None),
-    "cifar10": (50_000, 10_000),
-}  # and those of a test set of its own
-_CLASSES = {"digits": 10, "cifar10": 10, "celeba": -1, "imagenet": 1000}
-_DATASET_KEYS = {
-    "digits": set(),
-    "cifar10": {"path"},
-    "celeba": {"path", "split", "crop", "size", "filter"},
-    "imagenet": {"path", "crop", "size", "filter", "class_order"},
-    "images": {"path", "crop", "size", "filter", "channels"},
-}
-_OPTIONAL_KEYS = {"digits": {"size", "filter"}}
-_CROPS = {
-    "celeba": ("center_178", "celeba_128"),
-    "imagenet": ("square",),
-    "images": ("square",),
-}
 _FEWEST_HELD_OUT = (
     16  # precision and recall look at 3 neighbours, the kernel distance at a quarter of them
 )
@@ -79,7 +61,7 @@ def conflicts(config: dict) -> Iterator[str]:
 
 def _title_conflicts(experiments: dict) -> Iterator[str]:
     """Titles tell the rows of tables apart, those of the paper's datasets included."""
-    seen = {}
+    seen: dict[str, str] = {}
     for name, experiment in experiments.items():
         title, dataset = experiment["title"], experiment["paper_dataset"]
         first = seen.setdefault(title, name)
@@ -94,7 +76,8 @@ def _title_conflicts(experiments: dict) -> Iterator[str]:
 
 def _dataset_conflicts(dataset: dict) -> Iterator[str]:
     source = dataset["source"]
-    needed, optional = _DATASET_KEYS[source], _OPTIONAL_KEYS.get(source, set())
+    family = FAMILIES[source]
+    needed, optional = family.keys, family.optional
     accepted = needed | optional | {"source", "held_out", "subset", "autoencoder"}
     for key in sorted(needed - set(dataset)):
         yield f"{key}: missing; source {source} needs {', '.join(sorted(needed))}"
@@ -105,30 +88,24 @@ def _dataset_conflicts(dataset: dict) -> Iterator[str]:
         if optional & set(dataset):
             yield f"{key}: missing; {', '.join(sorted(optional))} belong together"
     yield from _count_conflicts(dataset)
-    crops = _CROPS.get(source, ())
+    crops = family.crops
     if crops and dataset.get("crop", crops[0]) not in crops:
         yield f"crop: found {dataset['crop']!r}; accepted for {source}: {', '.join(crops)}"
     if "autoencoder" in dataset:
-        for problem in _autoencoder_conflicts(dataset["autoencoder"], _size(dataset)):
+        for problem in _autoencoder_conflicts(dataset["autoencoder"], image_shape(dataset)[1]):
             yield f"autoencoder.{problem}"
 
 
 def _count_conflicts(dataset: dict) -> Iterator[str]:
     """The numbers of images asked for, where it is known how many there are."""
-    if dataset["source"] not in _IMAGES:
+    family = FAMILIES[dataset["source"]]
+    if family.images is None:
         return
-    images, test = _IMAGES[dataset["source"]]
-    most = images - 1 if test is None else test
+    most = family.test or family.images - 1
     if dataset["held_out"] > most:
         yield f"held_out: found {dataset['held_out']}; accepted: up to {most} of source {dataset['source']}"
-    elif (subset := dataset.get("subset", 1)) > (left := _most_training_images(dataset)):
+    elif (subset := dataset.get("subset", 1)) > (left := training_images(dataset) or 0):
         yield f"subset: found {subset}; accepted: up to the {left} images that are not held out"
-
-
-def _most_training_images(dataset: dict) -> int | None:
-    """Images that are not held out; None where only the files tell."""
-    images, test = _IMAGES.get(dataset["source"], (None, None))
-    return images - dataset["held_out"] if images and test is None else images
 
 
 def _autoencoder_conflicts(codec: dict, size: int | None) -> Iterator[str]:
@@ -144,7 +121,7 @@ def _autoencoder_conflicts(codec: dict, size: int | None) -> Iterator[str]:
     for key in sorted({"scale", "sha256"} & set(codec)):
         if "train" in codec:
             yield f"{key}: found {codec[key]!r}; accepted: not with train, which determines it"
-    architecture, reduction = codec["architecture"], _reduction(codec)
+    architecture, reduced = codec["architecture"], reduction(codec)
     groups = architecture["norm_num_groups"]
     for channels in architecture["block_out_channels"]:
         if channels % groups:
@@ -152,21 +129,11 @@ def _autoencoder_conflicts(codec: dict, size: int | None) -> Iterator[str]:
                 f"architecture.norm_num_groups: found {groups};"
                 f" it must divide block_out_channels {channels}"
             )
-    if size is not None and size % reduction:
+    if size is not None and size % reduced:
         yield (
             f"architecture.block_out_channels: found {len(architecture['block_out_channels'])} resolutions,"
-            f" which reduce {reduction} times; accepted: a reduction that divides size {size}"
+            f" which reduce {reduced} times; accepted: a reduction that divides size {size}"
         )
-
-
-def _size(dataset: dict) -> int | None:
-    """Width and height of the images; None where only the files tell."""
-    return dataset.get("size", _SIZES.get(dataset["source"]))
-
-
-def _reduction(codec: dict) -> int:
-    """Pixels of an image per pixel of its latent, each way: a half from each resolution to the next."""
-    return 2 ** (len(codec["architecture"]["block_out_channels"]) - 1)
 
 
 def _backbone_conflicts(experiment: dict) -> Iterator[str]:
@@ -222,15 +189,14 @@ def _batch_conflicts(experiment: dict, gpus: int) -> Iterator[str]:
 def _fit_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
     """The network against the images, as far as the configuration tells."""
     net, source = experiment["backbone"], dataset["source"]
-    size = _size(dataset)
-    channels = dataset.get("channels", 1 if source == "digits" else 3)
+    channels, size = image_shape(dataset)
     if codec := dataset.get("autoencoder"):
-        size = size and size // _reduction(codec)
+        size = size and size // reduction(codec)
         channels = codec["architecture"]["latent_channels"]
     for key, expected in (("img_size", size), ("in_chans", channels)):
         if expected is not None and net[key] != expected:
             yield f"backbone.{key}: found {net[key]}; dataset {experiment['dataset']} has {expected}"
-    classes = _CLASSES.get(source)
+    classes = FAMILIES[source].classes
     own = net["num_classes"] - experiment["null_class"]
     if classes is not None and net["num_classes"] > 0 and own != classes:
         accepted = "-1" if classes < 0 else f"-1, or {classes} (and one more with null_class)"
@@ -252,7 +218,7 @@ def _metric_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
     name, needed = metric["name"], space(metric["name"])
     if needed.weights and "classifier" in metric:
         yield f"metric.classifier: not a key of {name}, whose features are those of {needed.weights}"
-    if not needed.weights and _CLASSES.get(dataset["source"]) == -1:
+    if not needed.weights and FAMILIES[dataset["source"]].classes == -1:
         yield (
             f"metric.name: found {name!r}; accepted: fid, fd_dinov2 or fd_inception64"
             f" ({dataset['source']} has no classes)"
@@ -269,7 +235,7 @@ def _metric_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
             f"dataset {experiment['dataset']}: dataset.held_out: found {dataset['held_out']};"
             f" accepted: {_FEWEST_HELD_OUT} or more, to be measured as samples are"
         )
-    left = _most_training_images(dataset)
+    left = training_images(dataset)
     if left is not None and left <= needed.features:
         yield (
             f"dataset {experiment['dataset']}: dataset.held_out: found {dataset['held_out']}; it leaves"

@@ -109,7 +109,7 @@ def job(request, digits, models, monkeypatch) -> Job:
 
         def run(folder: Path):
             out = folder / "shards/0-of-1.json"
-            encode_shard(digits, section, models["folder"], "cpu", 0, 1, out)
+            encode_shard(digits, section, models["folder"], "cpu", out, shard=0, shards=1)
 
         names = ["shards/0-of-1.npy", "shards/0-of-1.json"]
         return Job(run, names, autoencoder.Autoencoder, "encode", 5)

@@ -58,7 +58,7 @@ def latent(tmp_path_factory):
     write_store(data, pixels, labels, description)
     section = {"path": "codec", "sha256": None, "flips": True, "batch": 3}
     latents, shard = folder / "latents/manifest.json", folder / "latents/0-of-1.json"
-    encode_shard(data, section, folder, "cpu", 0, 1, shard)
+    encode_shard(data, section, folder, "cpu", shard, shard=0, shards=1)
     gather(data, [shard], latents)
     changes = {"img_size": 4, "patch_size": 2, "in_chans": 4}
     paths = {role: folder / role / "manifest.json" for role in ("full", "shallow", "heads")}

@@ -382,7 +382,7 @@ def encode(images, section, data, manifest, shards=1) -> dict:
     """Manifest of the latents of the store `images`, encoded in so many shards."""
     paths = [manifest.parent / f"shards/{shard}-of-{shards}.json" for shard in range(shards)]
     for shard, path in enumerate(paths):
-        latents.encode_shard(images, section, data, "cpu", shard, shards, path)
+        latents.encode_shard(images, section, data, "cpu", path, shard=shard, shards=shards)
     return latents.gather(images, paths, manifest)
 
 
@@ -461,7 +461,9 @@ def test_an_interrupted_shard_is_continued_and_that_of_other_images_is_not(
     tiny, images, tmp_path, monkeypatch
 ):
     section = tiny | {"batch": 2}
-    whole = latents.encode_shard(images, section, tmp_path, "cpu", 0, 1, tmp_path / "whole.json")
+    whole = latents.encode_shard(
+        images, section, tmp_path, "cpu", tmp_path / "whole.json", shard=0, shards=1
+    )
     encode_images, left = codec.Autoencoder.encode, 2
 
     def failing(model, pixels):
@@ -474,16 +476,18 @@ def test_an_interrupted_shard_is_continued_and_that_of_other_images_is_not(
     monkeypatch.setattr(codec.Autoencoder, "encode", failing)
     path = tmp_path / "shards/0-of-1.json"
     with pytest.raises(KeyboardInterrupt):
-        latents.encode_shard(images, section, tmp_path, "cpu", 0, 1, path)
+        latents.encode_shard(images, section, tmp_path, "cpu", path, shard=0, shards=1)
     (partial,) = path.parent.iterdir()
     partial.write_bytes(partial.read_bytes() + b"half a batch")
     left = 2  # of the four batches, two are there
-    assert latents.encode_shard(images, section, tmp_path, "cpu", 0, 1, path) == whole
+    assert latents.encode_shard(images, section, tmp_path, "cpu", path, shard=0, shards=1) == whole
     assert path.with_suffix(".npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
     partial.write_bytes(b"of an earlier run")
     left = 3
     with pytest.raises(KeyboardInterrupt):
-        latents.encode_shard(images, section | {"batch": 1}, tmp_path, "cpu", 0, 1, path)
+        latents.encode_shard(
+            images, section | {"batch": 1}, tmp_path, "cpu", path, shard=0, shards=1
+        )
     assert not partial.exists()
 
 
@@ -493,13 +497,15 @@ def test_images_and_moments_that_do_not_fit_are_refused(tiny, images, published,
     )
     path = tmp_path / "shards/1-of-2.json"
     with pytest.raises(ValueError, match=r"images: found \[3, 5, 4\]; accepted: \[3, H, W\]"):
-        latents.encode_shard(tmp_path / "odd/manifest.json", tiny, tmp_path, "cpu", 1, 2, path)
+        latents.encode_shard(
+            tmp_path / "odd/manifest.json", tiny, tmp_path, "cpu", path, shard=1, shards=2
+        )
     torch.save(
         published[0].weights | {"quant_conv.bias": torch.full((10,), 1e5)}, tmp_path / "x.pth"
     )
     section = tiny | {"path": "x.pth", "sha256": None}
     with pytest.raises(ValueError, match="moments of images from 3 on are not finite in float16"):
-        latents.encode_shard(images, section, tmp_path, "cpu", 1, 2, path)
+        latents.encode_shard(images, section, tmp_path, "cpu", path, shard=1, shards=2)
     assert not path.exists()
 
 

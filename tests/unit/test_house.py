@@ -10,8 +10,6 @@ ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "duodiff").rglob("*.py"))
 SOURCES = [*MODULES, *sorted((ROOT / "workflow_scripts").glob("*.py"))]
 MOST_POSITIONAL = 5
-NOT_YET = {f"duodiff/{name}.py" for name in ("__main__", "data/celeba", "data/latents")}
-"""Modules that still have long lists of positional arguments: each leaves the set when it has none."""
 
 
 def floors() -> dict[str, int]:
@@ -101,5 +99,4 @@ def test_arguments_are_named_from_the_sixth(path):
         path.parent.name == "workflow_scripts"
     )  # whose main function a command line calls, by names
     found = many_positional(path.read_text(encoding="utf-8"))
-    long = [f for f in found if not (script and f.endswith(f"def {path.stem}"))]
-    assert bool(long) == (str(path.relative_to(ROOT)) in NOT_YET), long
+    assert [f for f in found if not (script and f.endswith(f"def {path.stem}"))] == []
