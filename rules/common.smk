@@ -33,7 +33,8 @@ try:
 except configuration.ConfigError as error:
     raise WorkflowError(error)
 
-# Snakemake says that a folder is locked, and not what to type. The report is made inside a run.
+# Snakemake says that a folder is locked. It does not say what to type. The report is made inside a run, which holds the
+# lock, and needs no such line.
 if any(Path(".snakemake/locks").glob("*.lock")) and workflow.is_main_process:
     if not any(a.startswith(("--unlock", "--report")) for a in sys.argv):
         print(
@@ -45,8 +46,9 @@ if any(Path(".snakemake/locks").glob("*.lock")) and workflow.is_main_process:
 EXPERIMENTS, DATASETS = config["experiments"], config["datasets"]
 SELECTED = {name: EXPERIMENTS[name] for name in selected(config)}
 DATA = Path(config["data"])
-# Scripts find the package whether or not it is installed in the environment a job runs in. `exec`: a script takes the
-# place of its shell, which would die of a scheduler's signal and leave the script to be killed before it has saved.
+# PYTHONPATH: scripts find the package, whether or not it is installed in the environment of a job.
+# exec: a script takes the place of its shell. A scheduler's signal would end the shell, and the script would be killed
+# before it has saved.
 shell.prefix(f'set -euo pipefail; export PYTHONPATH="{ROOT}"; exec ')
 
 
@@ -74,8 +76,8 @@ CELL = "{sampler}/{method}/{setting}/seed{seed}"
 ARRAYS = ("images", "labels", "blocks_run")  # of a store of samples
 NEVER = "(?!)"  # matches nothing
 AUTOENCODER_WEIGHTS = "diffusion_pytorch_model.safetensors"  # as diffusers names them
-# Where a run names no cores (a dry run, a report, a cluster): those the job computes with. On a cluster's node
-# Snakemake names all of the machine, of which the job has what it asked for.
+# The cores of the run. Some runs name none (a dry run, a report, a cluster): then the configuration's threads. On a node
+# of a cluster, Snakemake names all cores of the machine, but the job has only those it asked for.
 NAMED_CORES = None if workflow.remote_exec else workflow.resource_settings.cores
 ALL_CORES = NAMED_CORES or config["threads"]
 GPU = int(config["device"] == "cuda")
@@ -101,10 +103,10 @@ def option(*keys):
     """A params function: the value at these keys of the job's experiment, as JSON unless it is a text or number."""
 
     def value(wc):
-        found = experiment(wc)
+        chosen = experiment(wc)
         for key in keys:
-            found = found[key]
-        return found if isinstance(found, (str, int, float)) else json.dumps(found)
+            chosen = chosen[key]
+        return chosen if isinstance(chosen, (str, int, float)) else json.dumps(chosen)
 
     return value
 
@@ -115,10 +117,9 @@ def conventions(*keys):
     def value(wc):
         chosen = experiment(wc)
         conditional = chosen["backbone"]["num_classes"] > 0
-        found = chosen | {
-            "class_order": dataset(wc).get("class_order") if conditional else None
-        }
-        return json.dumps({key: found[key] for key in keys})
+        order = dataset(wc).get("class_order") if conditional else None
+        named = chosen | {"class_order": order}
+        return json.dumps({key: named[key] for key in keys})
 
     return value
 
@@ -126,16 +127,17 @@ def conventions(*keys):
 def code(script):
     """The script of a rule, first, and every module of the package it imports, directly or not.
 
-    As an input, it makes an edit of any of them rerun the rule, and nothing else's edit. What only shows a
-    training decides nothing of it (tests/unit/training/test_monitor.py), and is left out with the samplers it draws with.
+    They are an input of the rule: it runs again after an edit of one of them, and after no other edit.
+    The monitor is left out, with the samplers that it alone imports: it shows a training and decides nothing of it
+    (tests/unit/training/test_monitor.py).
     """
-    pending, found = [ROOT / f"workflow_scripts/{script}.py"], []
-    shows = ROOT / "duodiff/training/monitor.py"
+    pending, files = [ROOT / f"workflow_scripts/{script}.py"], []
+    monitor = ROOT / "duodiff/training/monitor.py"
     while pending:
         path = pending.pop()
-        if path in found or path == shows:
+        if path in files or path == monitor:
             continue
-        found.append(path)
+        files.append(path)
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
                 "duodiff"
@@ -147,14 +149,14 @@ def code(script):
                     imported = ROOT.joinpath(*name.split(".")).with_suffix(".py")
                     if imported.exists():
                         pending.append(imported)
-    script, *modules = (str(path.relative_to(ROOT)) for path in found)
+    script, *modules = (str(path.relative_to(ROOT)) for path in files)
     return [script, *sorted(modules)]
 
 
 def published_conventions(wc):
-    """What published weights were trained with: as configured, but with class ids in synset order, always."""
-    found = json.loads(conventions("schedule", "time_input", "class_order")(wc))
-    return json.dumps(found | {"class_order": found["class_order"] and "synset"})
+    """The conventions that published weights were trained with: as configured, but class ids in synset order."""
+    named = json.loads(conventions("schedule", "time_input", "class_order")(wc))
+    return json.dumps(named | {"class_order": named["class_order"] and "synset"})
 
 
 def packed(wc):
@@ -163,19 +165,21 @@ def packed(wc):
 
 
 def training_data(wc):
-    """Manifest of what a job's experiment trains on: packed images, or their latents."""
+    """Manifest of the training data of a job's experiment: packed images, or their latents."""
     latents = "latents/" if "autoencoder" in dataset(wc) else ""
     return f"{PACKED}/{latents}manifest.json".format(dataset=dataset_name(wc))
 
 
 def images(wc):
-    """The configuration of a dataset's images as JSON: an autoencoder comes after they are packed."""
+    """The configuration of a dataset's images as JSON, without its autoencoder, which packing does not use."""
     return json.dumps({k: v for k, v in dataset(wc).items() if k != "autoencoder"})
 
 
 def autoencoder_files(wc):
-    """What a job needs of its dataset's autoencoder, if there is one: the receipt of published weights, or
-    the files of one that is trained here."""
+    """The files of a dataset's autoencoder, if there is one.
+
+    They are the receipt of published weights, or the configuration and weights of an autoencoder that is trained here.
+    """
     codec, folder = dataset(wc).get("autoencoder"), f"{PACKED}/autoencoder"
     if codec is None:
         return []
@@ -186,10 +190,9 @@ def autoencoder_files(wc):
 
 
 def autoencoder(wc):
-    """The arguments that name a job's autoencoder, if it has one: its section, and the folder its path is under.
+    """The arguments that name a job's autoencoder, if it has one: its section, and the folder of its path.
 
-    One that is trained here has its path below the results. Into how many shards images are cut is no
-    part of it.
+    An autoencoder that is trained here is below the results. The number of shards is left out: it decides no latent.
     """
     if "autoencoder" not in dataset(wc):
         return ""
@@ -213,20 +216,21 @@ def latent_shards(wc):
 
 
 def cells(in_shards):
-    """A constraint of {experiment} in the path of a cell: those whose cells, under the path's sampler, are cut into
-    shards, or those whose are not. So one rule makes a cell in one, another joins it, and no cell is made by both.
+    """A constraint of {experiment} in the path of a cell, by whether the path's sampler has its cells cut into shards.
+
+    sample_images makes whole cells, gather_samples joins shards. The constraint leaves each cell to one of the two.
     """
-    found = [
+    names = [
         rf"{name}(?=/train\d+/samples/{sampler}/)"
         for name, chosen in EXPERIMENTS.items()
         for sampler, grid in chosen["grid"].items()
         if (grid["shards"] > 1) == in_shards
     ]
-    return "|".join(found) or NEVER
+    return "|".join(names) or NEVER
 
 
 def cell_shards(wc):
-    """The manifests of all shards of a cell in their order, and what stands beside them."""
+    """The manifests of all shards of a cell in their order, and the arrays beside them."""
     shards = experiment(wc)["grid"][wc.sampler]["shards"]
     folder = f"{STUDY}/samples/{CELL}/shards/{{shard}}-of-{{shards}}"
     folders = [folder.format(**wc, shard=i, shards=shards) for i in range(shards)]
@@ -306,7 +310,7 @@ def classifier(wc):
 
 
 def feature_weights(dataset, metric):
-    """What features in a metric's space need: the receipt of published weights, or the dataset's classifier."""
+    """The input for features in a metric's space: the receipt of published weights, or the dataset's classifier."""
     if published := space(metric).weights:
         return {"receipt": f"results/data/extractors/{published}.json"}
     return {
@@ -387,15 +391,15 @@ def trains(role):
 
 def figure5_samples():
     """Sample stores of the first study of every selected experiment, DDPM, first sampling seed."""
-    found = []
+    manifests = []
     for name, chosen in SELECTED.items():
         folder = STUDY.format(experiment=name, train_seed=chosen["train_seeds"][0])
-        found += [
+        manifests += [
             f"{folder}/samples/{point.path}/manifest.json"
             for point in grid_points(chosen)
             if point.sampler == "ddpm" and point.seed == chosen["sampling"]["seed"]
         ]
-    return found
+    return manifests
 
 
 def studies_option(training=False):

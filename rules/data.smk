@@ -1,6 +1,6 @@
-# Datasets and published weights: fetched where there is a network, packed into stores, encoded into latents by a
-# published autoencoder or one that is trained here.
-# What has to be in place is looked for first (priority), so that nothing is computed before a missing file is named.
+# Datasets and published weights: fetched where there is a network, packed into stores, and encoded into latents by an
+# autoencoder, published or trained here.
+# Files that must be there are looked for first (priority). So a missing file is named before anything is computed.
 
 
 rule fetch_dataset:

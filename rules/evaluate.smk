@@ -12,7 +12,7 @@ rule compute_reference:
         "logs/data/{dataset}/{metric}/compute_reference_{reference}.log",
     benchmark:
         "benchmarks/data/{dataset}/{metric}/compute_reference_{reference}.tsv"
-    priority: 15  # before the backbones: it finds out whether there are enough images
+    priority: 15  # before the backbones: it fails where there are too few images
     conda:
         "../envs/environment.yaml"
     threads: config["threads"]

@@ -84,7 +84,7 @@ rule train_classifier:
         "logs/data/{dataset}/{metric}/train_classifier.log",
     benchmark:
         "benchmarks/data/{dataset}/{metric}/train_classifier.tsv"
-    priority: 15  # before the backbones: it takes a minute and finds out whether there are classes
+    priority: 15  # before the backbones: it takes a minute, and fails where there are no classes
     conda:
         "../envs/environment.yaml"
     threads: config["threads"]
