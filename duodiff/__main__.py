@@ -26,10 +26,11 @@ def sample(
 ) -> str:
     """Sample images from the checkpoints of a study's folder, results/<experiment>/train<seed>.
 
-    One of --t-s (DuoDiff: 0 is the full backbone, 1000 the shallow one) and --theta (AdaDiff: 0.12, or a quantile
-    such as q0.4) is the setting; --sampler is one that a grid may have (ddpm, ddim, dpm_solver_pp). --steps, --eta and --batch are by
-    default those of the study's own samples, whose images these are, bit for bit, with their seed and number of
-    threads. Writes the folder --out: grid.png, images.npy, labels.npy and a manifest; with --pngs every image too.
+    The setting is one of --t-s (DuoDiff: 0 is the full backbone, 1000 the shallow one) and --theta (AdaDiff: 0.12, or
+    a quantile such as q0.4). --sampler is a sampler of the configuration: ddpm, ddim or dpm_solver_pp. --steps, --eta
+    and --batch default to those of the study's own samples. With the seed and the number of threads of these samples
+    the images are theirs, bit for bit. Writes the folder --out: grid.png, images.npy, labels.npy and a manifest; with
+    --pngs every image too.
 
     Example: python -m duodiff sample results/digits/train0 --t-s 500 --out out
     """

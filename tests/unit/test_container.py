@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -68,7 +69,10 @@ def test_conda_environments_hold_the_locked_versions():
 
 @cache
 def statements(path: Path) -> list[ast.stmt]:
-    return ast.parse(path.read_text()).body
+    """The statements that run when a module is imported: also those of `with job.importing()`."""
+    body = ast.parse(path.read_text()).body
+    blocks = [node.body for node in body if isinstance(node, ast.With)]
+    return [*body, *chain.from_iterable(blocks)]
 
 
 def imports(path: Path) -> set[str]:

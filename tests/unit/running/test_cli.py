@@ -88,7 +88,10 @@ def duodiff(*arguments: str) -> subprocess.CompletedProcess:
         (["--theta", "often"], "theta: found often; accepted"),
         ([], "setting: accepted: one of --t-s and --theta"),
         (["--t-s", "0", "--theta", "0.1"], "setting: accepted: one of --t-s and --theta"),
-        (["--t-s", "0", "--sampler", "euler"], "invalid choice: 'euler' (choose from"),
+        (
+            ["--t-s", "0", "--sampler", "euler"],
+            "sampler: found 'euler'; accepted: ddpm, ddim, dpm_solver_pp",
+        ),
         (["--t-s", "0", "--steps", "1"], "steps: found 1; accepted: 2 to 1000"),
         (["--t-s", "0", "--eta", "0.5"], "eta: found 0.5 for ddpm; accepted"),
         (["--t-s", "0", "--images", "0"], "images: found 0; accepted: 1 or more"),
@@ -214,3 +217,22 @@ def test_a_users_error_is_one_line_on_the_terminal_and_has_its_place_in_the_log(
     done = subprocess.run(program, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "refuse: no\n")
     assert f'File "{script}", line 3, in refuse' in logged.read_text()
+
+
+IMPORTS = """
+import sys
+sys.argv = ["train_backbone.py", "--data", "x", "--log", {log!r}]
+from duodiff.running import job
+with job.importing():
+    import a_library_that_is_not_there
+"""
+
+
+def test_an_import_that_fails_is_in_the_log_with_its_place(tmp_path):
+    log = tmp_path / "job.log"
+    program = [sys.executable, "-c", IMPORTS.format(log=str(log))]
+    done = subprocess.run(program, capture_output=True, text=True)
+    message = "train_backbone: ModuleNotFoundError: No module named 'a_library_that_is_not_there'"
+    assert (done.returncode, done.stderr.strip()) == (1, message)
+    assert "Traceback" in log.read_text()
+    assert message in log.read_text()
