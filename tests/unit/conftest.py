@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from unit.tiny_study import BACKBONE_TRAINING, TRAINING, USED, train
 
 from duodiff.autoencoder import load as load_autoencoder
 from duodiff.data.latents import encode_shard, gather
@@ -11,6 +10,7 @@ from duodiff.data.pack import pack
 from duodiff.data.store import write_store
 from duodiff.running.files import write_json
 from duodiff.training.heads import train_heads
+from unit.tiny_study import BACKBONE_TRAINING, TRAINING, USED, train
 
 
 @pytest.fixture(scope="session")
