@@ -134,6 +134,7 @@ def test_numbers_on_disk_are_a_sequence_across_blocks(monkeypatch):
     assert (len(numbers), len(Numbers([])), list(Numbers([]))) == (10, 0, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["images", "celeba"])
 def test_ten_times_the_images_take_no_more_memory(tmp_path, monkeypatch, family):
     """Of Python's and numpy's, which a list or an array of one number an image would raise by 36 kB."""
