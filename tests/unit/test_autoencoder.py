@@ -524,6 +524,7 @@ SMALL = TINY | {"latent_channels": 2}
 TRAINING = {"steps": 60, "batch": 16, "lr": 5e-3, "kl_weight": 1e-4}
 
 
+@pytest.mark.slow
 def test_training_lowers_the_held_out_error_and_measures_the_scale(digits, tmp_path):
     untrained, trained = (
         train_autoencoder(digits, SMALL, TRAINING | changes, "cpu", tmp_path / name / "config.json")

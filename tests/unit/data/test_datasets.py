@@ -117,6 +117,7 @@ def test_the_store_does_not_depend_on_the_workers(tmp_path, monkeypatch):
     assert (tmp_path / "saved.npy").read_bytes() == (tmp_path / "store1/images.npy").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["images", "celeba"])
 def test_ten_times_the_images_take_a_few_numbers_more(tmp_path, monkeypatch, family):
     """But for some numbers of 8 bytes an image, where a name alone would take 50 bytes and its place 600."""

@@ -211,6 +211,7 @@ def test_a_classifier_needs_classes():
         classifier.train_classifier(images, np.full(9, -1), -1, steps=1, batch=4, seed=0)
 
 
+@pytest.mark.slow
 def test_inception_gives_fids_features_and_its_first_pool(inception_file):
     images = RNG.integers(0, 256, (3, 3, 32, 32)).astype(np.uint8)
     extract = Extractor("fid", inception_file)

@@ -196,7 +196,11 @@ def test_a_jobs_line_says_how_long_it_took_and_where_the_result_is(tmp_path, mon
 
 
 @pytest.mark.parametrize(
-    ("imported", "printed"), [("import torch", "worked\n"), ("", "worked\nreturned\ntaken apart\n")]
+    ("imported", "printed"),
+    [
+        pytest.param("import torch", "worked\n", marks=pytest.mark.slow),
+        ("", "worked\nreturned\ntaken apart\n"),
+    ],
 )
 def test_what_torch_imported_is_not_taken_apart_and_nothing_said_is_lost(imported, printed):
     program = [sys.executable, "-c", ENDING.format(imported=imported)]

@@ -76,6 +76,7 @@ def test_watching_changes_no_bit_of_the_weights_nor_torchs_generator(what, tmp_p
         assert torch.equal(value, watched[key]), key
 
 
+@pytest.mark.slow
 def test_an_autoencoders_training_is_followed_and_not_changed(tmp_path):
     store = tmp_path / "digits/manifest.json"
     pack({"source": "digits", "held_out": 360}, tmp_path, 1, store)
