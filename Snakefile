@@ -65,8 +65,9 @@ onsuccess:
         configuration = [f"--configfile={path}" for path in workflow.configfiles]
         overrides = [f"{k}={v}" for k, v in workflow.config_settings.config.items()]
         configuration += ["--config", *overrides] if overrides else []
-        command = [sys.executable, "-m", "snakemake", *configuration]
+        snakefile = f"--snakefile={workflow.main_snakefile}"
+        command = [sys.executable, "-m", "snakemake", snakefile, *configuration]
         report = ["--report=results/report.html", "--quiet=all"]
-        style = f"--report-stylesheet={workflow.basedir}/report/report.css"
+        style = f"--report-stylesheet={ROOT}/report/report.css"
         subprocess.run([*command, *report, style], check=True)
         print(Path("results/summary.txt").read_text())

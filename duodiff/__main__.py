@@ -1,11 +1,15 @@
 """The command line: over a study's folder, results/<experiment>/train<seed>, and what a configuration costs."""
 
+import logging
+import shutil
 from pathlib import Path
 
-from duodiff.running import job
+from duodiff.running import job, receipts
 from duodiff.schedules import timesteps
 from duodiff.settings import Setting
 from duodiff.study.folder import Study
+
+log = logging.getLogger("duodiff")
 
 
 def sample(
@@ -104,6 +108,21 @@ def cost(config: Path = Path("config/config.yaml"), bench: Path | None = None) -
     return cost.describe(config, bench)
 
 
+def clean(results: Path = Path("results"), remove: bool = False) -> str:
+    """List what no result at hand needs, with sizes; remove it with --remove.
+
+    These are results of other identities in the store, and states of trainings that have been finished since.
+    """
+    folders = receipts.unneeded(results)
+    sizes = {folder: receipts.size_of(folder) for folder in folders}
+    for folder, what in folders.items():
+        log.info("%8.1f MB  %s  %s", sizes[folder] / 1e6, folder, what)
+        if remove:
+            shutil.rmtree(folder)
+    done = "removed" if remove else "found; --remove removes them"
+    return f"{len(folders)} folders, {sum(sizes.values()) / 1e6:.1f} MB, {done}"
+
+
 def _setting(t_s: int | None, theta: str | None) -> Setting:
     if t_s is not None and theta is None:
         return Setting.of("t_s", t_s)
@@ -118,4 +137,4 @@ def _at_least_1(name: str, found: int) -> None:
 
 
 if __name__ == "__main__":
-    job.run_one_of([sample, info, cost], "python -m duodiff", __doc__)
+    job.run_one_of([sample, info, cost, clean], "python -m duodiff", __doc__)

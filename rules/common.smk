@@ -1,14 +1,19 @@
 # The validated configuration, wildcard constraints, and the helper functions of all rules.
-import ast
 import json
 import shlex
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(workflow.basedir)
+from snakemake.io import apply_wildcards
+
+# The folder of this workflow's own files. `workflow.basedir` would be the folder of an outer workflow that imports it.
+ROOT = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(ROOT))
 
+from duodiff import identity
+from duodiff.running import receipts
 from duodiff.settings import PATTERN, Setting
 from duodiff.spaces import WEIGHTS, images_to_extrapolate, space, weights_path
 from duodiff.study import config as configuration
@@ -33,6 +38,7 @@ try:
 except configuration.ConfigError as error:
     raise WorkflowError(error)
 
+REPORTING = any(a.startswith(("--unlock", "--report", "--touch")) for a in sys.argv)
 # Snakemake says that a folder is locked. It does not say what to type. The report is made inside a run, which holds the
 # lock, and needs no such line.
 if any(Path(".snakemake/locks").glob("*.lock")) and workflow.is_main_process:
@@ -43,13 +49,20 @@ if any(Path(".snakemake/locks").glob("*.lock")) and workflow.is_main_process:
             file=sys.stderr,
         )
 
+if workflow.is_main_process and not REPORTING:
+    # What comes from outside, and is no file of any rule, is compared with what was read of it.
+    for file in sorted(receipts.RECEIPTS.rglob("*.json")):
+        if changes := receipts.check_outside(file):
+            shown = "\n  ".join(changes[:5])
+            more = f"\n  and {len(changes) - 5} more" if len(changes) > 5 else ""
+            raise WorkflowError(
+                f"what was read from outside has changed:\n  {shown}{more}\n"
+                f"Put it back, or take it in: rm {shlex.quote(str(file))}"
+            )
+
 EXPERIMENTS, DATASETS = config["experiments"], config["datasets"]
 SELECTED = {name: EXPERIMENTS[name] for name in selected(config)}
 DATA = Path(config["data"])
-# PYTHONPATH: scripts find the package, whether or not it is installed in the environment of a job.
-# exec: a script takes the place of its shell. A scheduler's signal would end the shell, and the script would be killed
-# before it has saved.
-shell.prefix(f'set -euo pipefail; export PYTHONPATH="{ROOT}"; exec ')
 
 
 wildcard_constraints:
@@ -99,64 +112,188 @@ def dataset(wc):
     return DATASETS[dataset_name(wc)]
 
 
-def option(*keys):
-    """A params function: the value at these keys of the job's experiment, as JSON unless it is a text or number."""
-
-    def value(wc):
-        chosen = experiment(wc)
-        for key in keys:
-            chosen = chosen[key]
-        return chosen if isinstance(chosen, (str, int, float)) else json.dumps(chosen)
-
-    return value
+# --- what a rule's job is
 
 
-def conventions(*keys):
-    """A params function: these conventions of the job's experiment, as JSON (class_order is its dataset's)."""
+COMMAND = "{params.command} --log {log}"
+"""The shell command of every rule. It is constant: Snakemake would run a rule again whose text has changed."""
 
-    def value(wc):
-        chosen = experiment(wc)
-        conditional = chosen["backbone"]["num_classes"] > 0
-        order = dataset(wc).get("class_order") if conditional else None
-        named = chosen | {"class_order": order}
-        return json.dumps({key: named[key] for key in keys})
-
-    return value
+# With conda or a container the interpreter is that of the environment, else the one that runs Snakemake.
+DEPLOYED = bool(workflow.deployment_settings.deployment_method)
+PYTHON = "python" if DEPLOYED else sys.executable
+STALE = set()  # what was said of jobs that are run again
 
 
-def code(script):
-    """The script of a rule, first, and every module of the package it imports, directly or not.
+def own(path):
+    """A file of this workflow: below the working directory by its short path, else by its whole path."""
+    return path if ROOT == Path.cwd() else str(ROOT / path)
 
-    They are an input of the rule: it runs again after an edit of one of them, and after no other edit.
-    The monitor is left out, with the samplers that it alone imports: it shows a training and decides nothing of it
-    (tests/unit/training/test_monitor.py).
+
+def as_option(value):
+    """The words of one option's value on a command line: JSON for mappings, lists of lists and truth values."""
+    if (
+        isinstance(value, (dict, bool))
+        or isinstance(value, list)
+        and any(isinstance(item, (list, dict)) for item in value)
+    ):
+        return [json.dumps(value)]
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        return [str(value)]
+    return [str(item) for item in value]
+
+
+class Work:
+    """What the script of a rule is to do: its options, its files, and the identity of its result.
+
+    `decides(wc)` are the options that decide the result, together with the code of the script and the inputs.
+    `how(wc)` are options that say how the work is run. `paths(wc, input, output)` are options that name files. An
+    option whose value is None is left out. `own` are options that name files of this workflow, which count by their
+    content. `workers` names the option that takes the threads of the rule; `processes` is the number of GPUs that the
+    script trains on, a process each. With `kept` a finished result goes into the store. `watched(wc)` are the files
+    from outside that the job reads. `named(wc)` are the inputs whose very set counts. `like` is another Work, whose
+    result this one's is.
     """
-    pending, files = [ROOT / f"workflow_scripts/{script}.py"], []
-    monitor = ROOT / "duodiff/training/monitor.py"
-    while pending:
-        path = pending.pop()
-        if path in files or path == monitor:
-            continue
-        files.append(path)
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
-                "duodiff"
-            ):
-                for name in [
-                    node.module,
-                    *(f"{node.module}.{a.name}" for a in node.names),
-                ]:
-                    imported = ROOT.joinpath(*name.split(".")).with_suffix(".py")
-                    if imported.exists():
-                        pending.append(imported)
-    script, *modules = (str(path.relative_to(ROOT)) for path in files)
-    return [script, *sorted(modules)]
+
+    def __init__(
+        self,
+        script,
+        paths,
+        decides=lambda wc: {},
+        how=lambda wc: {},
+        own=None,
+        workers=None,
+        processes=None,
+        kept=False,
+        watched=lambda wc: [],
+        named=lambda wc: [],
+        like=None,
+    ):
+        self.script, self.paths, self.decides, self.how = script, paths, decides, how
+        self.own, self.workers, self.processes = own or {}, workers, processes
+        self.kept, self.watched, self.named, self.like = kept, watched, named, like
+
+    @property
+    def function(self):
+        """Where the code of the work begins."""
+        return f"workflow_scripts.{self.script}", self.script
+
+    def decisive(self, wc):
+        """Everything that decides the result but code and inputs."""
+        contents = {
+            name: receipts.content(ROOT / path) for name, path in self.own.items()
+        }
+        names = self.named(wc)
+        return self.decides(wc) | contents | ({"of": names} if names else {})
+
+    def identity(self, wc):
+        """The digest of what decides the result but the inputs: the one tracked parameter of the rule."""
+        if self.like:
+            return self.like.identity(wc)
+        options = self.decisive(wc)
+        code = identity.code_digest(self.function, options)
+        return identity.digest({"code": code, "options": options})
+
+    def plan(self, wc, input, output):
+        """What the job is told of its place in the workflow."""
+        return {
+            "identity": self.identity(wc),
+            "inputs": [str(path) for path in input],
+            "outputs": [str(path) for path in output],
+            "kept": self.kept,
+            "watched": [str(path) for path in self.watched(wc)],
+            "options": self.decisive(wc),
+        }
+
+    def command(self, wc, input, output, threads):
+        """The command line. Snakemake does not track it, since it is a function of input and output."""
+        words = [PYTHON]
+        if self.processes is not None:
+            words += ["-m", "duodiff.running.launch", str(self.processes)]
+        words.append(own(f"workflow_scripts/{self.script}.py"))
+        options = self.paths(wc, input, output) | self.decides(wc) | self.how(wc)
+        options |= {name: own(path) for name, path in self.own.items()}
+        options |= {self.workers: threads} if self.workers else {}
+        options["plan"] = self.plan(wc, input, output)
+        for name, value in options.items():
+            if value is not None:
+                words += [f"--{name.replace('_', '-')}", *as_option(value)]
+        path = shlex.quote(str(ROOT))
+        return f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}; exec {shlex.join(words)}"
+
+    def accepted(self, rule):
+        """An input function that names no file: it has the job run again if its outputs are not those asked for.
+
+        Snakemake compares parameters only where it has run the job itself. A receipt tells it of results from anywhere.
+        """
+
+        def check(wc):
+            if workflow.is_main_process and not REPORTING:
+                outputs = [
+                    apply_wildcards(str(path), wc)
+                    for path in getattr(rules, rule).output
+                ]
+                if all(map(os.path.exists, outputs)):
+                    self._check(rule, wc, outputs)
+            return []
+
+        return check
+
+    def _check(self, rule, wc, outputs):
+        file = receipts.receipt_of(outputs[0])
+        if not file.exists():
+            reasons = ["there is no receipt of what made it"]
+        else:
+            receipt = receipts.read_json(file)
+            reasons = receipts.changed_inputs(receipt)
+            if receipt["identity"] != self.identity(wc):
+                reasons += receipts.differences(
+                    receipt,
+                    (self.like or self).function,
+                    (self.like or self).decisive(wc),
+                )
+        if not reasons:
+            receipts.set_times(receipt)
+            return
+        workflow._dag.forcefiles.update(outputs)
+        if rule + outputs[0] not in STALE:
+            STALE.add(rule + outputs[0])
+            shown = "; ".join(reasons[:3]) + (
+                f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+            )
+            print(f"{rule}: {outputs[0]} is made again: {shown}", file=sys.stderr)
+
+
+# --- options of the scripts
+
+
+def conventions(wc, *keys):
+    """These conventions of the job's experiment (class_order is its dataset's)."""
+    chosen = experiment(wc)
+    conditional = chosen["backbone"]["num_classes"] > 0
+    order = dataset(wc).get("class_order") if conditional else None
+    return {key: order if key == "class_order" else chosen[key] for key in keys}
+
+
+def study_options(wc):
+    """The options that scripts about a whole study share."""
+    chosen = experiment(wc)
+    return {
+        "experiment": wc.experiment,
+        "protocol": chosen["protocol"],
+        "conventions": conventions(wc, "schedule", "time_input", "class_order"),
+        "precision": chosen["sampling"]["precision"],
+    }
+
+
+def monitor(wc, name):
+    """The folder in which a training can be watched."""
+    return f"{LOG}/{name}".format(**wc)
 
 
 def published_conventions(wc):
     """The conventions that published weights were trained with: as configured, but class ids in synset order."""
-    named = json.loads(conventions("schedule", "time_input", "class_order")(wc))
-    return json.dumps(named | {"class_order": named["class_order"] and "synset"})
+    named = conventions(wc, "schedule", "time_input", "class_order")
+    return named | {"class_order": named["class_order"] and "synset"}
 
 
 def packed(wc):
@@ -171,8 +308,13 @@ def training_data(wc):
 
 
 def images(wc):
-    """The configuration of a dataset's images as JSON, without its autoencoder, which packing does not use."""
-    return json.dumps({k: v for k, v in dataset(wc).items() if k != "autoencoder"})
+    """The configuration of a dataset's images, without its autoencoder, which packing does not use."""
+    return {k: v for k, v in dataset(wc).items() if k != "autoencoder"}
+
+
+def own_data(wc):
+    """The file or folder from outside that a dataset is read from, if there is one."""
+    return [DATA / dataset(wc)["path"]] if "path" in dataset(wc) else []
 
 
 def autoencoder_files(wc):
@@ -189,19 +331,27 @@ def autoencoder_files(wc):
     )
 
 
-def autoencoder(wc):
-    """The arguments that name a job's autoencoder, if it has one: its section, and the folder of its path.
+def section(wc):
+    """The section of a job's autoencoder. The number of shards is left out: it decides no latent.
 
-    An autoencoder that is trained here is below the results. The number of shards is left out: it decides no latent.
+    An autoencoder that is trained here has its path below the results.
     """
+    named = {k: v for k, v in dataset(wc)["autoencoder"].items() if k != "shards"}
+    if "train" in named:
+        named["path"] = f"{PACKED}/autoencoder".format(dataset=dataset_name(wc))
+    return named
+
+
+def autoencoder(wc):
+    """The option that names a job's autoencoder, if it has one."""
+    return {"autoencoder": section(wc)} if "autoencoder" in dataset(wc) else {}
+
+
+def autoencoder_folder(wc):
+    """The folder of the path of a job's autoencoder; None where it has none."""
     if "autoencoder" not in dataset(wc):
-        return ""
-    section, data = dict(dataset(wc)["autoencoder"]), DATA
-    del section["shards"]
-    if "train" in section:
-        section["path"] = f"{PACKED}/autoencoder".format(dataset=dataset_name(wc))
-        data = "."
-    return shlex.join(["--autoencoder", json.dumps(section), "--data", str(data)])
+        return None
+    return "." if "train" in dataset(wc)["autoencoder"] else DATA
 
 
 def latent_shards(wc):
@@ -241,16 +391,14 @@ def cell_shards(wc):
 
 
 def shard(wc):
-    """The arguments that name a job's shard, if it makes one."""
-    if "shard" not in wc.keys():
-        return ""
-    return f"--shard {wc.shard} --shards {wc.shards}"
+    """The options that name a job's shard, if it makes one."""
+    return {"shard": wc.shard, "shards": wc.shards} if "shard" in wc.keys() else {}
 
 
 def compiled(wc):
-    """Whether a cell's backbones are compiled, as an option. Early exit is not."""
+    """The option that has a cell's backbones compiled, which takes no value; None without it. Early exit is not."""
     wanted = experiment(wc)["sampling"]["compiled"]
-    return "--compiled" if wanted and not Setting.parse(wc.setting).exits_early else ""
+    return [] if wanted and not Setting.parse(wc.setting).exits_early else None
 
 
 def latent_memory(wc):
@@ -288,16 +436,14 @@ def measured_models(wc):
     }
 
 
-def model_arguments(input):
-    """Command-line arguments for the checkpoints among a job's named inputs."""
-    roles = (*ROLES, "quantiles")
-    return " ".join(f"--{role} {input[role]}" for role in roles if role in input.keys())
+def models_of(input):
+    """The checkpoints among a job's named inputs, as options."""
+    return {role: input[role] for role in (*ROLES, "quantiles") if role in input.keys()}
 
 
 def named_inputs(input):
-    """Command-line arguments for all named inputs of a job but its code, each by its name."""
-    names = [name for name in input.keys() if name != "code"]
-    return " ".join(f"--{name} {input[name]}" for name in names)
+    """A job's named inputs, as options by their names; what only has it run again aside."""
+    return {name: input[name] for name in input.keys() if name != "accepted"}
 
 
 def classifier(wc):
@@ -350,14 +496,12 @@ def samples(wc, method=""):
 
 
 def latency_grid(wc):
-    """Every sampler with its settings, as JSON."""
+    """Every sampler with its settings."""
     chosen = experiment(wc)
-    return json.dumps(
-        [
-            [sampler_options(chosen, name), list(map(str, grid_settings(grid)))]
-            for name, grid in chosen["grid"].items()
-        ]
-    )
+    return [
+        [sampler_options(chosen, name), list(map(str, grid_settings(grid)))]
+        for name, grid in chosen["grid"].items()
+    ]
 
 
 def studies(pattern, where=lambda name, chosen: True):
@@ -402,18 +546,17 @@ def figure5_samples():
     return manifests
 
 
-def studies_option(training=False):
-    """The option that tells a script of the selected experiments; with `training`, of how each is trained, too."""
+def described(training=False):
+    """What scripts are told of the selected experiments; with `training`, of how each is trained, too."""
     keys = ("title", "paper_dataset", "dataset", "schedule")
-    described = {
+    return {
         name: {key: chosen[key] for key in keys}
         | ({"training": training_keywords(chosen)} if training else {})
         for name, chosen in SELECTED.items()
     }
-    return shlex.join(["--studies", json.dumps(described)])
 
 
-STUDIES = studies_option()
+STUDIES = {"studies": described()}
 # The suffixes of an item's files. The report shows the last one.
 TABLE, FIGURE = (".csv", ".md", ".tex", ".html"), (".csv", ".png", ".pdf", ".svg")
 
@@ -429,26 +572,62 @@ class Item(NamedTuple):
     path: str  # of its files, without their suffixes
     suffixes: tuple[str, ...]
     inputs: dict  # by the names of the script's options
-    options: str  # the script's other options
+    options: dict  # the script's other options
+    own: dict  # files of the workflow, by the names of the script's options
     category: str = ""
     label: str = ""
     script: str = ""  # where its name is not the rule's
 
 
+def flatten(paths):
+    """The paths in what a rule has for an input: one, or several."""
+    return [paths] if isinstance(paths, str) else [str(path) for path in paths]
+
+
+def own_files(inputs):
+    """The files of this workflow among a row's inputs, and the others."""
+    ours = {
+        k: v
+        for k, v in inputs.items()
+        if isinstance(v, str) and not v.startswith("results/")
+    }
+    return ours, {k: v for k, v in inputs.items() if k not in ours}
+
+
 def table(item, label, category="Tables", options=STUDIES, **inputs):
     """A row for a table: make_<item> writes it to results/tables."""
+    ours, inputs = own_files(inputs)
     path = f"results/tables/{item}"
-    return Item(f"make_{item}", path, TABLE, inputs, options, category, label)
+    return Item(f"make_{item}", path, TABLE, inputs, options, ours, category, label)
 
 
 def figure(item, label, category="Figures", **inputs):
     """A row for a figure: plot_<item> draws it into results/figures."""
+    ours, inputs = own_files(inputs)
     path = f"results/figures/{item}"
-    return Item(f"plot_{item}", path, FIGURE, inputs, STUDIES, category, label)
+    return Item(f"plot_{item}", path, FIGURE, inputs, STUDIES, ours, category, label)
 
 
 def published(item, script, **inputs):
     """A row for the paper's published numbers alone: another item's script, without records and studies."""
+    ours, inputs = own_files(inputs)
     name, path = f"make_published_{item}", f"results/paper/{item}"
     suffixes = TABLE if script.startswith("make_") else FIGURE
-    return Item(name, path, suffixes, inputs, "--studies '{}'", script=script)
+    return Item(name, path, suffixes, inputs, {"studies": {}}, ours, script=script)
+
+
+def item_work(item):
+    """The work of an item's rule."""
+    fixed = [paths for paths in item.inputs.values() if not callable(paths)]
+    asked = [paths for paths in item.inputs.values() if callable(paths)]
+    return Work(
+        item.script or item.name,
+        paths=lambda wc, input, output: named_inputs(input) | {"out": list(output)},
+        decides=lambda wc: item.options,
+        own=item.own,
+        named=lambda wc: [
+            path
+            for paths in [*fixed, *(function(wc) for function in asked)]
+            for path in flatten(paths)
+        ],
+    )

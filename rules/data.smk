@@ -3,9 +3,18 @@
 # Files that must be there are looked for first (priority). So a missing file is named before anything is computed.
 
 
+FETCH_DATASET = Work(
+    "fetch_dataset",
+    decides=lambda wc: {"dataset": images(wc)},
+    how=lambda wc: {"data": DATA},
+    paths=lambda wc, input, output: {"out": output.receipt},
+    watched=own_data,
+)
+
+
 rule fetch_dataset:
     input:
-        code=code("fetch_dataset"),
+        accepted=FETCH_DATASET.accepted("fetch_dataset"),
     output:
         receipt=f"{PACKED}/fetched.json",
     log:
@@ -20,11 +29,20 @@ rule fetch_dataset:
         mem_mb=1000,
         runtime=600,
     params:
-        dataset=images,
-        data=DATA,
+        identity=FETCH_DATASET.identity,
+        command=FETCH_DATASET.command,
     shell:
-        "python workflow_scripts/fetch_dataset.py --dataset {params.dataset:q}"
-        " --data {params.data:q} --out {output.receipt} --log {log}"
+        COMMAND
+
+
+PACK_DATASET = Work(
+    "pack_dataset",
+    decides=lambda wc: {"dataset": images(wc)},
+    how=lambda wc: {"data": DATA},
+    paths=lambda wc, input, output: {"out": output.manifest},
+    workers="workers",
+    watched=own_data,
+)
 
 
 rule pack_dataset:
@@ -32,7 +50,7 @@ rule pack_dataset:
         receipt=lambda wc: (
             [] if dataset(wc)["source"] == "digits" else f"{PACKED}/fetched.json"
         ),
-        code=code("pack_dataset"),
+        accepted=PACK_DATASET.accepted("pack_dataset"),
     output:
         manifest=f"{PACKED}/manifest.json",
         images=f"{PACKED}/images.npy",
@@ -48,16 +66,28 @@ rule pack_dataset:
         mem_mb=2000,
         runtime=600,
     params:
-        dataset=images,
-        data=DATA,
+        identity=PACK_DATASET.identity,
+        command=PACK_DATASET.command,
     shell:
-        "python workflow_scripts/pack_dataset.py --dataset {params.dataset:q}"
-        " --data {params.data:q} --workers {threads} --out {output.manifest} --log {log}"
+        COMMAND
+
+
+FETCH_AUTOENCODER = Work(
+    "fetch_autoencoder",
+    decides=lambda wc: {"autoencoder": section(wc)},
+    how=lambda wc: {"data": DATA},
+    paths=lambda wc, input, output: {"out": output.receipt},
+    watched=lambda wc: (
+        [DATA / dataset(wc)["autoencoder"]["path"]]
+        if "path" in dataset(wc)["autoencoder"]
+        else []
+    ),
+)
 
 
 rule fetch_autoencoder:
     input:
-        code=code("fetch_autoencoder"),
+        accepted=FETCH_AUTOENCODER.accepted("fetch_autoencoder"),
     output:
         receipt=f"{PACKED}/autoencoder.json",
     log:
@@ -72,17 +102,31 @@ rule fetch_autoencoder:
         mem_mb=1000,
         runtime=60,
     params:
-        autoencoder=lambda wc: json.dumps(dataset(wc)["autoencoder"]),
-        data=DATA,
+        identity=FETCH_AUTOENCODER.identity,
+        command=FETCH_AUTOENCODER.command,
     shell:
-        "python workflow_scripts/fetch_autoencoder.py --autoencoder {params.autoencoder:q}"
-        " --data {params.data:q} --out {output.receipt} --log {log}"
+        COMMAND
+
+
+TRAIN_AUTOENCODER = Work(
+    "train_autoencoder",
+    decides=lambda wc: {
+        "architecture": dataset(wc)["autoencoder"]["architecture"],
+        "training": dataset(wc)["autoencoder"]["train"],
+    },
+    how=lambda wc: {
+        "device": config["device"],
+        "monitor": f"logs/data/{wc.dataset}/train_autoencoder",
+    },
+    paths=lambda wc, input, output: {"data": input.images, "out": output.config},
+    kept=True,
+)
 
 
 rule train_autoencoder:
     input:
         images=rules.pack_dataset.output.manifest,
-        code=code("train_autoencoder"),
+        accepted=TRAIN_AUTOENCODER.accepted("train_autoencoder"),
     output:
         config=f"{PACKED}/autoencoder/config.json",
         weights=f"{PACKED}/autoencoder/{AUTOENCODER_WEIGHTS}",
@@ -98,21 +142,27 @@ rule train_autoencoder:
         mem_mb=8000,
         runtime=1440,
     params:
-        architecture=lambda wc: json.dumps(dataset(wc)["autoencoder"]["architecture"]),
-        training=lambda wc: json.dumps(dataset(wc)["autoencoder"]["train"]),
-        device=config["device"],
-        monitor="logs/data/{dataset}/train_autoencoder",
+        identity=TRAIN_AUTOENCODER.identity,
+        command=TRAIN_AUTOENCODER.command,
     shell:
-        "python workflow_scripts/train_autoencoder.py --data {input.images}"
-        " --architecture {params.architecture:q} --training {params.training:q}"
-        " --device {params.device} --monitor {params.monitor} --out {output.config} --log {log}"
+        COMMAND
+
+
+ENCODE_LATENTS = Work(
+    "encode_latents",
+    decides=lambda wc: autoencoder(wc),
+    how=lambda wc: shard(wc)
+    | {"data": autoencoder_folder(wc), "device": config["device"]},
+    paths=lambda wc, input, output: {"images": input.images, "out": output.description},
+    kept=True,
+)
 
 
 rule encode_latents:
     input:
         images=rules.pack_dataset.output.manifest,
         autoencoder=autoencoder_files,
-        code=code("encode_latents"),
+        accepted=ENCODE_LATENTS.accepted("encode_latents"),
     output:
         description=temp(f"{PACKED}/latents/shards/{{shard}}-of-{{shards}}.json"),
         moments=temp(f"{PACKED}/latents/shards/{{shard}}-of-{{shards}}.npy"),
@@ -128,19 +178,28 @@ rule encode_latents:
         mem_mb=latent_memory,
         runtime=1440,
     params:
-        autoencoder=autoencoder,
-        device=config["device"],
+        identity=ENCODE_LATENTS.identity,
+        command=ENCODE_LATENTS.command,
     shell:
-        "python workflow_scripts/encode_latents.py --images {input.images} {params.autoencoder}"
-        " --shard {wildcards.shard} --shards {wildcards.shards}"
-        " --device {params.device} --out {output.description} --log {log}"
+        COMMAND
+
+
+GATHER_LATENTS = Work(
+    "gather_latents",
+    paths=lambda wc, input, output: {
+        "images": input.images,
+        "shards": input.shards,
+        "out": output.manifest,
+    },
+    like=ENCODE_LATENTS,
+)
 
 
 rule gather_latents:
     input:
         unpack(latent_shards),
         images=rules.pack_dataset.output.manifest,
-        code=code("gather_latents"),
+        accepted=GATHER_LATENTS.accepted("gather_latents"),
     output:
         manifest=f"{PACKED}/latents/manifest.json",
         moments=f"{PACKED}/latents/moments.npy",
@@ -154,14 +213,30 @@ rule gather_latents:
     resources:
         mem_mb=1000,
         runtime=60,
+    params:
+        identity=GATHER_LATENTS.identity,
+        command=GATHER_LATENTS.command,
     shell:
-        "python workflow_scripts/gather_latents.py --images {input.images}"
-        " --shards {input.shards} --out {output.manifest} --log {log}"
+        COMMAND
+
+
+IMPORT_WEIGHTS = Work(
+    "import_weights",
+    decides=lambda wc: {
+        "weights": experiment(wc)["pretrained"],
+        "architecture": experiment(wc)["backbone"],
+        "conventions": published_conventions(wc),
+        "null_class": experiment(wc)["null_class"],
+    },
+    how=lambda wc: {"data": DATA},
+    paths=lambda wc, input, output: {"out": output.manifest},
+    watched=lambda wc: [DATA / experiment(wc)["pretrained"]["path"]],
+)
 
 
 rule import_weights:
     input:
-        code=code("import_weights"),
+        accepted=IMPORT_WEIGHTS.accepted("import_weights"),
     output:
         manifest="results/{experiment}/pretrained/manifest.json",
         weights="results/{experiment}/pretrained/model.safetensors",
@@ -177,21 +252,24 @@ rule import_weights:
         mem_mb=4000,
         runtime=60,
     params:
-        weights=option("pretrained"),
-        data=DATA,
-        architecture=option("backbone"),
-        conventions=published_conventions,
-        null_class=lambda wc: json.dumps(experiment(wc)["null_class"]),
+        identity=IMPORT_WEIGHTS.identity,
+        command=IMPORT_WEIGHTS.command,
     shell:
-        "python workflow_scripts/import_weights.py --weights {params.weights:q}"
-        " --data {params.data:q} --architecture {params.architecture:q}"
-        " --conventions {params.conventions:q} --null-class {params.null_class}"
-        " --out {output.manifest} --log {log}"
+        COMMAND
+
+
+FETCH_EXTRACTOR = Work(
+    "fetch_extractor",
+    decides=lambda wc: {"name": wc.extractor},
+    how=lambda wc: {"weights": weights_path(wc.extractor, DATA, config["extractors"])},
+    paths=lambda wc, input, output: {"out": output.receipt},
+    watched=lambda wc: [weights_path(wc.extractor, DATA, config["extractors"])],
+)
 
 
 rule fetch_extractor:
     input:
-        code=code("fetch_extractor"),
+        accepted=FETCH_EXTRACTOR.accepted("fetch_extractor"),
     output:
         receipt="results/data/extractors/{extractor}.json",
     log:
@@ -206,7 +284,7 @@ rule fetch_extractor:
         mem_mb=1000,
         runtime=60,
     params:
-        weights=lambda wc: weights_path(wc.extractor, DATA, config["extractors"]),
+        identity=FETCH_EXTRACTOR.identity,
+        command=FETCH_EXTRACTOR.command,
     shell:
-        "python workflow_scripts/fetch_extractor.py --name {wildcards.extractor}"
-        " --weights {params.weights:q} --out {output.receipt} --log {log}"
+        COMMAND

@@ -1,11 +1,27 @@
 # Distances of all samples to their reference, and the time per image; both as JSON records.
 
 
+COMPUTE_REFERENCE = Work(
+    "compute_reference",
+    decides=lambda wc: {
+        "metric": wc.metric,
+        "count": None if wc.reference == "all" else wc.reference,
+    },
+    how=lambda wc: {"folder": "results/statistics", "device": config["device"]},
+    paths=lambda wc, input, output: {
+        "data": input.data,
+        "weights": feature_file(wc.metric, input),
+        "out": output.receipt,
+    },
+    kept=True,
+)
+
+
 rule compute_reference:
     input:
         unpack(lambda wc: feature_weights(wc.dataset, wc.metric)),
         data=f"{PACKED}/manifest.json",
-        code=code("compute_reference"),
+        accepted=COMPUTE_REFERENCE.accepted("compute_reference"),
     output:
         receipt=f"{PACKED}/{{metric}}/reference_{{reference}}.json",
     log:
@@ -21,14 +37,33 @@ rule compute_reference:
         mem_mb=4000,
         runtime=240,
     params:
-        weights=lambda wc, input: feature_file(wc.metric, input),
-        number=lambda wc: "" if wc.reference == "all" else f" --count {wc.reference}",
-        folder="results/statistics",
-        device=config["device"],
+        identity=COMPUTE_REFERENCE.identity,
+        command=COMPUTE_REFERENCE.command,
     shell:
-        "python workflow_scripts/compute_reference.py --data {input.data}"
-        " --metric {wildcards.metric} --weights {params.weights:q}{params.number}"
-        " --folder {params.folder} --device {params.device} --out {output.receipt} --log {log}"
+        COMMAND
+
+
+EVALUATE_SAMPLES = Work(
+    "evaluate_samples",
+    decides=lambda wc: {
+        "metric": experiment(wc)["metric"]["name"],
+        "experiment": wc.experiment,
+        "protocol": experiment(wc)["protocol"],
+        "train_seed": wc.train_seed,
+        "images": experiment(wc)["sampling"]["images"],
+    },
+    how=lambda wc: {"device": config["device"]},
+    paths=lambda wc, input, output: models_of(input)
+    | {
+        "samples": input.samples,
+        "data": input.data,
+        "weights": feature_file(experiment(wc)["metric"]["name"], input),
+        "reference": input.reference,
+        "out": output.records,
+        "curves": output.curves,
+    },
+    named=samples,
+)
 
 
 rule evaluate_samples:
@@ -37,7 +72,7 @@ rule evaluate_samples:
         unpack(study_models),
         samples=samples,
         data=packed,
-        code=code("evaluate_samples"),
+        accepted=EVALUATE_SAMPLES.accepted("evaluate_samples"),
     output:
         records=f"{STUDY}/records/evaluate_samples.json",
         curves=f"{STUDY}/records/distance_against_n.csv",
@@ -57,26 +92,35 @@ rule evaluate_samples:
         ),
         runtime=240,
     params:
-        models=lambda wc, input: model_arguments(input),
-        metric=option("metric", "name"),
-        weights=lambda wc, input: feature_file(experiment(wc)["metric"]["name"], input),
-        protocol=option("protocol"),
-        images=option("sampling", "images"),
-        device=config["device"],
+        identity=EVALUATE_SAMPLES.identity,
+        command=EVALUATE_SAMPLES.command,
     shell:
-        "python workflow_scripts/evaluate_samples.py --samples {input.samples}"
-        " --data {input.data} --metric {params.metric} --weights {params.weights:q}"
-        " --reference {input.reference} {params.models}"
-        " --experiment {wildcards.experiment} --protocol {params.protocol}"
-        " --train-seed {wildcards.train_seed} --images {params.images}"
-        " --device {params.device} --out {output.records} --curves {output.curves} --log {log}"
+        COMMAND
+
+
+MEASURE_LATENCY = Work(
+    "measure_latency",
+    decides=lambda wc: study_options(wc)
+    | autoencoder(wc)
+    | experiment(wc)["latency"]
+    | {
+        "grid": latency_grid(wc),
+        "train_seed": wc.train_seed,
+        "seed": experiment(wc)["sampling"]["seed"],
+        # a time is of its device and threads
+        "threads": min(config["threads"], ALL_CORES),
+        "device": config["device"],
+    },
+    how=lambda wc: {"data": autoencoder_folder(wc)},
+    paths=lambda wc, input, output: models_of(input) | {"out": output.records},
+)
 
 
 rule measure_latency:
     input:
         unpack(measured_models),
         autoencoder=autoencoder_files,
-        code=code("measure_latency"),
+        accepted=MEASURE_LATENCY.accepted("measure_latency"),
     output:
         records=f"{STUDY}/records/measure_latency.json",
     log:
@@ -92,22 +136,7 @@ rule measure_latency:
         mem_mb=latent_memory,
         runtime=60,
     params:
-        models=lambda wc, input: model_arguments(input),
-        protocol=option("protocol"),
-        conventions=conventions("schedule", "time_input", "class_order"),
-        grid=latency_grid,
-        batch=option("latency", "batch"),
-        repeats=option("latency", "repeats"),
-        seed=option("sampling", "seed"),
-        autoencoder=autoencoder,
-        threads=min(config["threads"], ALL_CORES),
-        precision=option("sampling", "precision"),
-        device=config["device"],
+        identity=MEASURE_LATENCY.identity,
+        command=MEASURE_LATENCY.command,
     shell:
-        "python workflow_scripts/measure_latency.py {params.models}"
-        " --experiment {wildcards.experiment} --protocol {params.protocol}"
-        " --conventions {params.conventions:q}"
-        " --grid {params.grid:q} --batch {params.batch} --repeats {params.repeats}"
-        " --threads {params.threads} --train-seed {wildcards.train_seed} --seed {params.seed}"
-        " {params.autoencoder} --precision {params.precision} --device {params.device}"
-        " --out {output.records} --log {log}"
+        COMMAND

@@ -1,10 +1,16 @@
 # Samples for other tools, on request: `snakemake results/digits/train0/export/ddpm/duodiff/t_s=500/seed0.npz`, or `.../seed0` for PNGs.
 
 
+EXPORT_NPZ = Work(
+    "export_samples",
+    paths=lambda wc, input, output: {"samples": input.samples, "out": output.npz},
+)
+
+
 rule export_npz:
     input:
         samples=f"{STUDY}/samples/{CELL}/manifest.json",
-        code=code("export_samples"),
+        accepted=EXPORT_NPZ.accepted("export_npz"),
     output:
         npz=f"{STUDY}/export/{CELL}.npz",
     log:
@@ -16,15 +22,22 @@ rule export_npz:
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        identity=EXPORT_NPZ.identity,
+        command=EXPORT_NPZ.command,
     shell:
-        "python workflow_scripts/export_samples.py --samples {input.samples}"
-        " --out {output.npz} --log {log}"
+        COMMAND
+
+
+EXPORT_PNGS = Work(
+    "export_samples",
+    paths=lambda wc, input, output: {"samples": input.samples, "out": output.folder},
+)
 
 
 rule export_pngs:
     input:
         samples=f"{STUDY}/samples/{CELL}/manifest.json",
-        code=code("export_samples"),
     output:
         folder=directory(f"{STUDY}/export/{CELL}"),
     log:
@@ -36,6 +49,8 @@ rule export_pngs:
     resources:
         mem_mb=1000,
         runtime=30,
+    params:
+        identity=EXPORT_PNGS.identity,
+        command=EXPORT_PNGS.command,
     shell:
-        "python workflow_scripts/export_samples.py --samples {input.samples}"
-        " --out {output.folder} --log {log}"
+        COMMAND

@@ -6,10 +6,21 @@
 # A new item is a row here, a script with the name of its rule, and report/<item>.rst for its caption.
 
 
+DESCRIBE_ARCHITECTURES = Work(
+    "describe_architectures",
+    decides=lambda wc: {
+        "networks": {
+            name: network_keywords(chosen) for name, chosen in SELECTED.items()
+        }
+    },
+    own={"configuration": "config/paper.yaml"},
+    paths=lambda wc, input, output: {"out": output[0]},
+)
+
+
 rule describe_architectures:
     input:
-        configuration="config/paper.yaml",
-        code=code("describe_architectures"),
+        accepted=DESCRIBE_ARCHITECTURES.accepted("describe_architectures"),
     output:
         "results/architectures.json",
     log:
@@ -23,12 +34,10 @@ rule describe_architectures:
         mem_mb=1000,
         runtime=10,
     params:
-        networks=json.dumps(
-            {name: network_keywords(chosen) for name, chosen in SELECTED.items()}
-        ),
+        identity=DESCRIBE_ARCHITECTURES.identity,
+        command=DESCRIBE_ARCHITECTURES.command,
     shell:
-        "python workflow_scripts/describe_architectures.py --networks {params.networks:q}"
-        " --configuration {input.configuration} --out {output} --log {log}"
+        COMMAND
 
 
 # What the items are made from.
@@ -55,7 +64,7 @@ CURVES = [
     for curve in studies(f"{STUDY}/{role}/curve.csv", trains(role))
 ]
 EXTRAPOLATED = studies(rules.evaluate_samples.output.curves, extrapolates)
-LIMITS = shlex.join(["--limits", json.dumps(config["claims"])])
+LIMITS = {"limits": config["claims"]}
 
 ITEMS = [
     table("table1", label="Table 1: DDIM", records=RECORDS, paper=TABLE1),
@@ -68,7 +77,7 @@ ITEMS = [
         label="Table 4: training",
         configuration="config/paper.yaml",
         paper=TABLE4,
-        options=studies_option(training=True),
+        options={"studies": described(training=True)},
     ),
     table("metrics", label="All metrics, with intervals", records=DISTANCES),
     table("resources", label="Cost of the methods", records=LATENCIES),
@@ -79,7 +88,7 @@ ITEMS = [
         records=RECORDS + PROFILES,
         table1=TABLE1,
         table2=TABLE2,
-        options=f"{STUDIES} {LIMITS}",
+        options=STUDIES | LIMITS,
     ),
     figure("figure1", label="Figure 1: exit layers over t", profiles=EXITS),
     figure("figure2", label="Figure 2: input and target over t", data=IMAGES),
@@ -123,6 +132,7 @@ ITEMS = [
         (".csv", ".png"),
         {"samples": samples, "images": packed},
         options=STUDIES,
+        own={},
         category="Galleries",
         label="{experiment}, training seed {train_seed}",
     ),
@@ -132,6 +142,7 @@ ITEMS = [
         (".txt",),
         {"records": RECORDS, "curves": CURVES, "claims": "results/tables/claims.csv"},
         options=STUDIES,
+        own={},
     ),
     # for `make paper-figures`
     published("table1", "make_table1", records=[], paper=TABLE1),
@@ -150,8 +161,9 @@ ITEMS = [
         "make_published_claims",
         "results/paper/claims",
         TABLE,
-        {"table1": TABLE1, "table2": TABLE2},
+        {},
         options=LIMITS,
+        own={"table1": TABLE1, "table2": TABLE2},
     ),
 ]
 
@@ -160,13 +172,14 @@ for item in ITEMS:
     folder = "{experiment}/train{train_seed}/" if "{experiment}" in item.path else ""
     *others, shown = (item.path + suffix for suffix in item.suffixes)
     caption = f"../report/{Path(item.path).name}.rst"
+    work = item_work(item)
 
     rule:
         name:
             item.name
         input:
             **item.inputs,
-            code=code(item.script or item.name),
+            accepted=work.accepted(item.name),
         output:
             *others,
             shown=(
@@ -190,10 +203,10 @@ for item in ITEMS:
             mem_mb=1000,
             runtime=10,
         params:
-            inputs=lambda wc, input: named_inputs(input),
-            options=item.options,
+            identity=work.identity,
+            command=work.command,
         shell:
-            "python {input.code[0]} {params.inputs} {params.options} --out {output} --log {log}"
+            COMMAND
 
 
 # The rules whose run times are listed, in the order of the data.
@@ -205,12 +218,35 @@ RULES_OF_A_STUDY = (
 )
 
 
+DESCRIBE_RUN = Work(
+    "describe_run",
+    decides=lambda wc: {
+        "folders": [
+            *SELECTED,
+            *(f"data/{name}" for name in SELECTED_DATASETS),
+            "data/fetch_extractor",
+        ],
+        "rules": RULES_OF_A_STUDY,
+        "configuration": config
+        | {"experiments": SELECTED}
+        | {"datasets": SELECTED_DATASETS},
+    },
+    paths=lambda wc, input, output: {
+        "records": input.records,
+        "benchmarks": "benchmarks",
+        "page": output.page,
+        "times": output.times,
+        "settings": output.settings,
+    },
+)
+
+
 rule describe_run:
     input:
         records=RECORDS,
         # not read, but it comes after them, to list their run times
         others=CURVES + EXITS + LOSSES,
-        code=code("describe_run"),
+        accepted=DESCRIBE_RUN.accepted("describe_run"),
     output:
         page=report(
             "results/run/run.html",
@@ -231,16 +267,7 @@ rule describe_run:
         mem_mb=1000,
         runtime=10,
     params:
-        folders=[
-            *SELECTED,
-            *(f"data/{name}" for name in SELECTED_DATASETS),
-            "data/fetch_extractor",
-        ],
-        rules=RULES_OF_A_STUDY,
-        configuration=json.dumps(
-            config | {"experiments": SELECTED} | {"datasets": SELECTED_DATASETS}
-        ),
+        identity=DESCRIBE_RUN.identity,
+        command=DESCRIBE_RUN.command,
     shell:
-        "python workflow_scripts/describe_run.py --records {input.records} --benchmarks benchmarks"
-        " --folders {params.folders} --rules {params.rules} --configuration {params.configuration:q}"
-        " --page {output.page} --times {output.times} --settings {output.settings} --log {log}"
+        COMMAND

@@ -1,11 +1,31 @@
 # What happens at each timestep: held-out losses and uncertainties, and the exit layers of the samples.
 
 
+PROFILE_DENOISING = Work(
+    "profile_denoising",
+    decides=lambda wc: study_options(wc)
+    | {
+        "timesteps": experiment(wc)["profile"]["timesteps"],
+        "batch": experiment(wc)["sampling"]["batch"],
+        "seed": wc.train_seed,
+    },
+    how=lambda wc: {"device": config["device"]},
+    paths=lambda wc, input, output: models_of(input)
+    | {
+        "data": input.data,
+        "losses": output.losses,
+        "quantiles": output.quantiles,
+        "out": output.records,
+    },
+    kept=True,
+)
+
+
 rule profile_denoising:
     input:
         unpack(study_models),
         data=training_data,
-        code=code("profile_denoising"),
+        accepted=PROFILE_DENOISING.accepted("profile_denoising"),
     output:
         losses=f"{STUDY}/profile/denoising.csv",
         quantiles=f"{STUDY}/profile/quantiles.json",
@@ -23,26 +43,27 @@ rule profile_denoising:
         mem_mb=2000,
         runtime=30,
     params:
-        models=lambda wc, input: model_arguments(input),
-        conventions=conventions("schedule", "time_input", "class_order"),
-        protocol=option("protocol"),
-        timesteps=option("profile", "timesteps"),
-        batch=option("sampling", "batch"),
-        precision=option("sampling", "precision"),
-        device=config["device"],
+        identity=PROFILE_DENOISING.identity,
+        command=PROFILE_DENOISING.command,
     shell:
-        "python workflow_scripts/profile_denoising.py --data {input.data} {params.models}"
-        " --conventions {params.conventions:q} --protocol {params.protocol}"
-        " --timesteps {params.timesteps} --batch {params.batch} --seed {wildcards.train_seed}"
-        " --precision {params.precision} --device {params.device}"
-        " --experiment {wildcards.experiment} --losses {output.losses}"
-        " --quantiles {output.quantiles} --out {output.records} --log {log}"
+        COMMAND
+
+
+PROFILE_EXITS = Work(
+    "profile_exits",
+    paths=lambda wc, input, output: {
+        "samples": input.samples,
+        "table": output.exits,
+        "out": output.records,
+    },
+    named=lambda wc: samples(wc, "adadiff"),
+)
 
 
 rule profile_exits:
     input:
         samples=lambda wc: samples(wc, "adadiff"),
-        code=code("profile_exits"),
+        accepted=PROFILE_EXITS.accepted("profile_exits"),
     output:
         exits=f"{STUDY}/profile/exits.csv",
         records=f"{STUDY}/records/profile_exits.json",
@@ -56,6 +77,8 @@ rule profile_exits:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        identity=PROFILE_EXITS.identity,
+        command=PROFILE_EXITS.command,
     shell:
-        "python workflow_scripts/profile_exits.py --samples {input.samples}"
-        " --table {output.exits} --out {output.records} --log {log}"
+        COMMAND

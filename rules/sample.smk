@@ -4,11 +4,31 @@ SAMPLES = f"{STUDY}/samples/{CELL}"
 SHARD = f"{SAMPLES}/shards/{{shard}}-of-{{shards}}"
 
 
+SAMPLE_IMAGES = Work(
+    "sample_images",
+    decides=lambda wc: study_options(wc)
+    | autoencoder(wc)
+    | {
+        "sampler": sampler_options(experiment(wc), wc.sampler),
+        "setting": wc.setting,
+        "images": experiment(wc)["sampling"]["images"],
+        "batch": experiment(wc)["sampling"]["batch"],
+        "train_seed": wc.train_seed,
+        "seed": wc.seed,
+        "compiled": compiled(wc),
+    },
+    how=lambda wc: shard(wc)
+    | {"data": autoencoder_folder(wc), "device": config["device"]},
+    paths=lambda wc, input, output: models_of(input) | {"out": output.manifest},
+    kept=True,
+)
+
+
 rule sample_images:
     input:
         unpack(cell_models),
         autoencoder=autoencoder_files,
-        code=code("sample_images"),
+        accepted=SAMPLE_IMAGES.accepted("sample_images"),
     output:
         manifest=f"{SAMPLES}/manifest.json",
         images=f"{SAMPLES}/images.npy",
@@ -29,29 +49,16 @@ rule sample_images:
         mem_mb=latent_memory,
         runtime=60,
     params:
-        models=lambda wc, input: model_arguments(input),
-        protocol=option("protocol"),
-        conventions=conventions("schedule", "time_input", "class_order"),
-        sampler=lambda wc: json.dumps(sampler_options(experiment(wc), wc.sampler)),
-        images=option("sampling", "images"),
-        batch=option("sampling", "batch"),
-        autoencoder=autoencoder,
-        precision=option("sampling", "precision"),
-        compiled=compiled,
-        device=config["device"],
-        shard=shard,
+        identity=SAMPLE_IMAGES.identity,
+        command=SAMPLE_IMAGES.command,
     shell:
-        "python workflow_scripts/sample_images.py {params.models}"
-        " --experiment {wildcards.experiment} --protocol {params.protocol}"
-        " --conventions {params.conventions:q}"
-        " --sampler {params.sampler:q} --setting {wildcards.setting} --images {params.images}"
-        " --batch {params.batch} --train-seed {wildcards.train_seed} --seed {wildcards.seed}"
-        " {params.autoencoder} {params.shard} --precision {params.precision} {params.compiled}"
-        " --device {params.device}"
-        " --out {output.manifest} --log {log}"
+        COMMAND
 
 
 use rule sample_images as sample_shard with:
+    input:
+        unpack(cell_models),
+        autoencoder=autoencoder_files,
     output:
         manifest=temp(f"{SHARD}/manifest.json"),
         images=temp(f"{SHARD}/images.npy"),
@@ -65,10 +72,18 @@ use rule sample_images as sample_shard with:
         experiment=cells(in_shards=True),
 
 
+GATHER_SAMPLES = Work(
+    "gather_samples",
+    decides=lambda wc: {"images": experiment(wc)["sampling"]["images"]},
+    paths=lambda wc, input, output: {"shards": input.shards, "out": output.manifest},
+    like=SAMPLE_IMAGES,
+)
+
+
 rule gather_samples:
     input:
         unpack(cell_shards),
-        code=code("gather_samples"),
+        accepted=GATHER_SAMPLES.accepted("gather_samples"),
     output:
         manifest=f"{SAMPLES}/manifest.json",
         images=f"{SAMPLES}/images.npy",
@@ -88,7 +103,7 @@ rule gather_samples:
         mem_mb=2000,
         runtime=60,
     params:
-        images=option("sampling", "images"),
+        identity=GATHER_SAMPLES.identity,
+        command=GATHER_SAMPLES.command,
     shell:
-        "python workflow_scripts/gather_samples.py --shards {input.shards}"
-        " --images {params.images} --out {output.manifest} --log {log}"
+        COMMAND

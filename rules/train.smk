@@ -2,10 +2,29 @@
 # (Appendix A); the classifier whose features measure distances.
 
 
+TRAIN_BACKBONE = Work(
+    "train_backbone",
+    decides=lambda wc: {
+        "architecture": backbone_architecture(experiment(wc), wc.backbone),
+        "conventions": conventions(wc, "schedule", "time_input", "prediction"),
+        "null_class": experiment(wc)["null_class"],
+        "training": experiment(wc)["backbone_training"],
+        "seed": wc.train_seed,
+    },
+    how=lambda wc: {
+        "device": config["device"],
+        "monitor": monitor(wc, f"train_backbone/{wc.backbone}"),
+    },
+    paths=lambda wc, input, output: {"data": input.data, "out": output.manifest},
+    processes=TRAINING_GPUS,
+    kept=True,
+)
+
+
 rule train_backbone:
     input:
         data=training_data,
-        code=code("train_backbone"),
+        accepted=TRAIN_BACKBONE.accepted("train_backbone"),
     output:
         manifest=f"{STUDY}/{{backbone}}/manifest.json",
         weights=f"{STUDY}/{{backbone}}/model.safetensors",
@@ -23,27 +42,36 @@ rule train_backbone:
         mem_mb=2000,
         runtime=60,
     params:
-        architecture=lambda wc: json.dumps(
-            backbone_architecture(experiment(wc), wc.backbone)
-        ),
-        conventions=conventions("schedule", "time_input", "prediction"),
-        null_class=lambda wc: json.dumps(experiment(wc)["null_class"]),
-        training=option("backbone_training"),
-        device=config["device"],
-        monitor=f"{LOG}/train_backbone/{{backbone}}",
+        identity=TRAIN_BACKBONE.identity,
+        command=TRAIN_BACKBONE.command,
     shell:
-        "python -m duodiff.running.launch {resources.gpu} workflow_scripts/train_backbone.py --data {input.data}"
-        " --architecture {params.architecture:q} --conventions {params.conventions:q}"
-        " --null-class {params.null_class} --training {params.training:q}"
-        " --seed {wildcards.train_seed} --device {params.device} --monitor {params.monitor}"
-        " --out {output.manifest} --log {log}"
+        COMMAND
+
+
+TRAIN_HEADS = Work(
+    "train_heads",
+    decides=lambda wc: {
+        "conventions": conventions(wc, "schedule", "time_input"),
+        "training": experiment(wc)["heads_training"],
+        "protocol": experiment(wc)["protocol"],
+        "seed": wc.train_seed,
+    },
+    how=lambda wc: {"device": config["device"], "monitor": monitor(wc, "train_heads")},
+    paths=lambda wc, input, output: {
+        "data": input.data,
+        "backbone": input.full,
+        "out": output.manifest,
+    },
+    processes=TRAINING_GPUS,
+    kept=True,
+)
 
 
 rule train_heads:
     input:
         data=training_data,
         full=lambda wc: model(wc, "full"),
-        code=code("train_heads"),
+        accepted=TRAIN_HEADS.accepted("train_heads"),
     output:
         manifest=f"{STUDY}/heads/manifest.json",
         weights=f"{STUDY}/heads/model.safetensors",
@@ -61,23 +89,24 @@ rule train_heads:
         mem_mb=2000,
         runtime=60,
     params:
-        conventions=conventions("schedule", "time_input"),
-        training=option("heads_training"),
-        protocol=option("protocol"),
-        device=config["device"],
-        monitor=f"{LOG}/train_heads",
+        identity=TRAIN_HEADS.identity,
+        command=TRAIN_HEADS.command,
     shell:
-        "python -m duodiff.running.launch {resources.gpu} workflow_scripts/train_heads.py --data {input.data} --backbone {input.full}"
-        " --conventions {params.conventions:q} --training {params.training:q}"
-        " --protocol {params.protocol} --seed {wildcards.train_seed} --device {params.device}"
-        " --monitor {params.monitor}"
-        " --out {output.manifest} --log {log}"
+        COMMAND
+
+
+TRAIN_CLASSIFIER = Work(
+    "train_classifier",
+    decides=lambda wc: classifier(wc),
+    paths=lambda wc, input, output: {"data": input.data, "out": output.weights},
+    kept=True,
+)
 
 
 rule train_classifier:
     input:
         data=f"{PACKED}/manifest.json",
-        code=code("train_classifier"),
+        accepted=TRAIN_CLASSIFIER.accepted("train_classifier"),
     output:
         weights=f"{PACKED}/{{metric}}/classifier.safetensors",
     log:
@@ -92,8 +121,7 @@ rule train_classifier:
         mem_mb=2000,
         runtime=30,
     params:
-        steps=lambda wc: classifier(wc)["steps"],
-        batch=lambda wc: classifier(wc)["batch"],
+        identity=TRAIN_CLASSIFIER.identity,
+        command=TRAIN_CLASSIFIER.command,
     shell:
-        "python workflow_scripts/train_classifier.py --data {input.data} --steps {params.steps}"
-        " --batch {params.batch} --out {output.weights} --log {log}"
+        COMMAND

@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from duodiff.autoencoder import Autoencoder, load
 from duodiff.data.store import ImageStore
+from duodiff.identity import code_digest
 from duodiff.running.files import (
     atomic,
-    code_sha256,
     naming_full_disk,
     read_json,
     remove_leftovers,
@@ -53,7 +53,7 @@ def encode_shard(
         "scale": codec.scale,
         "flips": flips,
     }
-    code = code_sha256("autoencoder", "data/latents")
+    code = code_digest(encode_shard)
     run = [description, codec.batch, device, torch.__version__, code]
     partial = out.with_name(f".{out.stem}.{_digest(run)}")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -18,10 +18,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from duodiff.data.store import ImageStore
+from duodiff.identity import code_digest
 from duodiff.metrics.distances import Gaussian, gaussian
 from duodiff.metrics.features import Extractor
 from duodiff.records import library_versions
-from duodiff.running.files import atomic, code_sha256, read_json, require_space, sha256, write_json
+from duodiff.running.files import atomic, read_json, require_space, sha256, write_json
 from duodiff.running.parts import Parts
 
 _PART = 1024  # images whose features are in memory at once
@@ -29,9 +30,8 @@ _SAVED = 16  # parts after which the sums of a Gaussian are saved; Inception's a
 _MOST_FEATURES = 10_000
 """Features that are stored if the reference is all training images: enough for KID, precision and recall."""
 
-# another version of a library, or an edit of a module, computes features again
+# another version of a library computes features again
 _LIBRARIES = ("torch", "torch-fidelity", "timm")
-_CODE = code_sha256("metrics/features", "metrics/classifier")
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,14 @@ def compute_reference(
     kept_bytes = 8 * extract.features**2 + 4 * extract.features * (keep + len(held_out))
     require_space(folder, 2 * kept_bytes, "statistics")  # twice: as parts, and as the whole
 
+    code = code_digest(compute_reference, extract.name)
+
     def identity(what: dict[str, Any]) -> dict[str, Any]:
         return {
             "images_sha256": store.manifest["images_sha256"],
             "extractor": extract.name,
             "transform": extract.transform,
-            "code": _CODE,
+            "code": code,
             "libraries": {name: library_versions().get(name) for name in _LIBRARIES},
             "device": extract.device,
             **what,

@@ -103,11 +103,6 @@ def read_json(path: str | Path):
         raise ValueError(f"{path}: damaged, it is not JSON ({error})") from error
 
 
-def code_sha256(*modules: str) -> list[str]:
-    """Hashes of modules of this package, named by their paths ("data/store"): an edit of one changes them."""
-    return [sha256(Path(__file__).parents[1] / f"{module}.py") for module in modules]
-
-
 def remove_leftovers(folder: Path) -> None:
     """Removes the half-written files of killed jobs from a folder that one job alone writes to."""
     for path in folder.glob(".*.*"):

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from duodiff.running import gpus, memory, signals
+from duodiff.running import gpus, memory, receipts, signals
 
 log = logging.getLogger("duodiff")
 
@@ -82,10 +82,14 @@ def _add_options(parser: argparse.ArgumentParser, function: Callable) -> None:
         else:
             parser.add_argument(f"--{name.replace('_', '-')}", **_option(parameter))
     parser.add_argument("--log", type=Path, help="also write what is logged to this file")
+    parser.add_argument("--plan", type=json.loads, help=argparse.SUPPRESS)
 
 
 def _call(function: Callable[..., str], options: dict) -> None:
     _configure_logging(options.pop("log"))
+    planned = options.pop("plan", None)
+    decisive = planned.pop("options") if planned else {}
+    plan = receipts.Plan(**planned) if planned else None
     signals.stop_at_once()
     if options.get("device") == "cuda" and "LOCAL_RANK" not in os.environ:
         gpus.claim(1)  # one of torchrun's processes has its own of those that `launch` claimed
@@ -95,8 +99,15 @@ def _call(function: Callable[..., str], options: dict) -> None:
     positional = [options.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_ONLY]
     began = time.perf_counter()
     try:
+        if plan and receipts.take(plan, write_files=_is_first()):
+            log.info("%s: found finished in %s", function.__name__, receipts.STORE)
+            return
         _check_device(options.get("device"))
         done = function(*positional, **options)
+        if plan and _is_first():
+            receipts.write(
+                plan, (f"workflow_scripts.{Path(sys.argv[0]).stem}", function.__name__), decisive
+            )
         log.info("%s: %s%s", function.__name__, done, _where(options, time.perf_counter() - began))
     except signals.Stopped as stopped:
         log.warning("%s: %s", function.__name__, stopped)
@@ -162,9 +173,13 @@ def _where(options: dict, seconds: float) -> str:
     return f" ({seconds:.1f} s; {out[0] if isinstance(out, list) else out})"
 
 
+def _is_first() -> bool:
+    """Whether this is the only process of the job, or the first of those that torchrun started."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
+
+
 def _configure_logging(path: Path | None) -> None:
-    # of several processes under torchrun the first tells, and any its errors
-    first = "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
+    first = _is_first()  # the others tell their errors alone
     terminal = logging.StreamHandler()
     terminal.setLevel(logging.INFO if first else logging.ERROR)
     handlers: list[logging.Handler] = [terminal]

@@ -12,10 +12,10 @@ import torch
 from duodiff.autoencoder import Autoencoder
 from duodiff.compiled import engine
 from duodiff.data.store import write_store
+from duodiff.identity import code_digest
 from duodiff.records import device_name
 from duodiff.running.files import (
     atomic,
-    code_sha256,
     remove_leftovers,
     require_space,
     sha256,
@@ -28,13 +28,6 @@ from duodiff.sampling.models import Models
 from duodiff.settings import Setting
 
 log = logging.getLogger("duodiff")
-
-_DECIDING = (
-    *("sampling/models", "sampling/cells", "sampling/generation"),
-    *("checkpoints", "samplers", "backbones", "compiled", "early_exit", "uvit", "autoencoder"),
-    *("noise", "schedules", "protocol"),
-)
-"""The modules that decide an image. After an edit of one, an unfinished cell is begun anew."""
 
 
 def write_samples(
@@ -82,7 +75,8 @@ def write_samples(
     }
     if autoencoder is not None:
         description["autoencoder"] = autoencoder.source | {"batch": autoencoder.batch}
-    identity = description | {"torch": torch.__version__, "code": code_sha256(*_DECIDING)}
+    code = code_digest(write_samples, description)
+    identity = description | {"torch": torch.__version__, "code": code}
     if description["compiled"]:
         identity["engine"] = engine(models.device, models.precision)
     parts = Parts(out, identity)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from duodiff.autoencoder import WEIGHTS, KLNet, network_config
 from duodiff.data.store import ImageStore, to_unit_range
+from duodiff.identity import code_digest
 from duodiff.running.files import atomic
 from duodiff.training.loop import Watch
 from duodiff.training.state import Saves, State, optimizer_state, restore_optimizer
@@ -65,7 +66,8 @@ def train_autoencoder(
 
         watch = Monitor(monitor, training["steps"], reconstructions_of(shown))
     described = {"architecture": architecture, "training": training, "seed": _SEED}
-    saves = Saves(out, described | {"dataset": store.manifest})
+    code = code_digest(train_autoencoder)
+    saves = Saves(out, described | {"dataset": store.manifest, "code": code})
     _fit(net, train, training, device, saves, held_out=shown, watch=watch)
     net.eval()
     scale = 1 / _latents_std(net, train, device)

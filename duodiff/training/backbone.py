@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from duodiff import checkpoints
 from duodiff.data.store import ImageStore, LatentStore
+from duodiff.identity import code_digest
 from duodiff.running.files import read_json, write_csv
 from duodiff.schedules import noise_schedule
 from duodiff.training import devices
@@ -118,7 +119,9 @@ def train_backbone(
         seed=seed,
         dataset_sha256=dataset.get("moments_sha256", dataset["images_sha256"]),
     )
-    saves = Saves(out, {"checkpoint": checkpoints.as_json(manifest), "dataset": dataset})
+    described = checkpoints.as_json(manifest)
+    code = code_digest(train_backbone, described)
+    saves = Saves(out, {"checkpoint": described, "dataset": dataset, "code": code})
     average, curve = fit(
         model,
         list(model.parameters()),

@@ -15,6 +15,7 @@ from duodiff.early_exit import (
     uncertainty_loss,
     uncertainty_target,
 )
+from duodiff.identity import code_digest
 from duodiff.protocol import PROTOCOLS, Protocol
 from duodiff.running.files import write_csv
 from duodiff.schedules import time_input
@@ -88,7 +89,9 @@ def train_heads(
         dataset_sha256=dataset.get("moments_sha256", dataset["images_sha256"]),
         departures=departures,
     )
-    saves = Saves(out, {"checkpoint": checkpoints.as_json(manifest), "dataset": dataset})
+    described = checkpoints.as_json(manifest)
+    code = code_digest(train_heads, described)
+    saves = Saves(out, {"checkpoint": described, "dataset": dataset, "code": code})
     average, curve = fit(
         model,
         model.heads_parameters(),

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from duodiff.running import signals
-from duodiff.running.files import atomic, code_sha256, remove_leftovers, require_space
+from duodiff.running.files import atomic, remove_leftovers, require_space
 from duodiff.training import devices
 
 log = logging.getLogger("duodiff")
@@ -35,15 +35,6 @@ EVERY_S = 30.0
 SHARE = 0.02
 """The largest part of the time that goes into saving."""
 
-_DECIDING = (
-    *("uvit", "early_exit", "autoencoder", "schedules", "protocol", "checkpoints", "data/store"),
-    *(
-        f"training/{name}"
-        for name in ("batches", "devices", "loop", "backbone", "heads", "autoencoder")
-    ),
-)
-"""The modules that decide the result of a training: an edit of one starts an unfinished training anew."""
-
 State = tuple[dict[str, Tensor], dict]
 """Tensors by name, and values that JSON can hold."""
 
@@ -51,12 +42,12 @@ State = tuple[dict[str, Tensor], dict]
 class Saves:
     """Where a training keeps its states, and when it writes them.
 
-    `out` is the manifest that the training will write. `identity` (JSON) holds everything that decides its result; the
-    code and torch's version are added here. A state's `step` is its number of finished steps.
+    `out` is the manifest that the training will write. `identity` (JSON) holds everything that decides its result;
+    torch's version is added here. A state's `step` is its number of finished steps.
     """
 
     def __init__(self, out: Path, identity: dict):
-        described = identity | {"torch": torch.__version__, "code": code_sha256(*_DECIDING)}
+        described = identity | {"torch": torch.__version__}
         self.training = json.dumps(described, sort_keys=True)
         name = hashlib.sha256(self.training.encode()).hexdigest()[:12]
         self.folder = out.parent.parent / ".resume" / f"{out.parent.name}-{name}"
