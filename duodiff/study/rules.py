@@ -114,8 +114,8 @@ def _autoencoder_conflicts(codec: dict, size: int | None) -> Iterator[str]:
     """The keys of an autoencoder fit each other and images of `size` pixels (None: only the files tell)."""
     origins = [key for key in ("path", "hub", "train") if key in codec]
     if len(origins) != 1:
-        found = " and ".join(origins) or "none of them"
-        yield f"path, hub, train: found {found}; accepted: exactly one"
+        given = " and ".join(origins) or "none of them"
+        yield f"path, hub, train: found {given}; accepted: exactly one"
     if "hub" in codec and "revision" not in codec:
         yield "revision: missing; a hub id needs the commit it is pinned to"
     if "revision" in codec and "hub" not in codec:
@@ -160,12 +160,12 @@ def _backbone_conflicts(experiment: dict) -> Iterator[str]:
         experiment["backbone_training"]["label_dropout"],
         experiment["sampling"]["guidance"],
     )
-    for key, found in (
+    for key, value in (
         ("backbone_training.label_dropout", dropout),
         ("sampling.guidance", guidance),
     ):
-        if found and not experiment["null_class"]:
-            yield f"{key}: found {found}; accepted: 0 without a null class (null_class: true)"
+        if value and not experiment["null_class"]:
+            yield f"{key}: found {value}; accepted: 0 without a null class (null_class: true)"
     if guidance and has_heads(experiment):
         yield f"sampling.guidance: found {guidance}; accepted: 0 with early exit (a theta in the grid)"
     hidden = int(net["embed_dim"] * net["mlp_ratio"])
@@ -205,8 +205,10 @@ def _fit_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
         yield f"backbone.num_classes: found {net['num_classes']}; accepted: {accepted}"
     for key in ("backbone_training", "heads_training"):
         if experiment[key]["flips"] and codec and not codec["flips"]:
-            found = f"{key}.flips: found true; accepted: false"
-            yield f"{found} without flips of the autoencoder of dataset {experiment['dataset']}"
+            yield (
+                f"{key}.flips: found true; accepted: false without flips of the autoencoder"
+                f" of dataset {experiment['dataset']}"
+            )
     order = PROTOCOLS[experiment["protocol"]].class_order
     if dataset.get("class_order", order) != order and net["num_classes"] > 0:
         yield (
@@ -254,9 +256,9 @@ def _metric_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
         needs_images.append(
             (f"dataset {experiment['dataset']}: dataset.held_out", dataset["held_out"])
         )
-    for key, found in needs_images:
-        if found is not None and found <= needed.features:
-            yield f"{key}: found {found}; accepted: more than the {needed.features} features of {name}"
+    for key, number in needs_images:
+        if number is not None and number <= needed.features:
+            yield f"{key}: found {number}; accepted: more than the {needed.features} features of {name}"
 
 
 def _classifier_conflicts(experiment: dict, name: str, experiments: dict) -> Iterator[str]:
