@@ -1,4 +1,4 @@
-"""The command line: over a study's folder, results/<experiment>/train<seed>, and what a configuration costs."""
+"""Commands: sample and describe a study's folder, results/<experiment>/train<seed>; the cost of a configuration."""
 
 import logging
 import shutil
@@ -31,10 +31,10 @@ def sample(
     """Sample images from the checkpoints of a study's folder, results/<experiment>/train<seed>.
 
     The setting is one of --t-s (DuoDiff: 0 is the full backbone, 1000 the shallow one) and --theta (AdaDiff: 0.12, or
-    a quantile such as q0.4). --sampler is a sampler of the configuration: ddpm, ddim or dpm_solver_pp. --steps, --eta
-    and --batch default to those of the study's own samples. With the seed and the number of threads of these samples
-    the images are theirs, bit for bit. Writes the folder --out: grid.png, images.npy, labels.npy and a manifest; with
-    --pngs every image too.
+    a quantile such as q0.4). --sampler is a sampler of config/schema.yaml, such as ddim. --steps, --eta and --batch are
+    by default those of the study's own samples. With the seed and the number of threads of these samples, the images
+    are the same, bit for bit. Writes the folder --out: grid.png, images.npy, labels.npy and a manifest; with --pngs
+    every image too.
 
     Example: python -m duodiff sample results/digits/train0 --t-s 500 --out out
     """
@@ -42,7 +42,7 @@ def sample(
     _at_least_1("images", images)
     study = Study(folder)
     options = study.sampler(sampler, steps, eta)
-    timesteps(options["steps"])  # refuses what is no number of steps
+    timesteps(options["steps"])  # raises ValueError for a wrong number of steps
     _at_least_1("batch", batch := study.batch if batch is None else batch)
     paths, codec = study.models(setting), study.autoencoder()
     if theta is not None and options.get("guidance"):
@@ -50,7 +50,7 @@ def sample(
             f"theta: the samples of {folder} are guided, early exit is not; accepted: --t-s"
         )
 
-    # slow to import, and only now needed
+    # These are slow to import: errors in the arguments come first.
     import numpy as np
 
     from duodiff.autoencoder import load
@@ -90,16 +90,16 @@ def sample(
 
 
 def info(folder: Path, /) -> str:
-    """Say what a study's folder holds: its checkpoints, and the samples by sampler and setting."""
+    """List the checkpoints in a study's folder, and its samples by sampler and setting."""
     return Study(folder).describe()
 
 
 def cost(config: Path = Path("config/config.yaml"), bench: Path | None = None) -> str:
-    """Say what a configuration costs: operations, GPU jobs and disk, and with --bench GPU-hours.
+    """Estimate the cost of a configuration: operations, GPU jobs, disk, and with --bench GPU-hours.
 
-    A table, a row for each experiment and dataset. EFLOP are 10^18 operations, a multiply-add two. `disk GB` is what
-    stays, without downloads, `peak GB` what one training or encoding needs beside that while it runs. --bench is the
-    record that `make bench` wrote on the GPU in question.
+    Prints a table with a row for each experiment and dataset. EFLOP are 10^18 operations; a multiply-add counts as two.
+    `disk GB` is the size of the results, without downloads. `peak GB` is further space that one training or encoding
+    needs while it runs. --bench is the record that `make bench` wrote on the GPU in question.
 
     Example: python -m duodiff cost --config config/paper.yaml --bench results/bench/bench.json
     """
@@ -131,9 +131,9 @@ def _setting(t_s: int | None, theta: str | None) -> Setting:
     raise ValueError("setting: accepted: one of --t-s and --theta")
 
 
-def _at_least_1(name: str, found: int) -> None:
-    if found < 1:
-        raise ValueError(f"{name}: found {found}; accepted: 1 or more")
+def _at_least_1(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name}: found {value}; accepted: 1 or more")
 
 
 if __name__ == "__main__":

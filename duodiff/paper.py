@@ -1,15 +1,15 @@
-"""What the paper says of its experiments, in one place (no torch).
+"""The paper's facts about its experiments, in one place (no torch).
 
-Its numbers are in report/paper/*.csv, the settings of its experiments in config/paper.yaml.
+The paper's measured numbers are in report/paper/*.csv, the settings of its experiments in config/paper.yaml.
 """
 
 from dataclasses import dataclass
 
 PAPER_IMAGES = 5120
-"""Generated images of each published distance, and training images they are measured against (Appendix B)."""
+"""Generated images of each published distance; as many training images are the reference (Appendix B)."""
 
 SHALLOW_BLOCKS = 3
-"""Blocks of the shallow backbone; most early exits are "usually lower than 3" (Section 3)."""
+"""Blocks of the shallow backbone. Most early exits are "usually lower than 3" (Section 3)."""
 
 LARGEST_T_S = 500
 """The largest switch time in Tables 1 and 2."""
@@ -17,7 +17,10 @@ LARGEST_T_S = 500
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset of the paper: its title in tables and figures, and its full U-ViT (Table 3) by name and blocks."""
+    """A dataset of the paper: its title in tables and figures, and its full U-ViT's name and blocks (Table 3).
+
+    `latent` says whether the U-ViT works on latents.
+    """
 
     title: str
     architecture: str
@@ -34,4 +37,4 @@ DATASETS = {
 """The paper's datasets, by the name that the published tables and `paper_dataset` in the configuration use."""
 
 PAPER_TITLES = {name: dataset.title for name, dataset in DATASETS.items()}
-"""What tables and figures call the paper's datasets."""
+"""The titles of the paper's datasets in tables and figures."""

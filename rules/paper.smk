@@ -3,7 +3,8 @@
 #
 # ITEMS has one row an item, and one loop makes a rule of each row. The inputs of a row are options of its script, by
 # their names. The script writes each of its outputs by its suffix (.csv: the values shown).
-# A new item is a row here, a script with the name of its rule, and report/<item>.rst for its caption.
+# A new item is a row here, a line in `rule all` of the Snakefile, a script with the name of its rule, and
+# report/<item>.rst for its caption.
 
 
 DESCRIBE_ARCHITECTURES = Work(

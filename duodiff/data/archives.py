@@ -1,7 +1,7 @@
-"""Files inside folders, zips and tars, read in place by random access; nothing is extracted to disk.
+"""Files inside folders, zips and tars, read in place by random access. Nothing is extracted to disk.
 
-Their names and byte ranges lie in a temporary index (`duodiff.data.disk`), so that memory does not grow
-with their number: Python's own reader of zips takes 0.6 kB a file.
+Names and byte ranges of the files are kept in a temporary database (`duodiff.data.disk`). So memory does not grow with
+the number of files; Python's own reader of zips takes 0.6 kB a file.
 """
 
 import os
@@ -16,12 +16,12 @@ from typing import IO, BinaryIO, NamedTuple
 from duodiff.data.disk import database
 
 MEMBER_LIMIT = 1 << 28
-"""Bytes of the largest file accepted inside an archive: 256 MiB, more than any photograph."""
+"""Bytes of the largest file accepted inside an archive: 256 MiB. No photograph is larger."""
 
 BOMB_RATIO, BOMB_FLOOR = 200, 1 << 30
-"""A zip that claims more than BOMB_RATIO times its own size, and more than BOMB_FLOOR bytes, is refused."""
+"""A zip is refused if its files claim more than BOMB_FLOOR bytes and more than BOMB_RATIO times the zip's size."""
 
-_PLAIN, _STORED, _DEFLATED = range(3)  # in a tar; in a zip, behind a local header
+_PLAIN, _STORED, _DEFLATED = range(3)  # kinds: of a tar; of a zip, as it is or compressed
 
 
 class Damaged(ValueError):
@@ -29,7 +29,11 @@ class Damaged(ValueError):
 
 
 class Entry(NamedTuple):
-    """Where a file lies in an archive: first byte, bytes there, bytes once inflated, CRC-32 and kind."""
+    """Where a file lies in an archive.
+
+    `offset` is the position of its first byte (in a zip, of its local header), `stored` the bytes it takes there,
+    `size` its bytes once decompressed, `crc` its CRC-32.
+    """
 
     offset: int
     stored: int
@@ -39,7 +43,7 @@ class Entry(NamedTuple):
 
 
 class Member(NamedTuple):
-    """The file `name` under `root`, a folder (`entry` None) or an archive."""
+    """The file `name` in `root`: a folder (`entry` is None) or an archive."""
 
     root: Path
     name: str
@@ -54,7 +58,7 @@ class Member(NamedTuple):
             file.seek(offset)
             if kind == _PLAIN:
                 return file.read(stored)
-            # The last two fields of its header are the lengths of what stands before the data.
+            # The header ends with the lengths of two fields that stand before the data.
             header = file.read(30)
             if len(header) < 30 or header[:4] != b"PK\3\4":
                 raise Damaged(f"{self.root}: {self.name} has no local header")
@@ -68,21 +72,21 @@ class Member(NamedTuple):
 
 
 class Members:
-    """The N files `found` under `root`, in the order of their names."""
+    """The files of `root`, a folder or an archive, in the order of their names."""
 
-    def __init__(self, root: Path, found: Iterable[Member]):
-        """Raises ValueError if a name is there twice."""
+    def __init__(self, root: Path, members: Iterable[Member]):
+        """Takes `members` in any order. Raises ValueError if a name is there twice."""
         self.root = root
         self._index = database()
-        self._index.execute("CREATE TABLE found (name, offset, stored, size, crc, kind)")
-        rows = ((os.fsencode(m.name), *(m.entry or [None] * 5)) for m in found)
-        self._index.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?)", rows)
-        self._index.execute("CREATE TABLE member AS SELECT * FROM found ORDER BY name")
-        self._index.execute("DROP TABLE found")
-        twice = (
+        self._index.execute("CREATE TABLE unsorted (name, offset, stored, size, crc, kind)")
+        rows = ((os.fsencode(m.name), *(m.entry or [None] * 5)) for m in members)
+        self._index.executemany("INSERT INTO unsorted VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._index.execute("CREATE TABLE member AS SELECT * FROM unsorted ORDER BY name")
+        self._index.execute("DROP TABLE unsorted")
+        repeated = (
             "SELECT a.name FROM member a JOIN member b ON b.rowid = a.rowid + 1 AND b.name = a.name"
         )
-        for (name,) in self._index.execute(twice):
+        for (name,) in self._index.execute(repeated):
             raise ValueError(f"{root}: {os.fsdecode(name)} is there twice")
         self._len = self._index.execute("SELECT count(*) FROM member").fetchone()[0]
 
@@ -105,7 +109,7 @@ class Members:
         return (os.fsdecode(name) for (name,) in self._index.execute("SELECT name FROM member"))
 
     def select(self, chosen: Iterable[bool]) -> "Members":
-        """Those where `chosen`, one for each, is true."""
+        """The members for which `chosen` is true. It has one value for each member, in their order."""
         return Members(self.root, compress(self, chosen))
 
 
@@ -117,10 +121,10 @@ def _inflate(data: bytes, size: int) -> bytes:
 
 
 def open_members(path: Path) -> Members:
-    """The files of a folder, zip or uncompressed tar, whatever they are.
+    """All files of a folder, a zip or an uncompressed tar.
 
-    Raises ValueError, naming the archive and the member, for absolute names, "..", links, devices,
-    encryption, bombs (see MEMBER_LIMIT, BOMB_RATIO) and archives cut short.
+    Raises ValueError, naming the archive and the member, for absolute names, "..", links, devices, encrypted files,
+    bombs (see MEMBER_LIMIT, BOMB_RATIO) and archives cut short.
     """
     if path.is_dir():
         return Members(path, (Member(path, name, None) for name in _walk(path)))
@@ -128,14 +132,14 @@ def open_members(path: Path) -> Members:
         if file.read(2) == b"PK":
             return Members(path, _archived(path, _zip_entries(path, file)))
         file.seek(0)
-        found = ((m.name, _tar_entry(m)) for _, m in tar_members(path, file))
-        return Members(path, _archived(path, found))
+        entries = ((m.name, _tar_entry(m)) for _, m in tar_members(path, file))
+        return Members(path, _archived(path, entries))
 
 
 def open_nested_tar(path: Path) -> Members:
-    """The files of the tars in an uncompressed tar, `a/b` being member b of a.tar; other members are left out.
+    """The files of the tars inside an uncompressed tar: `a/b` is member b of a.tar. Other members are left out.
 
-    Raises as `open_members` does.
+    Raises ValueError as `open_members` does.
     """
 
     def entries(file: BinaryIO) -> Iterator[tuple[str, Entry]]:
@@ -154,9 +158,9 @@ def open_nested_tar(path: Path) -> Members:
 
 
 def tar_members(path: Path, file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Each plain file of the uncompressed tar open as `file`, with the archive to read it from.
+    """Yields each plain file of the uncompressed tar `file`, with the open archive to read it from.
 
-    `path` is its name in errors. Raises ValueError as `open_members` does.
+    `path` is the name of the tar in errors. Raises ValueError as `open_members` does.
     """
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
@@ -176,8 +180,8 @@ def tar_members(path: Path, file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, 
 
 
 def _walk(folder: Path | str, prefix: str = "") -> Iterator[str]:
-    with os.scandir(folder) as found:
-        for entry in found:
+    with os.scandir(folder) as entries:
+        for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(entry.path, f"{prefix}{entry.name}/")
             elif entry.is_dir():
@@ -191,11 +195,11 @@ def _tar_entry(member: tarfile.TarInfo, start: int = 0) -> Entry:
 
 
 # Records of a zip (PKWARE's APPNOTE.TXT 4.3), by their signatures.
-_HEADER = struct.Struct("<4s6H3L5H2L")  # PK 1 2, one for every file, names behind each
-_END = struct.Struct("<4s4H2LH")  # PK 5 6, the last record, a comment behind it
-_LOCATOR = struct.Struct("<4sLQL")  # PK 6 7, before it where a number needs 64 bits
-_END64 = struct.Struct("<4sQ2H2L4Q")  # PK 6 6, which that points to
-_COMMENT = 1 << 16
+_HEADER = struct.Struct("<4s6H3L5H2L")  # PK 1 2: one for each file, whose name follows
+_END = struct.Struct("<4s4H2LH")  # PK 5 6: the last record; a comment follows
+_LOCATOR = struct.Struct("<4sLQL")  # PK 6 7: before the last one if a number needs 64 bits
+_END64 = struct.Struct("<4sQ2H2L4Q")  # PK 6 6: the last record in 64 bits; the locator points to it
+_COMMENT = 1 << 16  # bytes of the longest comment, and one
 
 
 def _zip_entries(path: Path, file: BinaryIO) -> Iterator[tuple[str, Entry]]:
@@ -206,7 +210,7 @@ def _zip_entries(path: Path, file: BinaryIO) -> Iterator[tuple[str, Entry]]:
 
 
 def _zip_directory(path: Path, file: BinaryIO) -> Iterator[tuple[str, Entry]]:
-    """Every file of the directory at the end of a zip; record by record, as zipfile's own list takes memory."""
+    """Every file of the directory at the end of a zip, read record by record: zipfile's own list takes memory."""
     kinds, claimed = {0: _STORED, 8: _DEFLATED}, 0
     limit = max(BOMB_RATIO * path.stat().st_size, BOMB_FLOOR)
     count, shift = _to_directory(path, file)
@@ -237,17 +241,17 @@ def _zip_directory(path: Path, file: BinaryIO) -> Iterator[tuple[str, Entry]]:
 
 
 def _to_directory(path: Path, file: BinaryIO) -> tuple[int, int]:
-    """(number of records, bytes put before the zip); `file` is moved to the first record."""
+    """The number of records, and the number of bytes before the zip begins. Moves `file` to the first record."""
     end = file.seek(0, os.SEEK_END)
     file.seek(max(end - _END.size - _COMMENT, 0))
     start = file.tell()
-    found = (tail := file.read()).rfind(b"PK\5\6")
-    if found < 0:
+    last = (tail := file.read()).rfind(b"PK\5\6")
+    if last < 0:
         raise ValueError(f"{path}: damaged or cut short (it has no directory)")
-    *_, count, length, first, _ = _END.unpack_from(tail, found)
-    end = start + found
-    if tail[max(found - _LOCATOR.size, 0) :].startswith(b"PK\6\7"):
-        _, _, position, _ = _LOCATOR.unpack_from(tail, found - _LOCATOR.size)
+    *_, count, length, first, _ = _END.unpack_from(tail, last)
+    end = start + last
+    if tail[max(last - _LOCATOR.size, 0) :].startswith(b"PK\6\7"):
+        _, _, position, _ = _LOCATOR.unpack_from(tail, last - _LOCATOR.size)
         file.seek(position)
         signature, *_, count, length, first = _END64.unpack(file.read(_END64.size))
         if signature != b"PK\6\6":
@@ -261,7 +265,7 @@ def _to_directory(path: Path, file: BinaryIO) -> tuple[int, int]:
 
 
 def _in_64_bits(extra: bytes, numbers: list[int]) -> list[int]:
-    """The numbers of a header, those that do not fit its 32 bits read from its extra fields."""
+    """The numbers of a header. Numbers that do not fit 32 bits are read from the header's extra fields."""
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<2H", extra)
         if kind == 1:
@@ -281,9 +285,9 @@ def _safe_name(path: Path, name: str) -> None:
         raise ValueError(f"{path}: {name!r} leads out of the archive; refused")
 
 
-def _archived(path: Path, found: Iterator[tuple[str, Entry]]) -> Iterator[Member]:
-    """Members of an archive from names and entries."""
-    for name, entry in found:
+def _archived(path: Path, entries: Iterator[tuple[str, Entry]]) -> Iterator[Member]:
+    """The members of an archive, from their names and entries."""
+    for name, entry in entries:
         if max(entry.stored, entry.size) > MEMBER_LIMIT:
             raise ValueError(
                 f"{path}: {name} has {max(entry.stored, entry.size)} bytes; accepted: up to"

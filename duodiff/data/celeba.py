@@ -1,4 +1,4 @@
-"""CelebA, aligned and cropped: 202,599 faces of 178x218 pixels, unlabelled."""
+"""CelebA, aligned and cropped: 202,599 faces of 178x218 pixels without classes."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from duodiff.running.download import require
 PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 _TRAIN, _TEST = 0, 2  # numbers of the official partition
 
-# The first file that the partition or the zip alone has, and the numbers in the order of the images.
+# The first file that only the partition or only the zip has; the partition's numbers in the order of the images.
 _DIFFERENT = """
     SELECT min(file) FROM (
         SELECT * FROM (SELECT file FROM official EXCEPT SELECT file FROM zipped)
@@ -24,7 +24,7 @@ _IN_ORDER = "SELECT number FROM zipped JOIN official USING (file) ORDER BY zippe
 
 
 def fetch(dataset: dict, data: Path) -> dict:
-    """The zip, and for the `train` split the partition. Raises FileNotFoundError for the one missing."""
+    """The zip, and for the `train` split the official partition. Raises FileNotFoundError if one is missing."""
     names = ["img_align_celeba.zip"]
     if dataset["split"] == "train":
         names.append("list_eval_partition.txt")
@@ -32,7 +32,9 @@ def fetch(dataset: dict, data: Path) -> dict:
 
 
 def read(dataset: dict, data: Path) -> Source:
-    """Split `all`: every image (the paper's); `train`: the official training images, test ones held out.
+    """The images of a split: `all` of them, as in the paper, or `train`, the official training images.
+
+    With `train` the official test images are the held-out ones.
 
     Raises ValueError if the partition and the zip do not name the same images.
     """

@@ -1,4 +1,4 @@
-"""CIFAR-10: the official archive of pickled batches, read in memory; its test images are the held-out ones."""
+"""CIFAR-10: the official archive of pickled batches, read into memory. Its test images are the held-out ones."""
 
 import gzip
 import io
@@ -31,7 +31,7 @@ CLASSES = [
 ]
 _BATCHES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
 
-# All that a pickled array calls. numpy says itself what its reconstructor is called today.
+# All that a pickled array may call. The reconstructor has another name in each numpy, which numpy itself gives here.
 _ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
@@ -52,7 +52,7 @@ def _archive(dataset: dict, data: Path) -> Path:
 
 
 def fetch(dataset: dict, data: Path) -> dict:
-    """The archive, downloaded if absent, and its verified hash."""
+    """The archive, downloaded if absent, and its verified sha256."""
     download(URL, _archive(dataset, data), SHA256)
     return {_archive(dataset, data): SHA256}
 
@@ -60,8 +60,8 @@ def fetch(dataset: dict, data: Path) -> dict:
 def read(dataset: dict, data: Path) -> Source:
     """Images uint8 [60000, 3, 32, 32] of ten classes (200 MB in memory); the last 10,000 are test images.
 
-    Raises ValueError naming the archive and the batch for anything but the arrays expected, and runs
-    nothing a pickle asks for.
+    A pickle may make arrays and call nothing else. Raises ValueError, naming the archive and the batch, for any other
+    content.
     """
     path = require(_archive(dataset, data), URL)
     batches = {}
@@ -91,7 +91,7 @@ def _batch(path: Path, name: str, content: bytes) -> tuple[np.ndarray, np.ndarra
         images, labels = batch[b"data"], np.array(batch[b"labels"], np.int64)
         right = images.dtype == np.uint8 and images.shape == (len(labels), 3 * 32 * 32)
         right = right and labels.ndim == 1 and ((labels >= 0) & (labels < len(CLASSES))).all()
-    except Exception as error:  # a damaged pickle raises nearly anything
+    except Exception as error:  # a damaged pickle may raise any kind
         raise ValueError(f"{path}: {name}: {error}") from error
     if not right:
         raise ValueError(f"{path}: {name}: accepted: uint8 data [n, 3072] and n labels from 0 to 9")

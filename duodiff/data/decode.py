@@ -1,4 +1,4 @@
-"""Encoded images to pixels: one policy for every format, mode and defect, and a count of what it met."""
+"""Decodes images: one policy for every format, mode and defect, and the conversions that each image took."""
 
 import io
 import warnings
@@ -11,13 +11,21 @@ from PIL import Image, ImageOps
 
 from duodiff.data.archives import Damaged, Member
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # none that runs another program
+_FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "GIF",
+    "TIFF",
+    "PPM",
+)  # for these Pillow runs no other program
 FILTERS = {
     name: Image.Resampling[name.upper()] for name in ("box", "bilinear", "bicubic", "lanczos")
 }
 """Pillow's filters by their names in the configuration."""
 
-# Stored mode: what its conversion is counted as (None: nothing to convert). Others have no range to scale from.
+# The name of a mode's conversion (None: nothing to convert). Other modes have no fixed range to scale from.
 _MODES = {
     "RGB": None,
     "RGBA": None,
@@ -31,8 +39,8 @@ _MODES = {
 }
 _ORIENTATION = 0x0112  # the EXIF tag; 2 to 8 are mirrored or turned
 
-# Left, top and side of the crops of CelebA's aligned 178x218 images: the paper's centre, and the official
-# U-ViT's 128 pixels around x = 89, y = 121.
+# Left, top and side of the crops of CelebA's aligned 178x218 images, in pixels: the paper's centre, and the official
+# U-ViT's square around x = 89, y = 121.
 _CELEBA_CROPS = {"center_178": (0, 20, 178), "celeba_128": (25, 57, 128)}
 _CELEBA_SIZE = (178, 218)
 
@@ -42,7 +50,7 @@ class _Skip(Exception):
 
 
 class Decoded(NamedTuple):
-    """`pixels` uint8 [C, S, S] and the kinds of conversion they took, or None and why it was skipped."""
+    """One image: `pixels` uint8 [C, S, S] and the conversions they took; or no pixels, and why it was skipped."""
 
     pixels: np.ndarray | None
     converted: tuple[str, ...] = ()
@@ -51,10 +59,10 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Transform:
-    """Crop (`square`: the largest centred one; `center_178`, `celeba_128`), then resize to `size` pixels.
+    """A crop, then a resize to `size` pixels each way.
 
-    `filter` is Pillow's (box, bilinear, bicubic, lanczos; they antialias), `channels` 3 (RGB) or 1
-    (grey). Raises ValueError for values it does not know.
+    `crop` is `square` (the largest centred one), `center_178` or `celeba_128`. `filter` is one of `FILTERS`; they
+    antialias. `channels` is 3 (RGB) or 1 (grey). Raises ValueError for other values.
     """
 
     crop: str
@@ -81,12 +89,12 @@ class Transform:
         return self.channels, self.size, self.size
 
     def describe(self) -> dict:
-        """What a manifest says of it: with Pillow's version, whose filters and decoders decide the last bits."""
+        """Its entry in a manifest. Pillow's version is part of it: filters and decoders decide the last bits."""
         return {**asdict(self), "transparency": "on white", "pillow": PIL.__version__}
 
 
 def decode_all(images: list[Member], transform: Transform) -> list[Decoded]:
-    """Every one of `images`, decoded; a Damaged one is skipped as corrupt."""
+    """All `images`, decoded in their order. A Damaged one is skipped as corrupt."""
     decoded = []
     for image in images:
         try:
@@ -99,15 +107,16 @@ def decode_all(images: list[Member], transform: Transform) -> list[Decoded]:
 def decode(data: bytes, transform: Transform) -> Decoded:
     """The pixels of one encoded image.
 
-    Converted: grey, palette, CMYK, YCbCr and 16-bit (its high byte) modes, EXIF orientation; of an
-    animation the first frame is taken; transparency is laid on white, the page it was drawn for (dropping
-    it would show whatever colour is stored underneath); colour profiles are ignored. Skipped:
-    `corrupt` (or truncated), `bomb` (over Pillow's pixel limit), `unsupported` (a mode without a fixed
-    range), `tiny` (smaller than `size` after the crop: never enlarged), `not 178x218` (CelebA's crops).
+    Converted are grey, palette, CMYK, YCbCr and 16-bit modes (the high byte is kept) and the EXIF orientation. Of an
+    animation the first frame is taken. A transparent image is laid on white: without this, the colours stored under
+    transparent pixels would show. Colour profiles are ignored.
+
+    An image is skipped as `corrupt` (or truncated), `bomb` (over Pillow's pixel limit), `unsupported` (a mode without
+    a fixed range), `tiny` (smaller than `size` after the crop; none is enlarged) or `not 178x218` (CelebA's crops).
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata, which says nothing about the pixels
+            warnings.simplefilter("ignore")  # about odd metadata; the pixels are good
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image, converted = _plain(data, "RGB" if transform.channels == 3 else "L")
         pixels = np.asarray(_resized(image, transform))
@@ -117,17 +126,17 @@ def decode(data: bytes, transform: Transform) -> Decoded:
         return Decoded(None, skipped="bomb")
     except MemoryError:
         raise
-    except Exception:  # Pillow's decoders raise whatever their parsing stumbles over
+    except Exception:  # Pillow's decoders may raise any kind
         return Decoded(None, skipped="corrupt")
     pixels = pixels.reshape(transform.size, transform.size, transform.channels)
     return Decoded(np.ascontiguousarray(pixels.transpose(2, 0, 1)), tuple(converted))
 
 
 def _plain(data: bytes, mode: str) -> tuple[Image.Image, list[str]]:
-    """The upright first frame in `mode` (RGB or L), opaque, and the kinds of conversion it took."""
+    """The first frame, upright and opaque, in `mode` (RGB or L); and the conversions it took."""
     opened = Image.open(io.BytesIO(data), formats=_FORMATS)
     converted = ["animated"] if getattr(opened, "is_animated", False) else []
-    # Pillow keeps the high byte of 16-bit colours by itself; only the raw mode of the file tells.
+    # Pillow drops the low byte of 16-bit colours by itself. Only the file's raw mode tells that they had one.
     deep = any(";16" in str(tile[3]) for tile in opened.tile)
     opened.load()
     image: Image.Image = opened

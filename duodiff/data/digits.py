@@ -1,4 +1,4 @@
-"""scikit-learn's bundled handwritten digits: 1,797 real 8x8 grey images of ten classes."""
+"""The handwritten digits that scikit-learn brings along: 1,797 real 8x8 grey images of ten classes."""
 
 from pathlib import Path
 
@@ -11,16 +11,16 @@ from duodiff.data.source import Source
 
 
 def fetch(dataset: dict, data: Path) -> dict:
-    """No file: they come with the library."""
+    """No file: the images come with the library."""
     return {}
 
 
 def read(dataset: dict, data: Path) -> Source:
-    """Images uint8 [1797, 1, 8, 8], levels 0..16 spread over 0..255; or enlarged to `size` with `filter`.
+    """Images uint8 [1797, 1, 8, 8], with the levels 0..16 spread over 0..255; or enlarged to `size` with `filter`.
 
-    Raises ValueError for a filter that `duodiff.data.decode` does not know.
+    Raises ValueError for a filter that is none of `duodiff.data.decode.FILTERS`.
     """
-    from sklearn.datasets import load_digits  # heavy, and no other family needs it
+    from sklearn.datasets import load_digits  # slow to import
 
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
@@ -34,7 +34,7 @@ def read(dataset: dict, data: Path) -> Source:
 
 
 def _enlarged(images: np.ndarray, size: int, name: str) -> np.ndarray:
-    """uint8 [N, size, size] of uint8 [N, H, W], by the filter `name`."""
+    """The images [N, H, W], enlarged to [N, size, size] by the filter `name`; uint8."""
     if name not in FILTERS:
         raise ValueError(f"dataset.filter: found {name!r}; accepted: {', '.join(FILTERS)}")
     resized = (Image.fromarray(image).resize((size, size), FILTERS[name]) for image in images)

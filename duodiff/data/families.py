@@ -1,7 +1,8 @@
 """The dataset families, one module each, and the check that a dataset's files are in place.
 
-Such a module has `read(dataset, data) -> Source` and `fetch(dataset, data) -> {path: verified sha256 or
-None}`; `dataset` is an entry of the configuration's `datasets`, `data` the folder its `path` is under.
+A family's module has two functions, `read(dataset, data) -> Source` and `fetch(dataset, data) -> {path: verified sha256
+or None}`. `dataset` is an entry of the configuration's `datasets`, `data` the folder that its `path` is under. What the
+configuration's rules must know of a family stands in `duodiff.study.families`.
 """
 
 from pathlib import Path
@@ -19,7 +20,7 @@ _FAMILIES = {
 
 
 def family(dataset: dict) -> ModuleType:
-    """The module of the dataset's source. Raises ValueError if there is none."""
+    """The module of the dataset's `source`. Raises ValueError for an unknown source."""
     name = dataset["source"]
     if name not in _FAMILIES:
         raise ValueError(f"dataset.source: {name!r} is unknown; accepted: {', '.join(_FAMILIES)}")
@@ -27,10 +28,11 @@ def family(dataset: dict) -> ModuleType:
 
 
 def fetch_dataset(dataset: dict, data: Path) -> dict:
-    """Receipt of the dataset's files: name, bytes (None for a folder), and sha256 where one is verified.
+    """Receipt of the dataset's files: name, bytes (None for a folder), and sha256 where it was verified.
 
-    Files with a public address are downloaded if absent. Raises FileNotFoundError, naming the file,
-    its place and the page it is found at, for others; as `duodiff.running.download.fetch` does for those.
+    A missing file that has a public address is downloaded; a failed download raises as
+    `duodiff.running.download.fetch` does. For another missing file FileNotFoundError names the file, its place and the
+    page to find it at.
     """
     files = []
     for path, sha256 in family(dataset).fetch(dataset, data).items():

@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC2012): the training images, from the official tar of tars or a folder of synset folders."""
+"""ImageNet (ILSVRC2012): its training images, from the official tar of tars or from a folder of synset folders."""
 
 import re
 from pathlib import Path
@@ -28,18 +28,18 @@ def _mapping_path(dataset: dict, folder: Path) -> Path | None:
 
 
 def fetch(dataset: dict, data: Path) -> dict:
-    """The images, and the synset mapping where there is one. Raises FileNotFoundError for what is missing."""
+    """The images, and the synset mapping if it is there. Raises FileNotFoundError if a needed file is missing."""
     folder = data / dataset["path"]
     mapping = _mapping_path(dataset, folder)
     return dict.fromkeys([_images_path(folder), *([mapping] if mapping else [])])
 
 
 def read(dataset: dict, data: Path) -> Source:
-    """Images labelled in the configured class order.
+    """The images, labelled in the order that `class_order` names.
 
-    `synset` sorts the WordNet ids (n01440764 = 0), which the official weights use; `alphabetical` the
-    English names, as the released code did. `class_names` are the ids in label order; `english_names`
-    stand beside them if LOC_synset_mapping.txt is there. Raises ValueError for folders that are no synsets.
+    `synset` is the order of the WordNet ids (n01440764 = 0), as in the official weights. `alphabetical` is the order of
+    the English names, as in the released code. `class_names` are the ids in the order of the labels. The manifest has
+    `english_names` beside them if LOC_synset_mapping.txt is there. Raises ValueError for a folder that is no synset.
     """
     class_order, folder = dataset["class_order"], data / dataset["path"]
     if class_order not in ("synset", "alphabetical"):
@@ -55,9 +55,8 @@ def read(dataset: dict, data: Path) -> Source:
     details = {"class_order": class_order, "ignored": ignored}
     if mapping is not None:
         english = _english_names(mapping, classes)
-        if (
-            class_order == "alphabetical"
-        ):  # equal names, such as the two cranes, stay in synset order
+        if class_order == "alphabetical":
+            # Equal names, such as the two cranes, stay in the order of their ids.
             classes.sort(key=lambda synset: english[synset].casefold())
         details["english_names"] = [english[synset] for synset in classes]
     synsets = (name.partition("/")[0] for name in images.names())
@@ -66,7 +65,7 @@ def read(dataset: dict, data: Path) -> Source:
 
 
 def _english_names(path: Path, synsets: list[str]) -> dict[str, str]:
-    """First English name of each synset, from lines such as 'n01440764 tench, Tinca tinca'."""
+    """The first English name of each synset, from lines such as 'n01440764 tench, Tinca tinca'."""
     lines = (line.strip().partition(" ") for line in path.read_text().splitlines())
     names = {synset: names.partition(",")[0] for synset, _, names in lines}
     for synset in synsets:

@@ -1,4 +1,4 @@
-"""Any folder, zip or tar of images; classes are its first-level folders, if all images are in one."""
+"""Any folder, zip or tar of images. Its first-level folders are the classes, if every image is in one of them."""
 
 import logging
 import posixpath
@@ -24,12 +24,12 @@ def _path(dataset: dict, data: Path) -> Path:
 
 
 def fetch(dataset: dict, data: Path) -> dict:
-    """The user's own folder or archive; nothing is downloaded."""
+    """The user's own folder or archive. Nothing is downloaded."""
     return {_path(dataset, data): None}
 
 
 def read(dataset: dict, data: Path) -> Source:
-    """Every image, sorted by name; the manifest's `ignored` counts the other files."""
+    """Every image, sorted by name. `ignored` in the manifest is the number of other files."""
     images, ignored = only_images(open_members(_path(dataset, data)))
     class_names, labels = _classes(images)
     transform = transform_of(dataset, dataset["channels"])
@@ -37,15 +37,15 @@ def read(dataset: dict, data: Path) -> Source:
 
 
 def transform_of(dataset: dict, channels: int = 3) -> Transform:
-    """The transform that the dataset's keys describe."""
+    """The transform that the keys of `dataset` describe."""
     return Transform(dataset["crop"], dataset["size"], dataset["filter"], channels)
 
 
 def only_images(members: Members) -> tuple[Members, int]:
     """The images among `members` and the number of other files.
 
-    Hidden files, the `__MACOSX` folder and other extensions are none. Raises ValueError if no image is
-    left.
+    An image is known by its extension. Hidden files and the folder `__MACOSX` hold none. Raises ValueError if there is
+    no image.
     """
     images = members.select(map(_is_image, members.names()))
     if not len(images):
@@ -62,8 +62,8 @@ def _is_image(name: str) -> bool:
 
 
 def _classes(images: Members) -> tuple[list[str], np.ndarray]:
-    """Class names (empty: no classes) and labels [N] (then -1) of the images."""
-    # A folder around everything is a wrapper, no class. Of sorted names the first and the last tell.
+    """Class names and labels [N] of the images. Without classes there is no name and every label is -1."""
+    # A folder around all images is no class. The names are sorted: the first and the last one tell if there is such.
     ends = [posixpath.dirname(images[i].name) for i in (0, len(images) - 1)]
     wrapper = posixpath.commonpath(ends)
     start = len(wrapper) + 1 if wrapper else 0

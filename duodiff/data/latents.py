@@ -1,7 +1,7 @@
-"""Encoding an image store into a store of latents, once (`duodiff.data.store.LatentStore`).
+"""Encodes an image store, once, into a store of latents (`duodiff.data.store.LatentStore`).
 
-The images are cut into shards that jobs of their own encode, side by side, and `gather` joins. Shards end
-where a batch ends, so the bytes do not depend on their number.
+The images are cut into shards. Each shard is encoded by a job of its own, and `gather` joins them. A shard ends where a
+batch ends, so the bytes do not depend on the number of shards.
 """
 
 import hashlib
@@ -35,11 +35,11 @@ def encode_shard(
 ) -> dict:
     """Description of the latents of shard number `shard` (0-based) of the image store `images`.
 
-    It is written to `out`, beside the moments (the same name, `.npy`). `autoencoder` is that section of
-    the configuration: the keys of `duodiff.autoencoder.load` and `flips`, whether to encode the mirrored
-    images too. Memory does not grow with the number of images. What is encoded is kept in a hidden file
-    beside `out`, so that an interrupted run is continued by the next with the same arguments. Raises
-    ValueError if the images or their moments do not fit.
+    The description is written to `out`, the moments beside it (the same name, `.npy`). `autoencoder` is a section of
+    the configuration: the keys of `duodiff.autoencoder.load`, and `flips`, whether to encode the mirrored images too.
+    Memory does not grow with the number of images. Finished batches are kept in a hidden file beside `out`; the next
+    run with the same arguments continues there. Raises ValueError if the images do not fit the autoencoder, or if
+    moments are not finite in float16.
     """
     store, codec = ImageStore(images), load(autoencoder, data, device)
     channels, *size = codec.latent_shape(store.shape)
@@ -70,17 +70,17 @@ def encode_shard(
 
 
 def gather(images: Path, shards: list[Path], manifest: Path) -> dict:
-    """Manifest of the latents of the image store `images`, joined from all of its `shards` in their order.
+    """Manifest of the latents of the image store `images`, joined from all its `shards` in their order.
 
-    It is the image store's, with the latents' shape, hash, scale and autoencoder, written after the arrays
-    beside it. Memory does not grow with the number of images. Raises ValueError for shards that are not
-    of these images, not encoded alike, or do not make up the whole.
+    It is the image store's manifest, with the latents' shape, hash, scale and autoencoder. It is written after the
+    arrays beside it. Memory does not grow with the number of images. Raises ValueError for shards of other images, for
+    shards not encoded alike, and if one is missing.
     """
     store, folder = ImageStore(images), manifest.parent
-    parts = [read_json(shard) for shard in shards]
-    require_whole([part.pop("range") for part in parts], len(store))
-    encoded = parts[0]
-    if any(part != encoded for part in parts):
+    descriptions = [read_json(shard) for shard in shards]
+    require_whole([description.pop("range") for description in descriptions], len(store))
+    encoded = descriptions[0]
+    if any(description != encoded for description in descriptions):
         raise ValueError("shards: they were not encoded alike; encode them again")
     if encoded["images_sha256"] != store.manifest["images_sha256"]:
         raise ValueError(f"shards: they are not of the images of {images}; encode them again")
@@ -92,11 +92,11 @@ def gather(images: Path, shards: list[Path], manifest: Path) -> dict:
         _join(path, shape, [shard.with_suffix(".npy") for shard in shards])
     with atomic(folder / "labels.npy") as labels:
         shutil.copyfile(store.folder / "labels.npy", labels)
-    description = store.manifest | encoded | {"moments_sha256": sha256(folder / "moments.npy")}
-    write_json(manifest, description)
+    joined = store.manifest | encoded | {"moments_sha256": sha256(folder / "moments.npy")}
+    write_json(manifest, joined)
     for interrupted in shards[0].parent.glob(".*"):  # of a run with another number of shards
         interrupted.unlink()
-    return description
+    return joined
 
 
 def _digest(value) -> str:
@@ -106,9 +106,9 @@ def _digest(value) -> str:
 def _append_moments(
     path: Path, shape: tuple[int, ...], images: np.ndarray, codec: Autoencoder, offset: int
 ) -> None:
-    """Completes the `.npy` file `path` of moments of `shape`, keeping the whole batches it holds.
+    """Completes `path`, a `.npy` file of moments of `shape`. The whole batches that it has already are kept.
 
-    `offset` is the number of the first of `images`, for messages.
+    `offset` is the index of the first image in its store, for error messages.
     """
     path.touch()
     batch = codec.batch
@@ -133,16 +133,16 @@ def _append_moments(
 
 
 def _size(shape: tuple[int, ...]) -> int:
-    """Bytes of float16 moments."""
+    """Bytes of float16 moments of `shape`."""
     return math.prod(shape) * np.dtype(np.float16).itemsize
 
 
-def _join(path: Path, shape: tuple[int, ...], parts: list[Path]) -> None:
-    """Writes the `.npy` file `path` of moments of `shape`: the contents of `parts`, one after the other."""
+def _join(path: Path, shape: tuple[int, ...], shards: list[Path]) -> None:
+    """Writes `path`, a `.npy` file of moments of `shape`, with the contents of the `shards` one after the other."""
     with open(path, "wb") as file:
         _write_header(file, shape)
-        for part in parts:
-            with open(part, "rb") as moments:
+        for shard in shards:
+            with open(shard, "rb") as moments:
                 np.lib.format.read_magic(moments)
                 np.lib.format.read_array_header_1_0(moments)
                 shutil.copyfileobj(moments, file)
@@ -154,7 +154,7 @@ def _write_header(file, shape: tuple[int, ...]) -> None:
 
 
 def _moments(images: np.ndarray, codec: Autoencoder, mirrored: bool) -> np.ndarray:
-    """float16 [B, F, 2C, h, w] of uint8 [B, K, H, W]."""
+    """Moments, float16 [B, F, 2C, h, w], of the images, uint8 [B, K, H, W]. F is 2 if `mirrored`, else 1."""
     pixels = torch.from_numpy(np.array(images))
     views = [pixels, pixels.flip(-1)] if mirrored else [pixels]
     return torch.stack([codec.encode(view) for view in views], dim=1).half().cpu().numpy()

@@ -32,11 +32,10 @@ _NAMES = 20  # skipped images named in the manifest, of each kind
 def pack(dataset: dict, data: Path, workers: int, manifest: Path) -> dict:
     """Manifest of `dataset` (an entry of the configuration) packed into the store at `manifest`.
 
-    `data` is the folder its `path` is under, `workers` the number of decoding processes (1: this one).
-    Training images come first, in a fixed random order, `subset` of them if given; the `held_out` ones
-    after them are never trained on. Images skipped (`duodiff.data.decode`) leave no holes, and are
-    named in the manifest and the log. Raises ValueError for values it cannot use or if too few images
-    are left, FileNotFoundError for files that are missing.
+    `data` is the folder that the dataset's `path` is under, `workers` the number of decoding processes (1: this one).
+    Training images come first, in a fixed random order: all, or as many as `subset` says. The `held_out` images follow;
+    they are never trained on. Skipped images (`duodiff.data.decode`) leave no holes; manifest and log name them. Raises
+    ValueError for a value out of range or if too few images are left, FileNotFoundError for a missing file.
     """
     if workers < 1:
         raise ValueError(f"workers: found {workers}; accepted: 1 or more")
@@ -49,8 +48,8 @@ def pack(dataset: dict, data: Path, workers: int, manifest: Path) -> dict:
         with tqdm(total=len(order), desc="pack", unit="image", disable=None) as bar:
             write_arrays(*files, _shape(source), tally.kept(_decoded(source, order, workers), bar))
         skipped = dict(sorted(tally.skipped.items()))
-        for reason, found in skipped.items():
-            log.warning("%d skipped as %s: %s", found["count"], reason, ", ".join(found["names"]))
+        for reason, skip in skipped.items():
+            log.warning("%d skipped as %s: %s", skip["count"], reason, ", ".join(skip["names"]))
         splits = tally.splits()
     return finish_store(
         manifest,
@@ -84,9 +83,9 @@ def _order(source: Source, held_out: int, subset: int | None) -> tuple[np.ndarra
     return np.concatenate([training, shuffled[to_hold_out][:held_out]]), len(training)
 
 
-def _check(key: str, found: int, most: int) -> None:
-    if not 1 <= found <= most:
-        raise ValueError(f"dataset.{key}: found {found}; accepted: 1 to {most}")
+def _check(key: str, value: int, most: int) -> None:
+    if not 1 <= value <= most:
+        raise ValueError(f"dataset.{key}: found {value}; accepted: 1 to {most}")
 
 
 def _shape(source: Source) -> tuple[int, int, int]:
@@ -98,7 +97,7 @@ def _shape(source: Source) -> tuple[int, int, int]:
 
 
 def _decoded(source: Source, order: np.ndarray, workers: int) -> Iterator[Decoded]:
-    """The images of `order`, in that order."""
+    """The images whose indices `order` has, in its order."""
     images, transform = source.images, source.transform
     if transform is None or isinstance(images, np.ndarray):
         yield from (Decoded(np.asarray(images[i])) for i in order)
@@ -110,7 +109,7 @@ def _decoded(source: Source, order: np.ndarray, workers: int) -> Iterator[Decode
         for task in tasks:
             yield from decode_all(*task)
         return
-    # Spawned, as a fork of a process with threads may hang.
+    # Spawned: a forked process may hang if there are threads.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         waiting: deque[Future[list[Decoded]]] = deque()
         for task in tasks:
@@ -122,16 +121,16 @@ def _decoded(source: Source, order: np.ndarray, workers: int) -> Iterator[Decode
 
 
 class _Tally:
-    """What became of the images of an order, the first `train` of which are to be trained on."""
+    """Counts what becomes of the images of `order`; the first `train` of them are to be trained on."""
 
     def __init__(self, source: Source, order: np.ndarray, train: int):
         self._source, self._order, self._train = source, order, train
         self._usable = [0, 0]  # to train on, to hold out
         self.converted: Counter = Counter()
-        self.skipped: dict[str, dict] = {}  # by reason, the count and the first names
+        self.skipped: dict[str, dict] = {}  # by reason: the count, and the first names
 
     def kept(self, decoded: Iterable[Decoded], bar: tqdm) -> Iterator[tuple[np.ndarray, int]]:
-        """The pixels and labels of those not skipped; all are counted."""
+        """Pixels and label of each image that was not skipped. Every image is counted."""
         for position, (i, image) in enumerate(zip(self._order, decoded, strict=True)):
             bar.update()
             if image.skipped is not None:
@@ -143,16 +142,16 @@ class _Tally:
             yield image.pixels, int(self._source.labels[i])
 
     def _skip(self, reason: str, i: int) -> None:
-        found = self.skipped.setdefault(reason, {"count": 0, "names": []})
-        found["count"] += 1
-        if len(found["names"]) < _NAMES:
-            found["names"].append(self._source.images[i].name)
+        skip = self.skipped.setdefault(reason, {"count": 0, "names": []})
+        skip["count"] += 1
+        if len(skip["names"]) < _NAMES:
+            skip["names"].append(self._source.images[i].name)
 
     def splits(self) -> dict[str, list[int]]:
-        """[first, past the last] of the training and of the held-out images among those kept.
+        """[first, past the last] of the training images and of the held-out ones, among the images kept.
 
-        The held-out ones stay as many as asked for: where both come from one pool (the source marks no
-        test images) training images take the place of skipped ones. Raises ValueError if too few are left.
+        Skipped images do not make the held-out ones fewer. If the source marks no test images, training images take
+        their place. Raises ValueError if too few images are left.
         """
         separate = self._source.test is not None
         held_out, usable = len(self._order) - self._train, sum(self._usable)

@@ -12,13 +12,13 @@ _GAP = 2
 
 
 def pixels_last(images: np.ndarray) -> np.ndarray:
-    """uint8 [N, H, W, 3] of [N, 1 or 3, H, W]; grey images get three equal channels."""
+    """The images [N, 1 or 3, H, W] as [N, H, W, 3], uint8. Grey images get three equal channels."""
     colour = np.repeat(images, 3, axis=1) if images.shape[1] == 1 else images
     return np.ascontiguousarray(colour.transpose(0, 2, 3, 1))
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """One picture uint8 [H, W, 3] of uint8 images [N, 1 or 3, h, w]: row by row, white where there is none.
+    """One picture, uint8 [H, W, 3], of the images, uint8 [N, 1 or 3, h, w], row by row. Places left over are white.
 
     Images of less than 64 pixels are enlarged by a whole factor, pixel by pixel.
     """
@@ -35,6 +35,6 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
 
 
 def write_png(path: str | Path, picture: np.ndarray) -> None:
-    """Writes a picture uint8 [H, W, 3], atomically."""
+    """Writes a picture, uint8 [H, W, 3], atomically."""
     with atomic(path) as temporary:
         Image.fromarray(picture).save(temporary, format="png")

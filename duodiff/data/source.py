@@ -1,4 +1,4 @@
-"""What a dataset family provides to be packed."""
+"""The images and labels that a dataset family provides for packing."""
 
 from dataclasses import dataclass, field
 

@@ -1,9 +1,8 @@
-"""The packed image store: uint8 images and labels as `.npy` memmaps beside a JSON manifest.
+"""The packed store of images: `images.npy` and `labels.npy` beside a JSON manifest, read as memmaps.
 
-Datasets and generated samples are kept in the same form. A store is a folder with `images.npy`
-(uint8 [N, C, H, W]), `labels.npy` (int64 [N], -1 where there is no class) and `manifest.json`
-(count, shape, sha256 of both arrays, and whatever the writer adds). A store is named by the path of its
-manifest, which is written last and pins the rest by content.
+Datasets and generated samples are kept alike. `images.npy` is uint8 [N, C, H, W], `labels.npy` int64 [N] with -1 for an
+image without a class. `manifest.json` has the count, the shape, the sha256 of both arrays, and what the writer adds. It
+is written last. A store is named by the path of its manifest.
 """
 
 import struct
@@ -18,7 +17,7 @@ from duodiff.running.files import atomic, read_json, sha256, write_json
 
 
 class ImageStore:
-    """Read access without loading: `images` and `labels` are memmaps, `manifest` a dict."""
+    """A store, open for reading: `images` and `labels` are memmaps, `manifest` is a dict."""
 
     def __init__(self, manifest: str | Path):
         self.folder = Path(manifest).parent
@@ -46,12 +45,12 @@ class ImageStore:
 
 
 class LatentStore:
-    """The latents of a store's images, as the moments they are drawn from anew in each training step.
+    """The latents of a store's images, kept as moments. Each training step draws latents from them anew.
 
-    In place of images, `moments.npy` (float16 [N, F, 2C, h, w]: mean, then log-variance; F = 2 if the
-    moments of the mirrored images follow those of the images, since mirroring does not commute with the
-    encoder, else F = 1). float16 halves the size; it rounds a mean by at most 2^-11 of it, an eighth of
-    what the bfloat16 that networks are trained in does.
+    `moments.npy` stands in place of the images: float16 [N, F, 2C, h, w], the mean, then the log-variance. F is 1, or 2
+    if the moments of each mirrored image follow those of the image: the latents of a mirrored image are not mirrored
+    latents. float16 halves the size. It rounds a mean by at most 2^-11 of its value; bfloat16, which networks are
+    trained in, rounds eight times as coarsely.
     """
 
     def __init__(self, manifest: str | Path):
@@ -75,7 +74,7 @@ class LatentStore:
 
     @property
     def scale(self) -> float:
-        """What samples of the moments are multiplied by."""
+        """The factor that samples of the moments are multiplied by."""
         return self.manifest["scale"]
 
     def split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -87,7 +86,7 @@ class LatentStore:
 def write_store(
     path: str | Path, images: np.ndarray, labels: np.ndarray, description: dict
 ) -> dict:
-    """Manifest of a new store, written to `path` after the arrays beside it; `description` is added to it.
+    """Manifest of a new store, with `description` added. It is written to `path` after the arrays beside it.
 
     Raises ValueError unless images are uint8 [N, C, H, W] and labels [N].
     """
@@ -104,8 +103,8 @@ def write_store(
 
 @contextmanager
 def new_arrays(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """Yields temporary paths of the two arrays in `folder`; they replace the files there as `atomic` does."""
-    # The images inside: they are what fills a disk, and then named.
+    """Yields temporary paths of images and labels in `folder`. They replace the files there, as `atomic` does."""
+    # Images are what fills a disk. Their `atomic` is the inner one: the error of a full disk names them.
     with atomic(folder / "labels.npy") as labels, atomic(folder / "images.npy") as images:
         yield images, labels
 
@@ -116,10 +115,10 @@ def write_arrays(
     shape: tuple[int, int, int],
     labelled: Iterable[tuple[np.ndarray, int]],
 ) -> None:
-    """Writes pairs of an image (uint8 of `shape`) and its label to two `.npy` files, one at a time.
+    """Writes pairs of an image (uint8 of `shape`) and its label to two `.npy` files, one pair at a time.
 
-    The bytes are those of `np.save`, though their number need not be known: numpy's header leaves room
-    for any. Raises ValueError for an image of another type or shape.
+    The bytes are those of `np.save`. The number of pairs need not be known: numpy's header leaves room for any number.
+    Raises ValueError for an image of another type or shape.
     """
     count = 0
     with open(images, "wb") as pixels, open(labels, "wb") as numbers:
@@ -144,7 +143,7 @@ def _write_header(file: BinaryIO, kind: str, *shape: int) -> None:
 
 
 def finish_store(path: str | Path, description: dict) -> dict:
-    """Manifest of the store whose two arrays are there already, written to `path`."""
+    """Manifest of a store whose two arrays are already there. It is written to `path`."""
     folder = Path(path).parent
     images = np.load(folder / "images.npy", mmap_mode="r")
     manifest = {
@@ -159,5 +158,5 @@ def finish_store(path: str | Path, description: dict) -> dict:
 
 
 def to_unit_range(images: np.ndarray) -> np.ndarray:
-    """uint8 images as float32 in [-1, 1], the range every network sees."""
+    """uint8 images as float32 in [-1, 1], the range that every network is fed."""
     return images.astype(np.float32) / 127.5 - 1

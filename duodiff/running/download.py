@@ -1,4 +1,4 @@
-"""Files from the network, resumed and verified, and what to say where one is missing (standard library only)."""
+"""Downloads that are resumed and verified, and the error where a file is missing (no torch)."""
 
 import os
 from http.client import HTTPException
@@ -16,8 +16,10 @@ _CHUNK = 1 << 20
 
 
 def require(path: Path, page: str) -> Path:
-    """`path`, if it exists. Raises FileNotFoundError saying what to put there and the page it is found at,
-    ValueError if that page itself was put there.
+    """Returns `path` if it exists.
+
+    Raises FileNotFoundError if it does not: the message names `path` and the `page` where the file is found. Raises
+    ValueError if the file is an HTML page.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; put it there yourself: it is found at {page}")
@@ -29,10 +31,11 @@ def require(path: Path, page: str) -> Path:
 def fetch(url: str, path: Path, sha256: str | None) -> None:
     """Makes sure that the file at `url` is at `path` with the hash `sha256` (None: not verified).
 
-    A file already there is only verified. What arrives is kept beside it as `.partial`, so that an
-    interrupted download is continued by the next call, and renamed when it is whole and verified. Raises
-    ValueError for a wrong hash or a web page in the file's place (a partial one is then removed, `path`
-    never), OSError naming `path` and `url` if the network fails.
+    A file that is already at `path` is only verified. A download is written to a file beside `path` that ends in
+    `.partial`. The next call continues an interrupted download. A complete and verified download is renamed to `path`.
+
+    Raises ValueError for a wrong hash, or for an HTML page in the file's place. A complete download that fails
+    verification is removed; a file at `path` never is. Raises OSError naming `path` and `url` if the network fails.
     """
     if path.exists():
         _verify(path, path.name, sha256)
@@ -55,7 +58,7 @@ def fetch(url: str, path: Path, sha256: str | None) -> None:
 
 
 def _download(url: str, partial: Path) -> None:
-    """Appends to `partial` what it lacks of the file at `url`, or starts anew if the server cannot resume."""
+    """Appends the missing bytes of the file at `url` to `partial`. Starts anew if the server cannot resume."""
     have = partial.stat().st_size if partial.exists() else 0
     request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -64,12 +67,12 @@ def _download(url: str, partial: Path) -> None:
         error.close()
         if error.code != 416:
             raise
-        if _total(error.headers) != have:  # the partial file is none of this one
+        if _total(error.headers) != have:  # `partial` belongs to another file
             partial.unlink()
             _download(url, partial)
-        return  # there is nothing after the last byte
+        return  # 416: no byte is missing
     with response:
-        if response.headers.get_content_type() == "text/html":  # before it overwrites a partial
+        if response.headers.get_content_type() == "text/html":  # before `partial` is overwritten
             raise ValueError(f"{url}: an HTML page in place of {partial.stem}")
         resumed = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         done = have if resumed else 0
@@ -93,15 +96,16 @@ def _download(url: str, partial: Path) -> None:
 
 
 def _total(headers) -> int:
-    """The file's size in a `Content-Range: bytes */SIZE`, -1 where the server does not say."""
+    """The file's size in the header `Content-Range: bytes */SIZE`, -1 without the header."""
     size = headers.get("Content-Range", "").rpartition("/")[2]
     return int(size) if size.isdecimal() else -1
 
 
 def _verify(file: Path, name: str, sha256: str | None) -> None:
+    """Raises ValueError, with `name`, if `file` is an HTML page or has another hash than `sha256`."""
     with open(file, "rb") as opened:
         head = opened.read(512).lstrip().lower()
     if head.startswith((b"<!doctype html", b"<html")):
         raise ValueError(f"{name}: found an HTML page in place of the file")
-    if sha256 is not None and (found := digest(file)) != sha256:
-        raise ValueError(f"{name}: found sha256 {found}, expected {sha256}")
+    if sha256 is not None and (actual := digest(file)) != sha256:
+        raise ValueError(f"{name}: found sha256 {actual}, expected {sha256}")

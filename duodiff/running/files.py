@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_UMASK = os.umask(0)  # which can only be read by setting it
+_UMASK = os.umask(0)  # the umask can only be read by setting it
 os.umask(_UMASK)
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` that replaces it when the block ends without error.
+    """Yields a temporary path beside `path`, and renames it to `path` when the block ends without error.
 
-    It is on the disk, not in the system's memory, before it has the name: neither a kill nor a power cut leaves
-    half a file there. The file gets the permissions of any new one: safetensors would keep it to its owner.
-    Raises OSError naming `path` if the disk is full.
+    The file is synced to the disk before it is renamed. So neither a kill nor a power cut leaves half a file at
+    `path`. The file gets the permissions of any new file; safetensors would let only its owner read it. Raises OSError
+    naming `path` if the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,26 +37,27 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def naming_full_disk(path: str | Path) -> Iterator[None]:
-    """Turns the error of a disk that fills up, which names no file, into an OSError that names `path`."""
+    """Turns the error of a full disk, which names no file, into an OSError that names `path`."""
     try:
         yield
-    except Exception as error:  # safetensors has an error of its own
+    except Exception as error:  # safetensors raises its own error
         if not _full_disk(error):
             raise
         raise OSError(f"{path}: the disk is full; free some of it and run again") from error
 
 
 def _full_disk(error: Exception) -> bool:
+    """Whether an error says that the disk, or the user's quota on it, is full."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    # safetensors puts the number into its text; numpy knows only that less was written than requested
+    # The message of safetensors has the error number. The message of numpy has the items requested and written.
     text = str(error)
     short = isinstance(error, OSError) and " requested and " in text and " written" in text
     return f"(os error {errno.ENOSPC})" in text or short
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
+    """Waits until the content of a file, or the names in a folder, are on the disk."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -65,7 +66,7 @@ def _sync(path: Path) -> None:
 
 
 def require_space(folder: str | Path, needed: int, what: str) -> None:
-    """Raises OSError, with both sizes, if the disk of `folder` has less than `needed` bytes left for `what`."""
+    """Raises OSError, with both sizes, if the disk of `folder` has fewer than `needed` bytes left for `what`."""
     there = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
     if (free := shutil.disk_usage(there).free) < needed:
         raise OSError(
@@ -84,7 +85,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value) -> None:
-    """Writes `value` as indented JSON, atomically; NaN and infinities are refused (ValueError)."""
+    """Writes `value` as indented JSON, atomically. Raises ValueError for NaN and infinities."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -96,17 +97,17 @@ def write_csv(path: str | Path, rows) -> None:
 
 
 def read_json(path: str | Path):
-    """The JSON value in `path`. Raises ValueError naming the file if it holds none."""
+    """The JSON value in `path`. Raises ValueError naming the file if it is not JSON."""
     try:
         return json.loads(Path(path).read_text())
-    except ValueError as error:  # of JSON, or of a text that is none
+    except ValueError as error:  # not JSON, or not text
         raise ValueError(f"{path}: damaged, it is not JSON ({error})") from error
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes the half-written files of killed jobs from a folder that one job alone writes to."""
+    """Removes the half-written files of killed jobs from a folder. Only one job may write to this folder."""
     for path in folder.glob(".*.*"):
-        if path.is_file() and path.name.split(".")[-2].isdecimal():  # as `atomic` names them
+        if path.is_file() and path.name.split(".")[-2].isdecimal():  # the process id
             path.unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""A GPU for each job of a machine with several: Snakemake counts them, but tells no job which (no torch)."""
+"""Claims GPUs for a job on a machine with several: Snakemake counts GPUs, but gives no job its own (no torch)."""
 
 import fcntl
 import logging
@@ -16,11 +16,12 @@ _held: list[TextIO] = []  # open, and so locked, until the process ends
 
 
 def claim(count: int, folder: Path | None = None) -> None:
-    """Leaves this process `count` of the GPUs it sees, which no other job has, until it ends; waits for them.
+    """Claims `count` of the GPUs that this process sees, until it ends. Waits until so many are free.
 
-    The claim is a lock on a file in `folder`, that of temporary files, which the kernel gives back whatever ends the
-    process. It sets CUDA_VISIBLE_DEVICES, so it comes before CUDA is first used. Where no more GPUs are seen (a
-    scheduler has chosen them, or the machine has no more) there is nothing to choose.
+    A claim is a lock on a file for each GPU in `folder`, by default the folder of temporary files. Another job cannot
+    claim these GPUs. The kernel releases the locks, whatever ends the process. The claim sets CUDA_VISIBLE_DEVICES, so
+    call this before CUDA is first used. Nothing is claimed where the process sees `count` GPUs or fewer, for example
+    because a scheduler has chosen them.
     """
     devices = _visible()
     if len(devices) <= count:
@@ -35,7 +36,7 @@ def claim(count: int, folder: Path | None = None) -> None:
 
 
 def _visible() -> list[str]:
-    """Names of the GPUs that a process started here would see: those it is told of, or the driver's."""
+    """Names of the GPUs that this process sees: from CUDA_VISIBLE_DEVICES, or all from nvidia-smi."""
     told = os.environ.get("CUDA_VISIBLE_DEVICES")
     if told is not None:
         return [name.strip() for name in told.split(",") if name.strip()]
@@ -45,19 +46,19 @@ def _visible() -> list[str]:
     except (
         OSError,
         subprocess.CalledProcessError,
-    ):  # no driver: whoever uses the device will say so
+    ):  # no driver: the job that uses the device reports it
         return []
 
 
 def _lock_free(devices: list[str], count: int, folder: Path) -> dict[str, TextIO]:
-    """Up to `count` of the devices that no other process has, each with its locked file."""
+    """Locks up to `count` of the devices that no other process has locked. Returns their files, by device."""
     tried = ((name, _lock(folder, name)) for name in devices)
     return dict(islice(((name, file) for name, file in tried if file), count))
 
 
 def _lock(folder: Path, name: str) -> TextIO | None:
-    """The locked file of a device; None if another process has it."""
-    # of every user's: one that may not write it may read, and lock, it all the same
+    """Locks the file of a device and returns it, open; None if another process has the lock."""
+    # All users share this file. A lock needs only the permission to read it.
     path = folder / f"duodiff-gpu-{name}.lock"
     if not path.exists():
         path.touch(mode=0o666)

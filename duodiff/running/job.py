@@ -1,4 +1,4 @@
-"""Runs functions as command-line jobs: a signature is the interface, a docstring the help."""
+"""Runs functions as command-line jobs. A function's parameters become the options, its docstring the help."""
 
 import argparse
 import gc
@@ -18,20 +18,20 @@ from duodiff.running import gpus, memory, receipts, signals
 
 log = logging.getLogger("duodiff")
 
-# What is imported stays. Python would look through it for garbage some 400 times, a tenth of torch's import.
+# Imported objects stay in use. The garbage collector would search them some 400 times, a tenth of torch's import time.
 gc.set_threshold(20_000)
 
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """The block at the top of a script that imports what takes long, or may fail.
+    """The block at the top of a script for imports that take long or may fail.
 
-    An import that fails is told like any error of a job: the terminal shows one line, the file of --log the traceback.
-    The exit is 1.
+    A failed import is reported like any error of a job. The terminal shows one line, the file of --log the traceback.
+    The exit code is 1.
     """
     try:
         yield
-    except Exception as error:  # a library that is damaged raises others than ImportError
+    except Exception as error:  # a damaged library raises other errors than ImportError
         parser = argparse.ArgumentParser(add_help=False)
         parser.add_argument("--log", type=Path)
         _configure_logging(parser.parse_known_args()[0].log)
@@ -41,16 +41,17 @@ def importing() -> Iterator[None]:
 
 
 def run(function: Callable[..., str]) -> None:
-    """Parses sys.argv by the signature of `function`, calls it, logs the line it returns, its time and its --out.
+    """Calls `function` with the options of sys.argv. Logs the line that it returns, its run time and its --out.
 
-    Every parameter is an option, a positional-only one an argument without a name. `dict` and `bool` ones take
-    JSON, `list[Path]` ones several paths, a `bool` that is False by default nothing; `Literal` ones name what is
-    accepted. `--log FILE` keeps a copy of the output.
+    Every parameter is an option. A positional-only parameter is an argument without a name. A `dict` or `bool` is
+    given as JSON, a `list[Path]` as several paths, a `Literal` as one of its values. A `bool` that is False by default
+    is a flag without a value. `--log FILE` also writes the log to a file.
 
-    A ValueError or OSError is an error of the user's: the terminal shows its message alone, the log file its
-    traceback too. Any other error shows its traceback on both. The exit is 1. Where SIGTERM, SIGUSR1 or SIGINT stop
-    the job the exit is 75, and the same command continues as far as the function keeps what it has done. One that
-    succeeded with torch ends the process: this does not return then.
+    ValueError and OSError are errors of the user: the terminal shows only the message, the log file the traceback too.
+    Any other error shows its traceback on both. The exit code of an error is 1. It is 75 where SIGTERM, SIGUSR1 or
+    SIGINT stopped the job. The same command then continues from the work that the function has saved.
+
+    After a success, a job that imported torch ends the process: this function does not return.
     """
     parser = argparse.ArgumentParser(**_help(function))
     _add_options(parser, function)
@@ -58,7 +59,7 @@ def run(function: Callable[..., str]) -> None:
 
 
 def run_one_of(functions: list[Callable[..., str]], name: str, description: str) -> None:
-    """As `run`, for the one of `functions` that the first argument names, in a command line called `name`."""
+    """As `run`, for one of several functions: the first argument names it. `name` is the program's name in the help."""
     parser = argparse.ArgumentParser(prog=name, description=description)
     commands = parser.add_subparsers(metavar="command", required=True)
     for function in functions:
@@ -92,8 +93,8 @@ def _call(function: Callable[..., str], options: dict) -> None:
     plan = receipts.Plan(**planned) if planned else None
     signals.stop_at_once()
     if options.get("device") == "cuda" and "LOCAL_RANK" not in os.environ:
-        gpus.claim(1)  # one of torchrun's processes has its own of those that `launch` claimed
-    if "torch" in sys.modules:  # what works without tensors stays small
+        gpus.claim(1)  # under torchrun, `launch` has claimed the GPUs of all processes
+    if "torch" in sys.modules:  # a job without tensors needs little memory
         memory.keep_freed_memory()
     parameters = inspect.signature(function).parameters.values()
     positional = [options.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_ONLY]
@@ -114,7 +115,7 @@ def _call(function: Callable[..., str], options: dict) -> None:
         sys.exit(signals.EXIT_CODE)
     except (ValueError, OSError) as error:
         log.error("%s: %s", function.__name__, error)
-        log.debug("", exc_info=True)  # the file of --log alone: where it happened
+        log.debug("", exc_info=True)  # the traceback, only to the file of --log
         sys.exit(1)
     except Exception:
         log.exception(function.__name__)
@@ -124,10 +125,10 @@ def _call(function: Callable[..., str], options: dict) -> None:
 
 
 def _leave() -> None:
-    """Ends the process, which has succeeded, as it is.
+    """Ends the process at once, with exit code 0.
 
-    To take apart what torch imported takes Python 0.4 s, a quarter of a start, and the system frees it anyway. Its
-    processes that still run, such as a compiler's, end by themselves when this one has.
+    Python would take 0.4 s to free the objects of torch, a quarter of the time that a job takes to start. The system
+    frees them anyway. Child processes that still run, such as a compiler's, then end by themselves.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -166,7 +167,7 @@ def _option(parameter: inspect.Parameter) -> dict:
 
 
 def _where(options: dict, seconds: float) -> str:
-    """The end of a job's line: how long it took, and where what it wrote is."""
+    """The end of a job's log line: its run time and its first output. Empty if it has no --out."""
     out = options.get("out")
     if out is None:
         return ""
@@ -179,7 +180,7 @@ def _is_first() -> bool:
 
 
 def _configure_logging(path: Path | None) -> None:
-    first = _is_first()  # the others tell their errors alone
+    first = _is_first()  # the others log only their errors
     terminal = logging.StreamHandler()
     terminal.setLevel(logging.INFO if first else logging.ERROR)
     handlers: list[logging.Handler] = [terminal]

@@ -15,7 +15,7 @@ from duodiff.running.signals import EXIT_CODE
 
 
 def launch(gpus: int, command: list[str]) -> None:
-    """Runs the script and arguments in `command`, and exits as it does."""
+    """Runs `command`, a script and its arguments, in `gpus` processes (at least 1), and exits with its exit code."""
     if gpus <= 1:
         os.execv(sys.executable, [sys.executable, *command])
     claim(gpus)
@@ -25,10 +25,10 @@ def launch(gpus: int, command: list[str]) -> None:
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    # torchrun hands SIGTERM on to its processes, and would die of this one without them
+    # torchrun passes SIGTERM on to its processes. SIGUSR1 would end torchrun alone, so it is turned into SIGTERM.
     signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     try:
-        # without the "--" it takes the script's --monitor for a short form of its own --monitor-interval
+        # Without the "--", torchrun takes the script's --monitor for its own --monitor-interval.
         run.main(["--standalone", "--nproc-per-node", str(gpus), "--", *command])
     except SignalException:
         sys.exit(EXIT_CODE)

@@ -1,4 +1,4 @@
-"""What the C library does with the memory that a process frees."""
+"""Tells the C library to keep the memory that a process frees."""
 
 import ctypes
 from functools import cache
@@ -9,11 +9,12 @@ _NEVER, _GROW_BY = 2**31 - 1, 64 << 20
 
 @cache
 def keep_freed_memory() -> bool:
-    """Has this process keep what it frees for what it needs next; whether the C library can be told to (glibc's can).
+    """Makes this process keep the memory that it frees, for later tensors. Returns whether the C library can do so.
 
-    By default glibc maps every large tensor anew and gives it back when it is freed. The system then clears each page
-    of it again, in each layer of each step: up to a fifth of the time of training a U-ViT-S/2 at batch 16 on a CPU
-    (docs/benchmarks.md). What a process has at its peak it keeps until it ends.
+    Only glibc can. By default it asks the system for new memory for every large tensor, and returns the memory when the
+    tensor is freed. The system then clears each page again, in each layer of each step. This takes up to a fifth of the
+    time of training a U-ViT-S/2 at batch 16 on a CPU (docs/benchmarks.md). With this function, the process keeps the
+    memory of its peak until it ends.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

@@ -1,4 +1,4 @@
-"""Finished parts of a long computation, kept until the whole is written, so that an interrupted job continues."""
+"""Finished parts of a long computation, kept until its output is written, so that an interrupted job continues."""
 
 import hashlib
 import json
@@ -15,9 +15,10 @@ log = logging.getLogger("duodiff")
 
 
 class Parts:
-    """Arrays by name, in a hidden folder beside `out` that `identity` (JSON), what decides them, names.
+    """Named parts, each a set of named arrays, in a hidden folder beside `out`.
 
-    Parts of another identity that were on the way to the same `out` are removed.
+    `identity` (JSON) holds everything that decides the arrays. Its hash is in the folder's name. Parts with another
+    identity but the same `out` are removed.
     """
 
     def __init__(self, out: Path, identity: dict):
@@ -28,12 +29,12 @@ class Parts:
             shutil.rmtree(other)
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
-        """The arrays of a part; None if it is not there, or damaged (which the log says)."""
+        """The arrays of a part, by name. None if the part is missing or damaged; the log names a damaged part."""
         path = self.folder / f"{name}.npz"
         if not path.exists():
             return None
         try:
-            # a zip, whose checksums are compared; opened here, since numpy leaves one it refuses open
+            # Reading compares the checksums of the zip. It is opened here: numpy leaves a damaged file open.
             with open(path, "rb") as file, np.load(file) as arrays:
                 return dict(arrays)
         except (BadZipFile, ValueError, EOFError, OSError) as error:
@@ -41,10 +42,10 @@ class Parts:
             return None
 
     def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        """Writes a part, whole or not at all."""
+        """Writes a part, atomically."""
         with atomic(self.folder / f"{name}.npz") as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes any name for allow_pickle
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes any name for allow_pickle
 
     def clear(self) -> None:
-        """Removes all parts: the whole is written."""
+        """Removes all parts. Called once the output is written."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The configuration: validation with readable errors, and the cells of the grid it spans (no torch)."""
+"""The configuration: read, checked with readable errors, and completed with defaults (no torch)."""
 
 import copy
 import difflib
@@ -13,7 +13,7 @@ from duodiff.schedules import T
 from duodiff.study.grid import SCHEMA
 from duodiff.study.rules import conflicts
 
-# YAML has numbers that JSON has not: nan and inf pass every comparison, and 2600.0 is no number of steps.
+# YAML has numbers that JSON does not have. nan and inf would pass every comparison. 2600.0 is no number of steps.
 _TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
     {
         "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
@@ -26,13 +26,13 @@ _Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be run; the message names the key, what was found, what is accepted."""
+    """A configuration that cannot be run. The message names the key, the value found and the values accepted."""
 
 
 def complete(config: dict) -> dict:
-    """The configuration with every key left out at the default of config/schema.yaml. Raises ConfigError.
+    """The configuration with the defaults of config/schema.yaml for the keys left out.
 
-    It is checked against the schema and the rules between keys first; every problem is listed.
+    It is checked against the schema and the rules between keys. Raises ConfigError, which lists every problem.
     """
     schema = yaml.safe_load(SCHEMA.read_text())
     errors = sorted(
@@ -49,7 +49,7 @@ def complete(config: dict) -> dict:
 
 
 def _with_defaults(value, schema: dict, defs: dict):
-    """`value` (changed in place) with the defaults of its schema's properties, at every level."""
+    """`value` with the defaults of its schema at every level. It is changed in place."""
     if "$ref" in schema:
         schema = defs[schema["$ref"].removeprefix("#/$defs/")]
     if not isinstance(value, dict):
@@ -85,7 +85,7 @@ def _explain(error: jsonschema.ValidationError) -> str:
 
 
 def _is_number(error: jsonschema.ValidationError) -> bool:
-    """Whether a number was wanted, and a text that is one was found."""
+    """Whether a text was found where a number is accepted, and the text spells a number."""
     if not isinstance(error.instance, str) or error.validator != "type":
         return False
     try:
@@ -97,17 +97,17 @@ def _is_number(error: jsonschema.ValidationError) -> bool:
 def published_experiments(path: Path) -> dict[str, dict]:
     """The paper's experiments in the configuration file `path`, by the paper's name of their dataset.
 
-    The first under the corrected protocol that stands beside a published dataset.
+    Of the experiments beside one published dataset it is the first under the corrected protocol.
     """
-    found: dict[str, dict] = {}
+    published: dict[str, dict] = {}
     for experiment in read(path)["experiments"].values():
         if experiment["paper_dataset"] and experiment["protocol"] == "corrected":
-            found.setdefault(experiment["paper_dataset"], experiment)
-    return found
+            published.setdefault(experiment["paper_dataset"], experiment)
+    return published
 
 
 def read(path: Path) -> dict:
-    """The configuration file `path`, checked and completed. Raises ValueError, also where it is no YAML."""
+    """The configuration file `path`, checked and completed. Raises ValueError, also for a file that is no YAML."""
     try:
         refuse_repeated_keys(path)
         return complete(yaml.safe_load(path.read_text()))
@@ -116,14 +116,14 @@ def read(path: Path) -> dict:
 
 
 def refuse_repeated_keys(path: Path) -> None:
-    """Raises ConfigError where a mapping of the YAML file `path` has a key twice: the last alone would count."""
+    """Raises ConfigError if a mapping of the YAML file `path` has a key twice: only the last one would count."""
     problems, seen = [], set()
     pending = [yaml.compose(path.read_text(), Loader=yaml.SafeLoader)]
     while pending:
         node = pending.pop()
         if id(node) in seen or isinstance(node, yaml.ScalarNode | None):
             continue
-        seen.add(id(node))  # an anchor's node comes once more for each of its aliases
+        seen.add(id(node))  # the node of an anchor comes again with each alias
         if isinstance(node, yaml.SequenceNode):
             pending += node.value
             continue
@@ -132,12 +132,12 @@ def refuse_repeated_keys(path: Path) -> None:
             lines.setdefault(str(key.value), []).append(str(key.start_mark.line + 1))
             pending.append(value)
         problems += [
-            f"{path}: {key} is given on lines {' and '.join(found)}"
-            for key, found in lines.items()
-            if len(found) > 1
+            f"{path}: {key} is given on lines {' and '.join(numbers)}"
+            for key, numbers in lines.items()
+            if len(numbers) > 1
         ]
     if problems:
         raise ConfigError("invalid configuration\n  " + "\n  ".join(problems))
 
 
-assert T == 1000  # the schema's bounds on t_s and steps say so too
+assert T == 1000  # as the bounds on t_s and steps in the schema

@@ -1,15 +1,29 @@
-"""What is known of each family of datasets before its files are read (no torch)."""
+"""Facts of each dataset family, known before its files are read (no torch). `duodiff.data.families` reads the files."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of a split: `images` in all, or with `test` images of their own `images` to train on."""
+
+    images: int
+    test: int | None = None
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family of datasets, the `source` of an entry of the configuration's `datasets`.
+    """A dataset family, the `source` of an entry of the configuration's `datasets`.
 
-    `keys` are the entry's keys that the family needs, `optional` ones belong together. `channels` and `size` (pixels,
-    each way) are those of the images as they are, `classes` the number of classes (-1: none), `images` the number of
-    images (with `test` images of their own: to train on). None stands for what only the files or the entry tell.
+    - `keys` are the keys that an entry needs. It has all `optional` keys or none.
+    - `crops` are the values that its key `crop` accepts.
+    - `channels` and `size` (pixels, each way) are those of the images in the files. An entry may have its own.
+    - `classes` is the number of classes, -1 if there are none.
+    - `splits` are the official images by the entry's key `split`, None if the family has no such key. If `exact`, the
+      files cannot hold others: they come with a library, or their hash is checked.
+
+    None stands for a fact that only the files tell.
     """
 
     keys: frozenset[str] = frozenset()
@@ -18,51 +32,67 @@ class Family:
     channels: int = 3
     size: int | None = None
     classes: int | None = None
-    images: int | None = None
-    test: int | None = None
+    splits: Mapping[str | None, Split] = field(default_factory=dict)
+    exact: bool = False
 
 
 FAMILIES = {
     "digits": Family(
-        optional=frozenset({"size", "filter"}), channels=1, size=8, classes=10, images=1797
+        optional=frozenset({"size", "filter"}),
+        channels=1,
+        size=8,
+        classes=10,
+        splits={None: Split(1797)},
+        exact=True,
     ),
-    "cifar10": Family(frozenset({"path"}), size=32, classes=10, images=50_000, test=10_000),
+    "cifar10": Family(
+        frozenset({"path"}),
+        size=32,
+        classes=10,
+        splits={None: Split(50_000, test=10_000)},
+        exact=True,
+    ),
     "celeba": Family(
         frozenset({"path", "split", "crop", "size", "filter"}),
         crops=("center_178", "celeba_128"),
         classes=-1,
+        splits={"all": Split(202_599), "train": Split(162_770, test=19_962)},
     ),
     "imagenet": Family(
         frozenset({"path", "crop", "size", "filter", "class_order"}),
         crops=("square",),
         classes=1000,
+        splits={None: Split(1_281_167)},
     ),
     "images": Family(frozenset({"path", "crop", "size", "filter", "channels"}), crops=("square",)),
 }
+"""The dataset families by name."""
 
-_IMAGENET = 1_281_167
-_CELEBA = {"all": 202_599, "train": 162_770}
+
+def most_held_out(dataset: dict) -> int | None:
+    """The most images that can be held out; None if only the files tell."""
+    split = _exact_split(dataset)
+    if split is None:
+        return None
+    return split.images - 1 if split.test is None else split.test
 
 
 def training_images(dataset: dict) -> int | None:
-    """The most images that a dataset can train on; None where only the files tell."""
-    family = FAMILIES[dataset["source"]]
-    if family.images is None:
+    """The images that are not held out; None if only the files tell."""
+    split = _exact_split(dataset)
+    if split is None:
         return None
-    return family.images if family.test else family.images - dataset["held_out"]
+    return split.images - dataset["held_out"] if split.test is None else split.images
 
 
 def packed_images(dataset: dict) -> int | None:
-    """The images of the packed dataset, those held out included; None where only the files tell."""
+    """The images of the packed dataset if its files are the official ones; None if only the files tell."""
     if "subset" in dataset:
         return dataset["subset"] + dataset["held_out"]
-    if dataset["source"] == "imagenet":
-        return _IMAGENET
-    if dataset["source"] == "celeba":
-        held_out = dataset["held_out"] if dataset["split"] == "train" else 0
-        return _CELEBA[dataset["split"]] + held_out
-    images = training_images(dataset)
-    return None if images is None else images + dataset["held_out"]
+    split = _split(dataset)
+    if split is None:
+        return None
+    return split.images if split.test is None else split.images + dataset["held_out"]
 
 
 def image_shape(dataset: dict) -> tuple[int, int | None]:
@@ -72,5 +102,14 @@ def image_shape(dataset: dict) -> tuple[int, int | None]:
 
 
 def reduction(autoencoder: dict) -> int:
-    """Pixels of an image per pixel of its latent, each way: a half from each resolution to the next."""
+    """Pixels of an image per pixel of its latent, each way: each resolution after the first halves the size."""
     return 2 ** (len(autoencoder["architecture"]["block_out_channels"]) - 1)
+
+
+def _split(dataset: dict) -> Split | None:
+    family = FAMILIES[dataset["source"]]
+    return family.splits.get(dataset.get("split") if "split" in family.keys else None)
+
+
+def _exact_split(dataset: dict) -> Split | None:
+    return _split(dataset) if FAMILIES[dataset["source"]].exact else None

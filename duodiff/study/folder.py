@@ -1,4 +1,4 @@
-"""What a study's folder, results/<experiment>/train<seed>, says of its models and its samples (no torch)."""
+"""A study's folder, results/<experiment>/train<seed>: its models, and how its samples were made (no torch)."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from duodiff.study.grid import samplers
 class Study:
     """The study in `folder`, as the manifests of its sample stores describe it.
 
-    `cells` are those manifests; `protocol`, `conventions` (schedule, time_input, class_order), `batch` (the
-    compute batch), `precision`, `experiment` and `train_seed` are what they agree on. Raises FileNotFoundError if there
-    is no sample store.
+    `cells` are these manifests. They agree on `experiment`, `train_seed`, `protocol`, `conventions` (schedule,
+    time_input, class_order), `batch` (the compute batch) and `precision`. Raises FileNotFoundError if there is no
+    sample store.
     """
 
     def __init__(self, folder: Path):
@@ -27,13 +27,15 @@ class Study:
         first = self.cells[0]
         self.protocol, self.batch = first["protocol"], first["compute_batch"]
         self.precision = first["dtype"]
-        self.compiled = any(cell["compiled"] for cell in self.cells)  # no early exit is
+        self.compiled = any(cell["compiled"] for cell in self.cells)  # cells of AdaDiff never are
         self.experiment, self.train_seed = first["experiment"], first["train_seed"]
         self.conventions = {k: first[k] for k in ("schedule", "time_input", "class_order")}
 
     def checkpoint(self, role: str) -> Path:
-        """Manifest of the checkpoint in `role` (full, shallow, heads): the folder's own, or the one of another
-        folder beside it that the samples name by hash. Raises FileNotFoundError if there is none.
+        """Manifest of the checkpoint in `role` (full, shallow, heads).
+
+        It is in this folder, or in a folder beside it: the samples name their checkpoints by hash. Raises
+        FileNotFoundError if there is none.
         """
         own = self.folder / role / "manifest.json"
         if own.exists():
@@ -53,20 +55,22 @@ class Study:
 
         Raises FileNotFoundError if one is missing.
         """
-        found = {role: self.checkpoint(role) for role in setting.networks}
+        files = {role: self.checkpoint(role) for role in setting.networks}
         if setting.is_quantile:
-            found["quantiles"] = self.folder / "profile/quantiles.json"
-            if not found["quantiles"].exists():
+            quantiles = self.folder / "profile/quantiles.json"
+            if not quantiles.exists():
                 raise FileNotFoundError(
-                    f"{found['quantiles']} is missing; a theta that is a number needs none"
+                    f"{quantiles} is missing; a theta that is a number needs none"
                 )
-        return found
+            files["quantiles"] = quantiles
+        return files
 
     def sampler(self, name: str, steps: int | None, eta: float | None) -> dict:
-        """The options of a sampler: the grid's, with `steps` and `eta` in their place.
+        """The options of the sampler `name`, with `steps` and `eta` if they are given.
 
-        Where the grid lacks the sampler they are the schema's example. Raises ValueError for another sampler, and for
-        an eta that the sampler does not have or that is not from 0 to 1.
+        The other options are those of the study's samples, or the schema's example if no sample is by this sampler.
+        Raises ValueError for an unknown sampler, and for an eta that the sampler does not have or that is not from 0
+        to 1.
         """
         if name not in samplers():
             raise ValueError(f"sampler: found {name!r}; accepted: {', '.join(samplers())}")
@@ -81,9 +85,10 @@ class Study:
         return options | given
 
     def autoencoder(self) -> dict | None:
-        """The section of the configuration that names the samples' autoencoder, its path absolute; None for images.
+        """The configuration's section of the samples' autoencoder, with an absolute path; None for images.
 
-        Raises FileNotFoundError if it is not a folder any more: what a single file holds the samples do not say.
+        Raises FileNotFoundError if the autoencoder's folder is gone, or if it was a single file: the samples do not say
+        enough of a file.
         """
         made = self.cells[0].get("autoencoder")
         if made is None:
@@ -100,7 +105,7 @@ class Study:
         )
 
     def describe(self) -> str:
-        """A few lines: the checkpoints with their paths, and the seeds of the samples by sampler and setting."""
+        """A text: the checkpoints with their paths, and the seeds of the samples by sampler and setting."""
         about = f"{self.protocol} protocol, {self.conventions['schedule']} schedule"
         lines = [f"{self.folder}: {self.experiment}, {about}, compute batch {self.batch}"]
         for role in ("full", "shallow", "heads"):
@@ -125,6 +130,6 @@ class Study:
 
 
 def _in_order(path: Path) -> tuple:
-    """Sampler, method, setting (by its number) and seed of a sample store."""
+    """The key that sorts sample stores: sampler, method, number of the setting, seed."""
     sampler, method, setting, seed = path.parts[-5:-1]
     return sampler, method, Setting.parse(setting).number, int(seed.removeprefix("seed"))

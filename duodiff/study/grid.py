@@ -1,4 +1,4 @@
-"""What a complete configuration asks of an experiment: networks, trainings, the cells of its grid (no torch)."""
+"""The networks, the trainings and the cells of the grid that a complete configuration asks for (no torch)."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +11,7 @@ from duodiff.schedules import T
 from duodiff.settings import Setting
 
 ROLES = ("full", "shallow", "heads")
-"""The models of an experiment: the two backbones, and AdaDiff's heads on the full one."""
+"""The models of an experiment: the full and the shallow backbone, and AdaDiff's heads on the full backbone."""
 
 SCHEMA = Path(__file__).parents[2] / "config" / "schema.yaml"
 """The schema of the configuration."""
@@ -19,27 +19,27 @@ SCHEMA = Path(__file__).parents[2] / "config" / "schema.yaml"
 
 @cache
 def samplers() -> dict[str, dict]:
-    """The samplers a grid may have, in the order of figures: their schemas, by name.
+    """The schemas of the samplers that a grid may have, by name, in the order of figures.
 
-    `title` is what figures call a sampler, the first of `examples` its options where nothing else gives them.
+    `title` is a sampler's name in figures. The first of `examples` has the options of a sampler that a grid lacks.
     """
     schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
     return schema["$defs"]["experiment"]["properties"]["grid"]["properties"]
 
 
 def selected(config: dict) -> list[str]:
-    """Names of the experiments to run: those of `only` (a list, or text separated by commas), or all."""
+    """Names of the experiments to run: all, or those that `only` lists (a list, or a text with commas)."""
     only = config.get("only", list(config["experiments"]))
     return only.replace(",", " ").split() if isinstance(only, str) else only
 
 
 def has_heads(experiment: dict) -> bool:
-    """Whether the grid has an AdaDiff cell, so that heads are needed."""
+    """Whether the experiment needs AdaDiff's heads: whether its grid has a theta."""
     return any(grid["theta"] for grid in experiment["grid"].values())
 
 
 def owner(config: dict, experiment: str, role: str) -> str:
-    """The experiment whose training makes the model in `role` of `experiment` (see `reuse`)."""
+    """The experiment that trains the model in `role` of `experiment` (see the key `reuse`)."""
     while other := config["experiments"][experiment]["reuse"].get(role):
         experiment = other
     return experiment
@@ -65,7 +65,7 @@ def grid_settings(grid: dict) -> list[Setting]:
 
 
 def grid_points(experiment: dict) -> list[GridPoint]:
-    """Every cell of an experiment: all settings at the first sampling seed, some at the spread's seeds."""
+    """Every cell of an experiment: all settings at the sampling seed, and the spread's settings at its seeds."""
     points = []
     for sampler, grid in experiment["grid"].items():
         seeds = {experiment["sampling"]["seed"]: grid}
@@ -76,31 +76,33 @@ def grid_points(experiment: dict) -> list[GridPoint]:
 
 
 def sampler_options(experiment: dict, sampler: str) -> dict:
-    """What a sampler itself is told: its name, steps, eta and any guidance, without the grid's lists."""
+    """The options of a sampler in the grid: name, steps, and eta and guidance if there are. No lists of settings."""
     options = experiment["grid"][sampler] | {"guidance": experiment["sampling"]["guidance"] or None}
     wanted = ("steps", "eta", "guidance")
     return {"name": sampler} | {k: options[k] for k in wanted if options.get(k) is not None}
 
 
 def backbone_architecture(experiment: dict, role: str) -> dict:
-    """The UViT constructor's keywords for the "full" or the "shallow" backbone."""
+    """The keywords of UViT's constructor for the backbone in `role`, "full" or "shallow"."""
     depth = {"full": experiment["backbone"]["depth"], "shallow": experiment["shallow_depth"]}
     return experiment["backbone"] | {"depth": depth[role]}
 
 
 def network_keywords(experiment: dict) -> dict[str, dict]:
-    """Constructors' keywords of an experiment's networks, by role: "full", "shallow", "adadiff" if it has a theta."""
-    found = {role: backbone_architecture(experiment, role) for role in ("full", "shallow")}
+    """The keywords of the networks' constructors, by network: "full", "shallow", and "adadiff" if there is a theta."""
+    keywords = {role: backbone_architecture(experiment, role) for role in ("full", "shallow")}
     if has_heads(experiment):
         aware = PROTOCOLS[experiment["protocol"]].timestep_aware_uncertainty
-        found["adadiff"] = {"timestep_aware": aware}
-    return found
+        keywords["adadiff"] = {"timestep_aware": aware}
+    return keywords
 
 
 def training_keywords(experiment: dict) -> dict[str, dict]:
-    """An experiment's training hyperparameters as the paper's Table 4 has them, by what they are of."""
-    everything = ("schedule", "time_input", "prediction", "train_seeds")
-    found = {"all": {"timesteps": T} | {key: experiment[key] for key in everything}}
-    found["full"] = {"weights": "published" if "pretrained" in experiment else "trained"}
-    found["backbones"] = experiment["backbone_training"]
-    return found | ({"heads": experiment["heads_training"]} if has_heads(experiment) else {})
+    """An experiment's hyperparameters of training, as in the paper's Table 4, by the networks that they belong to."""
+    shared = ("schedule", "time_input", "prediction", "train_seeds")
+    keywords = {"all": {"timesteps": T} | {key: experiment[key] for key in shared}}
+    keywords["full"] = {"weights": "published" if "pretrained" in experiment else "trained"}
+    keywords["backbones"] = experiment["backbone_training"]
+    if has_heads(experiment):
+        keywords["heads"] = experiment["heads_training"]
+    return keywords

@@ -1,4 +1,4 @@
-"""Rules between keys of the configuration that a schema cannot express (no torch)."""
+"""Rules between keys of the configuration. A schema cannot express them (no torch)."""
 
 import math
 from collections.abc import Iterator
@@ -7,25 +7,27 @@ from duodiff.paper import PAPER_TITLES
 from duodiff.protocol import PROTOCOLS
 from duodiff.schedules import noise_schedule, one_step_eta_limit
 from duodiff.spaces import space
-from duodiff.study.families import FAMILIES, image_shape, reduction, training_images
+from duodiff.study.families import (
+    FAMILIES,
+    image_shape,
+    most_held_out,
+    reduction,
+    training_images,
+)
 from duodiff.study.grid import has_heads, selected
 
-_FEWEST_HELD_OUT = (
-    16  # precision and recall look at 3 neighbours, the kernel distance at a quarter of them
-)
-_DERIVED = (
-    "_spread",
-    "_standard",
-    "_matched",
-    "_difference",
-    "_infinity",
-)  # of a distance's records
-# folders of results/ beside the experiments'
+# Precision and recall look at 3 neighbours of an image, the kernel distance at a quarter of the images.
+_FEWEST_HELD_OUT = 16
+
+# Endings of the names of records that are made from a distance.
+_DERIVED = ("_spread", "_standard", "_matched", "_difference", "_infinity")
+
+# Folders of results/ that are no experiment's.
 _RESERVED = {"data", "tables", "figures", "bench", "statistics", "run", "paper", "screenshots"}
 
 
 def conflicts(config: dict) -> Iterator[str]:
-    """Every problem of a complete configuration that fits the schema, one line each that begins with the key."""
+    """Every problem of a complete configuration that fits the schema: a line each, which begins with the key."""
     experiments, datasets = config["experiments"], config["datasets"]
     for name in _RESERVED & set(experiments):
         yield f"experiments.{name}: accepted: another name; results/{name} holds something else"
@@ -60,7 +62,7 @@ def conflicts(config: dict) -> Iterator[str]:
 
 
 def _title_conflicts(experiments: dict) -> Iterator[str]:
-    """Titles tell the rows of tables apart, those of the paper's datasets included."""
+    """Each row of a table has its own title. The titles of the paper's datasets count as well."""
     seen: dict[str, str] = {}
     for name, experiment in experiments.items():
         title, dataset = experiment["title"], experiment["paper_dataset"]
@@ -97,23 +99,23 @@ def _dataset_conflicts(dataset: dict) -> Iterator[str]:
 
 
 def _count_conflicts(dataset: dict) -> Iterator[str]:
-    """The numbers of images asked for, where it is known how many there are."""
-    family = FAMILIES[dataset["source"]]
-    if family.images is None:
+    """The dataset has as many images as are asked for. Of some families only the files tell."""
+    most, left = most_held_out(dataset), training_images(dataset)
+    if most is None or left is None:
         return
-    most = family.test or family.images - 1
+    subset = dataset.get("subset", 1)
     if dataset["held_out"] > most:
         yield f"held_out: found {dataset['held_out']}; accepted: up to {most} of source {dataset['source']}"
-    elif (subset := dataset.get("subset", 1)) > (left := training_images(dataset) or 0):
+    elif subset > left:
         yield f"subset: found {subset}; accepted: up to the {left} images that are not held out"
 
 
 def _autoencoder_conflicts(codec: dict, size: int | None) -> Iterator[str]:
-    """The autoencoder's keys with each other, and with images of `size` pixels (None: not known)."""
+    """The keys of an autoencoder fit each other and images of `size` pixels (None: only the files tell)."""
     origins = [key for key in ("path", "hub", "train") if key in codec]
     if len(origins) != 1:
-        found = " and ".join(origins) or "none of them"
-        yield f"path, hub, train: found {found}; accepted: exactly one"
+        given = " and ".join(origins) or "none of them"
+        yield f"path, hub, train: found {given}; accepted: exactly one"
     if "hub" in codec and "revision" not in codec:
         yield "revision: missing; a hub id needs the commit it is pinned to"
     if "revision" in codec and "hub" not in codec:
@@ -158,12 +160,12 @@ def _backbone_conflicts(experiment: dict) -> Iterator[str]:
         experiment["backbone_training"]["label_dropout"],
         experiment["sampling"]["guidance"],
     )
-    for key, found in (
+    for key, value in (
         ("backbone_training.label_dropout", dropout),
         ("sampling.guidance", guidance),
     ):
-        if found and not experiment["null_class"]:
-            yield f"{key}: found {found}; accepted: 0 without a null class (null_class: true)"
+        if value and not experiment["null_class"]:
+            yield f"{key}: found {value}; accepted: 0 without a null class (null_class: true)"
     if guidance and has_heads(experiment):
         yield f"sampling.guidance: found {guidance}; accepted: 0 with early exit (a theta in the grid)"
     hidden = int(net["embed_dim"] * net["mlp_ratio"])
@@ -176,7 +178,7 @@ def _backbone_conflicts(experiment: dict) -> Iterator[str]:
 
 
 def _batch_conflicts(experiment: dict, gpus: int) -> Iterator[str]:
-    """Every GPU computes as many images of a training batch, and as many in each of its parts."""
+    """A training batch can be cut into equal parts: by GPU, then by accumulated part."""
     for key in ("backbone_training", "heads_training"):
         batch, accumulate = experiment[key]["batch"], experiment[key]["accumulate"]
         if batch % (gpus * accumulate):
@@ -187,7 +189,7 @@ def _batch_conflicts(experiment: dict, gpus: int) -> Iterator[str]:
 
 
 def _fit_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
-    """The network against the images, as far as the configuration tells."""
+    """The network fits the images, as far as the configuration tells."""
     net, source = experiment["backbone"], dataset["source"]
     channels, size = image_shape(dataset)
     if codec := dataset.get("autoencoder"):
@@ -203,8 +205,10 @@ def _fit_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
         yield f"backbone.num_classes: found {net['num_classes']}; accepted: {accepted}"
     for key in ("backbone_training", "heads_training"):
         if experiment[key]["flips"] and codec and not codec["flips"]:
-            found = f"{key}.flips: found true; accepted: false"
-            yield f"{found} without flips of the autoencoder of dataset {experiment['dataset']}"
+            yield (
+                f"{key}.flips: found true; accepted: false without flips of the autoencoder"
+                f" of dataset {experiment['dataset']}"
+            )
     order = PROTOCOLS[experiment["protocol"]].class_order
     if dataset.get("class_order", order) != order and net["num_classes"] > 0:
         yield (
@@ -252,17 +256,17 @@ def _metric_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
         needs_images.append(
             (f"dataset {experiment['dataset']}: dataset.held_out", dataset["held_out"])
         )
-    for key, found in needs_images:
-        if found is not None and found <= needed.features:
-            yield f"{key}: found {found}; accepted: more than the {needed.features} features of {name}"
+    for key, number in needs_images:
+        if number is not None and number <= needed.features:
+            yield f"{key}: found {number}; accepted: more than the {needed.features} features of {name}"
 
 
 def _classifier_conflicts(experiment: dict, name: str, experiments: dict) -> Iterator[str]:
-    """One classifier a dataset and metric: experiments that share both share it."""
+    """Experiments that share a dataset and a metric share one classifier."""
     metric, dataset = experiment["metric"], experiment["dataset"]
     for other, theirs in experiments.items():
         if other == name:
-            return  # each pair once, at the later
+            return  # a pair is reported once, at its later experiment
         shared = (theirs["dataset"], theirs["metric"]["name"]) == (dataset, metric["name"])
         if shared and theirs["metric"].get("classifier") != metric.get("classifier"):
             yield (
@@ -305,7 +309,7 @@ def _reuse_conflicts(experiment: dict, name: str, experiments: dict) -> Iterator
 
 
 def _owner(experiments: dict, name: str, role: str) -> str:
-    """The experiment whose training makes the model in `role`, as far as `reuse` leads (it may lead in a circle)."""
+    """The experiment that trains the model in `role`: `reuse` is followed, once around if it leads in a circle."""
     seen = []
     while name in experiments and name not in seen:
         seen.append(name)

@@ -89,8 +89,8 @@ def duodiff(*arguments: str) -> subprocess.CompletedProcess:
         ([], "setting: accepted: one of --t-s and --theta"),
         (["--t-s", "0", "--theta", "0.1"], "setting: accepted: one of --t-s and --theta"),
         (
-            ["--t-s", "0", "--sampler", "euler"],
-            "sampler: found 'euler'; accepted: ddpm, ddim, dpm_solver_pp",
+            ["--t-s", "0", "--sampler", "nosuch"],
+            "sampler: found 'nosuch'; accepted: ddpm, ddim, dpm_solver_pp",
         ),
         (["--t-s", "0", "--steps", "1"], "steps: found 1; accepted: 2 to 1000"),
         (["--t-s", "0", "--eta", "0.5"], "eta: found 0.5 for ddpm; accepted"),
