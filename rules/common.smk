@@ -22,6 +22,7 @@ from duodiff.study.grid import (
     backbone_architecture,
     grid_points,
     grid_settings,
+    grids,
     has_heads,
     network_keywords,
     owner,
@@ -500,7 +501,7 @@ def latency_grid(wc):
     chosen = experiment(wc)
     return [
         [sampler_options(chosen, name), list(map(str, grid_settings(grid)))]
-        for name, grid in chosen["grid"].items()
+        for name, grid in grids(chosen).items()
     ]
 
 

@@ -108,10 +108,13 @@ MEASURE_LATENCY = Work(
         "train_seed": wc.train_seed,
         "seed": experiment(wc)["sampling"]["seed"],
         # a time is of its device and threads
-        "threads": min(config["threads"], ALL_CORES),
+        "threads": config["threads"],
         "device": config["device"],
     },
-    how=lambda wc: {"data": autoencoder_folder(wc)},
+    how=lambda wc: {
+        "data": autoencoder_folder(wc),
+        "threads": min(config["threads"], ALL_CORES),
+    },
     paths=lambda wc, input, output: models_of(input) | {"out": output.records},
 )
 

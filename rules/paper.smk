@@ -221,13 +221,14 @@ RULES_OF_A_STUDY = (
 
 DESCRIBE_RUN = Work(
     "describe_run",
-    decides=lambda wc: {
+    decides=lambda wc: {"rules": RULES_OF_A_STUDY},
+    # The configuration decides no number here. What it decides elsewhere has this page made again.
+    how=lambda wc: {
         "folders": [
             *SELECTED,
             *(f"data/{name}" for name in SELECTED_DATASETS),
             "data/fetch_extractor",
         ],
-        "rules": RULES_OF_A_STUDY,
         "configuration": config
         | {"experiments": SELECTED}
         | {"datasets": SELECTED_DATASETS},

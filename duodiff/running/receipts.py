@@ -178,19 +178,28 @@ def size_of(folder: Path) -> int:
 
 
 def differences(receipt: dict, work: tuple[str, str], options: dict) -> Iterator[str]:
-    """What decided a receipt's result otherwise than now: definitions of code and options, by their names."""
+    """What decided a receipt's result otherwise than now: options by their keys, definitions of code by their names."""
+    yield from _changes("", receipt["options"], options)
     before, now = _by_name(receipt["code"]), _by_name(identity.code(work, options))
     for name in sorted(before | now):
-        if before.get(name) != now.get(name):
-            yield name
-    for key in sorted(options):
-        old = receipt["options"].get(key)
-        if identity.canonical(old) != identity.canonical(options[key]):
-            yield f"{key}: {json.dumps(old)} is now {json.dumps(options[key])}"
+        (place, old), (where, new) = before.get(name, ("", "")), now.get(name, ("", ""))
+        if old != new:
+            yield f"{where or place}: {name}"
 
 
-def _by_name(code: dict[str, str]) -> dict[str, str]:
-    return {label.partition(": ")[2]: digest for label, digest in code.items()}
+def _changes(key: str, before, now) -> Iterator[str]:
+    """The values that differ between two options, by the keys that lead to them."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in sorted(before | now):
+            yield from _changes(f"{key}.{name}".strip("."), before.get(name), now.get(name))
+    elif identity.canonical(before) != identity.canonical(now):
+        yield f"{key}: {json.dumps(before)} is now {json.dumps(now)}"
+
+
+def _by_name(code: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """The place and the digest of each definition by its name, since a definition may move to another module."""
+    parts = ((*label.partition(": ")[::2], digest) for label, digest in code.items())
+    return {name: (place, digest) for place, name, digest in parts}
 
 
 def changed_inputs(receipt: dict) -> list[str]:

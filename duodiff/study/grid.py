@@ -59,6 +59,11 @@ class GridPoint:
         return f"{self.sampler}/{self.setting.folder}/{self.setting}/seed{self.seed}"
 
 
+def grids(experiment: dict) -> dict[str, dict]:
+    """The grid of each sampler of an experiment, in one order of the samplers whatever the configuration's."""
+    return {name: experiment["grid"][name] for name in samplers() if name in experiment["grid"]}
+
+
 def grid_settings(grid: dict) -> list[Setting]:
     """The settings of one sampler's t_s and theta lists."""
     return [Setting.of(key, value) for key in ("t_s", "theta") for value in grid[key]]
@@ -67,7 +72,7 @@ def grid_settings(grid: dict) -> list[Setting]:
 def grid_points(experiment: dict) -> list[GridPoint]:
     """Every cell of an experiment: all settings at the sampling seed, and the spread's settings at its seeds."""
     points = []
-    for sampler, grid in experiment["grid"].items():
+    for sampler, grid in grids(experiment).items():
         seeds = {experiment["sampling"]["seed"]: grid}
         seeds |= dict.fromkeys(grid["spread"]["seeds"], grid["spread"])
         for seed, lists in seeds.items():
