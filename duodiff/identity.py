@@ -194,10 +194,29 @@ def _meaning(module: str, name: str, chosen: frozenset[str]) -> Meaning:
         return Meaning("")  # enters by the options that are read
     statements = source.effects if name == "" else [source.definitions[name.split(".")[0]]]
     reader = _Reader(source, chosen)
-    text = "\n".join(ast.dump(reader.read(statement)) for statement in statements)
+    text = "\n".join(_written(reader.read(statement)) for statement in statements)
     effects = {(module, "")} if source.effects else set()
     references = sorted((reader.references | effects) - {(module, name)})
     return Meaning(text, tuple(references), frozenset(reader.attributes))
+
+
+_SAID_ELSEWHERE = {"ctx", "kind", "type_comment", "type_params"}
+
+
+def _written(node: ast.AST | list | object) -> str:
+    """A syntax tree as text, the same for every version of Python: without empty fields, unlike `ast.dump`."""
+    if isinstance(node, list):
+        return f"[{' '.join(map(_written, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [
+        f"{name}={_written(value)}"
+        for name, value in ast.iter_fields(node)
+        if value is not None and value != [] and name not in _SAID_ELSEWHERE
+    ]
+    if isinstance(node, ast.Constant):  # None is a value here
+        fields = [repr(node.value)]
+    return f"({type(node).__name__} {' '.join(fields)})"
 
 
 class _Reader(ast.NodeTransformer):
@@ -218,7 +237,10 @@ class _Reader(ast.NodeTransformer):
         return self.visit(copied)
 
     def _keep_chosen(self, table: ast.Dict) -> None:
-        """Leaves the chosen entries of a table from texts to functions, classes or modules of this package."""
+        """Leaves the chosen entries of a table from texts to functions, classes or modules of this package.
+
+        A table of which no entry is chosen stays whole: its keys are not those of parameters.
+        """
         keys = [key.value if isinstance(key, ast.Constant) else None for key in table.keys]
         if not keys or not all(isinstance(key, str) for key in keys):
             return
@@ -227,7 +249,7 @@ class _Reader(ast.NodeTransformer):
         self.references = before
         if not tabled:
             return
-        kept = [i for i, key in enumerate(keys) if key in self.chosen]
+        kept = [i for i, key in enumerate(keys) if key in self.chosen] or range(len(keys))
         table.keys = [table.keys[i] for i in kept]
         table.values = [table.values[i] for i in kept]
 
