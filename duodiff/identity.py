@@ -89,6 +89,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
+@cache
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -184,9 +185,24 @@ def _is_main(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.If) and "__name__" in ast.unparse(statement.test)
 
 
-@cache
 def _meaning(module: str, name: str, chosen: frozenset[str]) -> Meaning:
     """What the definition `name` of `module` means; all of a module's definitions for the name "*"."""
+    return _read(module, name, chosen & _keys(module, name))
+
+
+@cache
+def _keys(module: str, name: str) -> frozenset[str]:
+    """The keys of a definition that may be a table; none for others."""
+    value = getattr(_source(module).definitions.get(name), "value", None)
+    keys = value.keys if isinstance(value, ast.Dict) else []
+    return frozenset(
+        key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)
+    )
+
+
+@cache
+def _read(module: str, name: str, chosen: frozenset[str]) -> Meaning:
+    """As `_meaning`, with the chosen entries of the definition itself."""
     source = _source(module)
     if name == "*":
         return Meaning("", tuple((module, one) for one in source.definitions))

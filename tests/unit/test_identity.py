@@ -18,26 +18,47 @@ WORKS = {
 """The function of every script: what the rules of the workflow are about."""
 
 
+class Memory:
+    """A function of a module's name and more that remembers its results until the module is edited."""
+
+    def __init__(self, function):
+        self.function, self.results = function.__wrapped__, {}
+
+    def __call__(self, *arguments):
+        if arguments not in self.results:
+            self.results[arguments] = self.function(*arguments)
+        return self.results[arguments]
+
+    def forget(self, module: str) -> None:
+        """Drops what was read of a module; what others refer to in it stays where it was."""
+        self.results = {k: v for k, v in self.results.items() if k[0] != module}
+
+
+REMEMBERED = ("_source", "_keys", "_read")
+
+
 @pytest.fixture
 def package(tmp_path, monkeypatch) -> Path:
     """A copy of the package that `identity` reads in place of this one."""
     for folder in ("duodiff", "workflow_scripts"):
         shutil.copytree(identity.ROOT / folder, tmp_path / folder)
     monkeypatch.setattr(identity, "ROOT", tmp_path)
-    _forget()
-    yield tmp_path / "duodiff"
-    _forget()
-
-
-def _forget() -> None:
-    identity._source.cache_clear()
-    identity._meaning.cache_clear()
+    for name in REMEMBERED:
+        monkeypatch.setattr(identity, name, Memory(getattr(identity, name)))
+    return tmp_path / "duodiff"
 
 
 def digests() -> dict[str, str]:
-    """The identity of the code of each piece of work, read anew."""
-    _forget()
+    """The identity of the code of each piece of work."""
     return {name: identity.code_digest(work, CHOSEN) for name, work in WORKS.items()}
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a module of the copy, which is read anew."""
+    path.write_text(text, encoding="utf-8")
+    module = ".".join(path.relative_to(identity.ROOT).with_suffix("").parts)
+    for name in REMEMBERED:
+        getattr(identity, name).forget(module)
 
 
 def moved(before: dict[str, str]) -> set[str]:
@@ -49,7 +70,7 @@ def replace(path: Path, *pairs: tuple[str, str]) -> None:
     for old, new in pairs:
         assert old in text
         text = text.replace(old, new)
-    path.write_text(text, encoding="utf-8")
+    write(path, text)
 
 
 class _Harmless(ast.NodeTransformer):
@@ -73,7 +94,7 @@ def test_comments_docstrings_formatting_messages_and_hints_move_nothing(package)
     before = digests()
     for path in package.rglob("*.py"):
         tree = ast.fix_missing_locations(_Harmless().visit(ast.parse(path.read_text("utf-8"))))
-        path.write_text("# a comment\n" + ast.unparse(tree), encoding="utf-8")
+        write(path, "# a comment\n" + ast.unparse(tree))
     assert moved(before) == set()
 
 
@@ -90,8 +111,7 @@ FORMS = [
 def test_an_import_in_another_form_is_the_same_code(package):
     found = set()
     for form in FORMS:
-        (package / "planted.py").write_text(form, encoding="utf-8")
-        _forget()
+        write(package / "planted.py", form)
         found.add(identity.code_digest(("duodiff.planted", "work")))
     assert len(found) == 1
 
@@ -101,10 +121,10 @@ def test_a_definition_moved_to_another_module_moves_nothing(package):
     path = package / "samplers.py"
     text = path.read_text(encoding="utf-8")
     start = text.index("def to_uint8")
-    (package / "quantise.py").write_text(
-        "import torch\nfrom torch import Tensor\n\n\n" + text[start:], encoding="utf-8"
-    )
-    path.write_text("from duodiff.quantise import to_uint8\n" + text[:start], encoding="utf-8")
+    write(package / "quantise.py", "import torch\nfrom torch import Tensor\n\n\n" + text[start:])
+    write(path, "from duodiff.quantise import to_uint8\n" + text[:start])
+    for name in REMEMBERED:  # of every module: the function is found elsewhere now
+        getattr(identity, name).results.clear()
     assert moved(before) == set()
 
 
@@ -140,9 +160,9 @@ def test_a_meaningful_edit_of_a_module_moves_what_depends_on_it(package):
         path = package / f"{module}.py"
         text = path.read_text(encoding="utf-8")
         tree = ast.fix_missing_locations(_Meaningful().visit(ast.parse(text)))
-        path.write_text(ast.unparse(tree), encoding="utf-8")
+        write(path, ast.unparse(tree))
         assert moved(before) == scripts, module
-        path.write_text(text, encoding="utf-8")
+        write(path, text)
 
 
 def test_another_entry_of_a_table_and_another_option_of_a_protocol_move_nothing(package):
@@ -165,7 +185,7 @@ def test_an_option_of_a_protocol_moves_what_reads_it(package):
     changed = text[start:].replace(
         "detach_uncertainty_target=True", "detach_uncertainty_target=False", 1
     )
-    path.write_text(text[:start] + changed, encoding="utf-8")
+    write(path, text[:start] + changed)
     assert moved(before) == {"train_heads"}
 
 
