@@ -16,11 +16,11 @@ setup: $(VENV)/.installed  ## Install everything into .venv from the hash-locked
 
 $(VENV)/.installed: envs/requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, found " + sys.version.split()[0] + "; set PYTHON=python3.12, say") if sys.version_info < (3, 11) else None'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
-	$(BIN)/uv pip sync --python $(BIN)/python --quiet --compile-bytecode --require-hashes \
+	test -x "$(BIN)/python" || $(PYTHON) -m venv $(VENV)
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	"$(BIN)/uv" pip sync --python "$(BIN)/python" --quiet --compile-bytecode --require-hashes \
 	  envs/requirements.txt
-	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --editable .
+	"$(BIN)/uv" pip install --python "$(BIN)/python" --quiet --no-deps --editable .
 	@touch $@
 
 reproduce: setup  ## The whole study on the embedded dataset: tables, figures, report
@@ -28,7 +28,7 @@ reproduce: setup  ## The whole study on the embedded dataset: tables, figures, r
 	@test -e results/report.html || $(MAKE) --no-print-directory report
 
 report: setup  ## The HTML report of what was run (CONFIG=config/paper.yaml; REPORT=results/report.zip for large ones)
-	snakemake $(if $(CONFIG),--configfile $(CONFIG)) --report $(REPORT) --report-stylesheet report/report.css
+	snakemake $(if $(CONFIG),--configfile $(CONFIG)) --report "$(REPORT)" --report-stylesheet report/report.css
 
 paper-figures: setup  ## The paper's published numbers as tables and figures, in results/paper; trains nothing
 	snakemake --cores $(CORES) paper_figures
@@ -66,10 +66,10 @@ test-slurm: setup  ## The workflow on a throw-away SLURM cluster here, needs roo
 	pytest tests/slurm
 
 bench: setup  ## Speed and memory, as a table in results/bench (IMAGES=a zip of 50,000 images, or made ones)
-	python bench/bench.py $(if $(IMAGES),--images $(IMAGES))
+	python bench/bench.py $(if $(IMAGES),--images "$(IMAGES)")
 
 lock: setup  ## Lock envs/requirements.in anew
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	"$(BIN)/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --custom-compile-command "make lock" \
 	  envs/requirements.in --output-file envs/requirements.txt
 

@@ -1,15 +1,34 @@
 # DuoDiff, end to end: see README.md for the commands, config/config.yaml for every option.
 import subprocess
-import sys
+from pathlib import Path
 
+import yaml
 from snakemake.utils import min_version
 
 min_version("9.0")
 
-# A configuration file given on the command line replaces the default instead of merging into it.
-if "experiments" not in config:
+# The folder of this workflow's own files. `workflow.basedir` would be the folder of an outer workflow that imports it.
+ROOT = Path(str(workflow.current_basedir))
+MAIN = workflow.modifier.is_main_snakefile()  # it is no module of an outer workflow
+DEFAULT = ROOT / "config/config.yaml"
 
-    configfile: "config/config.yaml"
+if (
+    not MAIN
+    and workflow.modifier.modify_path("results/report.html") != "results/report.html"
+):
+    raise WorkflowError(
+        "prefix and replace_prefix of a module: found one; accepted: none, since scripts name results/, logs/ and"
+        " benchmarks/ of the working directory. Run another study with another --directory."
+    )
+
+# A configuration file given on the command line replaces the default instead of merging into it.
+if "experiments" not in config and MAIN:
+
+    # a file of this name in the working directory comes first
+    configfile: str(Path("config/config.yaml") if Path("config/config.yaml").exists() else DEFAULT)
+
+elif "experiments" not in config:
+    config = yaml.safe_load(DEFAULT.read_text(encoding="utf-8")) | config
 
 
 include: "rules/common.smk"
@@ -22,7 +41,9 @@ include: "rules/export.smk"
 include: "rules/paper.smk"
 
 
-report: "report/workflow.rst"
+if MAIN:
+
+    report: "report/workflow.rst"
 
 
 rule all:
@@ -58,16 +79,45 @@ rule paper_figures:
     localrule: True
 
 
+# The HTML report of the whole study, from anywhere: a workflow that imports this one asks for its file.
+MAKE_REPORT = Work(
+    "make_report",
+    how=lambda wc: {"configuration": config},
+    paths=lambda wc, input, output: {"out": output.page},
+)
+
+
+rule make_report:
+    input:
+        rules.all.input,
+    output:
+        page="results/report.html",
+    log:
+        "logs/make_report.log",
+    benchmark:
+        "benchmarks/make_report.tsv"
+    localrule: True
+    conda:
+        "envs/environment.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        identity=MAKE_REPORT.identity,
+        command=MAKE_REPORT.command,
+    shell:
+        COMMAND
+
+
 onsuccess:
-    # the HTML report, when the whole study was asked for and every item of it is there
+    # the report and the headline, when the whole study was asked for and every item of it is there
     whole = set(workflow.dag_settings.targets) <= {"all"}
     if whole and all(Path(item).exists() for item in rules.all.input):
-        configuration = [f"--configfile={path}" for path in workflow.configfiles]
-        overrides = [f"{k}={v}" for k, v in workflow.config_settings.config.items()]
-        configuration += ["--config", *overrides] if overrides else []
-        snakefile = f"--snakefile={workflow.main_snakefile}"
-        command = [sys.executable, "-m", "snakemake", snakefile, *configuration]
-        report = ["--report=results/report.html", "--quiet=all"]
-        style = f"--report-stylesheet={ROOT}/report/report.css"
-        subprocess.run([*command, *report, style], check=True)
+        options = {
+            "configuration": config,
+            "out": "results/report.html",
+            "log": "logs/make_report.log",
+        }
+        command = command_line([own("workflow_scripts/make_report.py")], options)
+        subprocess.run(command, shell=True, check=True)
         print(Path("results/summary.txt").read_text())

@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from snakemake.io import apply_wildcards
 
-# The folder of this workflow's own files. `workflow.basedir` would be the folder of an outer workflow that imports it.
-ROOT = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(ROOT))
 
 from duodiff import identity
@@ -33,7 +31,7 @@ from duodiff.study.grid import (
 )
 
 try:
-    for path in workflow.configfiles:
+    for path in workflow.configfiles if MAIN else []:
         configuration.refuse_repeated_keys(Path(path))
     config = configuration.complete(config)
 except configuration.ConfigError as error:
@@ -42,7 +40,7 @@ except configuration.ConfigError as error:
 REPORTING = any(a.startswith(("--unlock", "--report", "--touch")) for a in sys.argv)
 # Snakemake says that a folder is locked. It does not say what to type. The report is made inside a run, which holds the
 # lock, and needs no such line.
-if any(Path(".snakemake/locks").glob("*.lock")) and workflow.is_main_process:
+if MAIN and workflow.is_main_process and any(Path(".snakemake/locks").glob("*.lock")):
     if not any(a.startswith(("--unlock", "--report")) for a in sys.argv):
         print(
             "This folder is locked, by a run at work or by one that was killed. If none is at work:"
@@ -143,6 +141,16 @@ def as_option(value):
     return [str(item) for item in value]
 
 
+def command_line(words, options):
+    """The shell's line for an interpreter with these words and options; an option whose value is None is left out."""
+    words = [PYTHON, *words]
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", *as_option(value)]
+    path = shlex.quote(str(ROOT))
+    return f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}; exec {shlex.join(words)}"
+
+
 class Work:
     """What the script of a rule is to do: its options, its files, and the identity of its result.
 
@@ -207,7 +215,7 @@ class Work:
 
     def command(self, wc, input, output, threads):
         """The command line. Snakemake does not track it, since it is a function of input and output."""
-        words = [PYTHON]
+        words = []
         if self.processes is not None:
             words += ["-m", "duodiff.running.launch", str(self.processes)]
         words.append(own(f"workflow_scripts/{self.script}.py"))
@@ -215,11 +223,7 @@ class Work:
         options |= {name: own(path) for name, path in self.own.items()}
         options |= {self.workers: threads} if self.workers else {}
         options["plan"] = self.plan(wc, input, output)
-        for name, value in options.items():
-            if value is not None:
-                words += [f"--{name.replace('_', '-')}", *as_option(value)]
-        path = shlex.quote(str(ROOT))
-        return f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}; exec {shlex.join(words)}"
+        return command_line(words, options)
 
     def accepted(self, rule):
         """An input function that names no file: it has the job run again if its outputs are not those asked for.
