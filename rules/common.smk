@@ -151,6 +151,19 @@ def command_line(words, options):
     return f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}; exec {shlex.join(words)}"
 
 
+LISTING = []  # the rules whose inputs are being listed
+
+
+def listed_inputs(rule, wc):
+    """The inputs of a rule's job, as the configuration has them now."""
+    LISTING.append(rule)
+    try:
+        found = getattr(rules, rule).rule.expand_input(dict(wc.items()))[0]
+    finally:
+        LISTING.pop()
+    return [str(path) for path in found]
+
+
 class Work:
     """What the script of a rule is to do: its options, its files, and the identity of its result.
 
@@ -232,7 +245,7 @@ class Work:
         """
 
         def check(wc):
-            if workflow.is_main_process and not REPORTING:
+            if workflow.is_main_process and not (REPORTING or LISTING):
                 outputs = [
                     apply_wildcards(str(path), wc)
                     for path in getattr(rules, rule).output
@@ -250,6 +263,7 @@ class Work:
         else:
             receipt = receipts.read_json(file)
             reasons = receipts.changed_inputs(receipt)
+            reasons += receipts.other_inputs(receipt, listed_inputs(rule, wc))
             if receipt["identity"] != self.identity(wc):
                 reasons += receipts.differences(
                     receipt,

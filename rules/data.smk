@@ -199,6 +199,8 @@ rule gather_latents:
     input:
         unpack(latent_shards),
         images=rules.pack_dataset.output.manifest,
+        # what the shards were made with, which are gone once they are joined
+        autoencoder=autoencoder_files,
         accepted=GATHER_LATENTS.accepted("gather_latents"),
     output:
         manifest=f"{PACKED}/latents/manifest.json",

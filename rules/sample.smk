@@ -83,6 +83,9 @@ GATHER_SAMPLES = Work(
 rule gather_samples:
     input:
         unpack(cell_shards),
+        # what the shards were made from, which are gone once they are joined
+        unpack(cell_models),
+        autoencoder=autoencoder_files,
         accepted=GATHER_SAMPLES.accepted("gather_samples"),
     output:
         manifest=f"{SAMPLES}/manifest.json",

@@ -211,6 +211,23 @@ def changed_inputs(receipt: dict) -> list[str]:
     ]
 
 
+def other_inputs(receipt: dict, paths: list[str]) -> list[str]:
+    """The inputs that a job would read and has not, and those it has read and would not. Shards are left out.
+
+    How many shards there are decides no result, and their parts are gone once they are joined.
+    """
+    now = {path for path in paths if not path.endswith(_PINNED_BESIDE)}
+    changed = sorted(now ^ receipt["inputs"].keys())
+    return [
+        f"{path} is {'a new input' if path in now else 'no input now'}"
+        for path in changed
+        if _SHARDS not in path
+    ]
+
+
+_SHARDS = "/shards/"
+
+
 def _stat(path: str) -> tuple[int, int]:
     found = os.stat(path)
     return found.st_size, found.st_mtime_ns

@@ -10,6 +10,9 @@ import pytest
 import yaml
 from conftest import ROOT, Workflow
 
+from duodiff.running.files import read_json
+from duodiff.running.receipts import receipt_of
+
 SETTINGS = [0, 300, 600, 1000]
 CELLS = [
     f"results/digits/train0/samples/ddpm/duodiff/t_s={t_s}/seed0/manifest.json" for t_s in SETTINGS
@@ -73,10 +76,10 @@ def wait_for(condition, process: subprocess.Popen, clone: Workflow) -> None:
         time.sleep(0.05)
 
 
-def done(clone: Workflow) -> dict[str, int]:
-    """The finished cells, and when they were written."""
-    paths = {cell: clone.folder / cell for cell in CELLS}
-    return {cell: path.stat().st_mtime_ns for cell, path in paths.items() if path.exists()}
+def done(clone: Workflow) -> dict[str, float]:
+    """The finished cells, and when they were finished, by the receipts of their jobs."""
+    paths = {cell: clone.folder / receipt_of(cell) for cell in CELLS}
+    return {cell: read_json(path)["finished"] for cell, path in paths.items() if path.exists()}
 
 
 def test_a_grid_killed_in_the_middle_is_completed_and_then_left_alone(clone):
@@ -120,7 +123,8 @@ def test_a_grid_killed_in_the_middle_is_completed_and_then_left_alone(clone):
     assert again.returncode == 0, again.stdout
     assert "Nothing to be done" in again.stdout
     assert "locked" not in again.stdout
-    assert not [p for p in (clone.folder / "results").rglob(".*") if p.name != ".resume"]
+    hidden = {path.name for path in (clone.folder / "results").rglob(".*")}
+    assert hidden <= {".resume", ".store"}
 
 
 def test_a_run_stopped_by_the_keyboard_leaves_no_lock_and_continues_its_training(clone):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from duodiff import identity
+from duodiff.training import backbone
+from unit.tiny_study import train
 
 CHOSEN = ["linear", "t", "noise", "corrected", "ddpm", "digits", "fd_digits"]
 """What the parameters of the works name: entries of tables, and a protocol."""
@@ -195,3 +197,42 @@ def test_parameters_have_one_form():
     assert identity.canonical(one) == identity.canonical(other)
     swapped = [{"steps": 5, "batch": 7}, {"steps": 7, "batch": 5}]
     assert identity.digest(swapped[0]) != identity.digest(swapped[1])
+
+
+# --- unfinished trainings
+
+UNMOVED = ("early_exit", "samplers", "running/job", "running/gpus", "training/monitor")
+
+
+def edit_meaningfully(path: Path) -> None:
+    tree = ast.fix_missing_locations(_Meaningful().visit(ast.parse(path.read_text("utf-8"))))
+    write(path, ast.unparse(tree))
+
+
+class Begun(Exception):
+    """Raised where a training would begin, with the folder of its states."""
+
+
+@pytest.fixture
+def begin(monkeypatch, data, tmp_path):
+    """A function that begins a backbone's training and gives the folder from which it would continue."""
+
+    def fit(*arguments, saves, **options):
+        raise Begun(saves.folder)
+
+    def begin() -> Path:
+        with pytest.raises(Begun) as begun:
+            train(data, {}, tmp_path / "full/manifest.json")
+        return begun.value.args[0]
+
+    monkeypatch.setattr(backbone, "fit", fit)
+    return begin
+
+
+def test_an_unfinished_training_of_a_backbone_outlives_edits_of_other_code(package, begin):
+    before = begin()
+    for module in UNMOVED:
+        edit_meaningfully(package / f"{module}.py")
+        assert begin() == before, module
+    edit_meaningfully(package / "uvit.py")
+    assert begin() != before

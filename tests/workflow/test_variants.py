@@ -131,7 +131,7 @@ def test_switch_schedules_are_sampled_anew_where_backbones_are_compiled(variants
     (variants.folder / "compiled.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     options = ("--dry-run", "--printshellcmds", "--config", "only=velocity")
     commands = variants.snakemake(*options, config="compiled.yaml").splitlines()
-    sampling = [line for line in commands if "python workflow_scripts/sample_images.py" in line]
+    sampling = [line for line in commands if "workflow_scripts/sample_images.py" in line]
     assert len(sampling) == 5  # and not theta's, which would be the same
     assert all("--compiled" in line for line in sampling)
 
