@@ -15,6 +15,7 @@ from duodiff.running import receipts
 from duodiff.settings import PATTERN, Setting
 from duodiff.spaces import WEIGHTS, images_to_extrapolate, space, weights_path
 from duodiff.study import config as configuration
+from duodiff.study.families import files_read
 from duodiff.study.grid import (
     ROLES,
     backbone_architecture,
@@ -47,17 +48,6 @@ if MAIN and workflow.is_main_process and any(Path(".snakemake/locks").glob("*.lo
             " snakemake --unlock",
             file=sys.stderr,
         )
-
-if workflow.is_main_process and not REPORTING:
-    # What comes from outside, and is no file of any rule, is compared with what was read of it.
-    for file in sorted(receipts.RECEIPTS.rglob("*.json")):
-        if changes := receipts.check_outside(file):
-            shown = "\n  ".join(changes[:5])
-            more = f"\n  and {len(changes) - 5} more" if len(changes) > 5 else ""
-            raise WorkflowError(
-                f"what was read from outside has changed:\n  {shown}{more}\n"
-                f"Put it back, or take it in: rm {shlex.quote(str(file))}"
-            )
 
 EXPERIMENTS, DATASETS = config["experiments"], config["datasets"]
 SELECTED = {name: EXPERIMENTS[name] for name in selected(config)}
@@ -172,7 +162,7 @@ class Work:
     option whose value is None is left out. `own` are options that name files of this workflow, which count by their
     content. `workers` names the option that takes the threads of the rule; `processes` is the number of GPUs that the
     script trains on, a process each. With `kept` a finished result goes into the store. `watched(wc)` are the files
-    from outside that the job reads. `named(wc)` are the inputs whose very set counts. `like` is another Work, whose
+    from outside that the job reads, by name. `named(wc)` are the inputs whose very set counts. `like` is another Work, whose
     result this one's is.
     """
 
@@ -186,7 +176,7 @@ class Work:
         workers=None,
         processes=None,
         kept=False,
-        watched=lambda wc: [],
+        watched=lambda wc: {},
         named=lambda wc: [],
         like=None,
     ):
@@ -222,7 +212,7 @@ class Work:
             "inputs": [str(path) for path in input],
             "outputs": [str(path) for path in output],
             "kept": self.kept,
-            "watched": [str(path) for path in self.watched(wc)],
+            "watched": {name: str(path) for name, path in self.watched(wc).items()},
             "options": self.decisive(wc),
         }
 
@@ -257,19 +247,22 @@ class Work:
         return check
 
     def _check(self, rule, wc, outputs):
-        file = receipts.receipt_of(outputs[0])
-        if not file.exists():
+        try:
+            receipt = receipts.read(receipts.receipt_of(outputs[0]))
+        except FileNotFoundError:
             reasons = ["there is no receipt of what made it"]
+        except ValueError as error:
+            reasons = [str(error)]
         else:
-            receipt = receipts.read_json(file)
             reasons = receipts.changed_inputs(receipt)
             reasons += receipts.other_inputs(receipt, listed_inputs(rule, wc))
             if receipt["identity"] != self.identity(wc):
-                reasons += receipts.differences(
+                named = receipts.differences(
                     receipt,
                     (self.like or self).function,
                     (self.like or self).decisive(wc),
                 )
+                reasons += [*named] or ["what decides it has changed"]
         if not reasons:
             receipts.set_times(receipt)
             return
@@ -332,8 +325,80 @@ def images(wc):
 
 
 def own_data(wc):
-    """The file or folder from outside that a dataset is read from, if there is one."""
-    return [DATA / dataset(wc)["path"]] if "path" in dataset(wc) else []
+    """The files and folders from outside that a dataset is read from, by name."""
+    return files_read(dataset(wc), DATA)
+
+
+def own_autoencoder(wc):
+    """The files of an autoencoder's published weights, by name: below the data folder, or in the hub's cache."""
+    codec = dataset(wc)["autoencoder"]
+    saved = ("config.json", AUTOENCODER_WEIGHTS)  # in a folder, as diffusers names them
+    if "hub" in codec:
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        model = f"models--{codec['hub'].replace('/', '--')}"
+        folder = Path(HF_HUB_CACHE, model, "snapshots", codec["revision"])
+        return {f"{codec['hub']}/{name}": folder / name for name in saved}
+    path = DATA / codec["path"]
+    if not path.is_dir():
+        return {codec["path"]: path}
+    return {f"{codec['path']}/{name}": path / name for name in saved}
+
+
+def own_weights(wc):
+    """The file of an experiment's published weights, by name."""
+    path = experiment(wc)["pretrained"]["path"]
+    return {path: DATA / path}
+
+
+def own_extractor(wc):
+    """The file of an extractor's published weights, by name."""
+    return {wc.extractor: weights_path(wc.extractor, DATA, config["extractors"])}
+
+
+class Named(dict):
+    """Wildcards of a job that is not planned."""
+
+    __getattr__ = dict.__getitem__
+
+
+def refuse_changes_outside():
+    """Raises WorkflowError if files from outside have changed since a job of this run read them.
+
+    They are inputs of no rule: a run that needs no more of them than its finished results works without them. Only
+    those of the selected experiments count, and of the experiments whose networks these use.
+    """
+    used = {owner(config, name, role) for name in SELECTED for role in ROLES}
+    used = {name: EXPERIMENTS[name] for name in sorted(used | {*SELECTED})}
+    read = []
+    for name in sorted({chosen["dataset"] for chosen in used.values()}):
+        wc = Named({"dataset": name})
+        read += [(FETCH_DATASET, "fetch_dataset", wc)] * ("path" in DATASETS[name])
+        read += [(PACK_DATASET, "pack_dataset", wc)] * ("path" in DATASETS[name])
+        if "train" not in DATASETS[name].get("autoencoder", {"train": None}):
+            read.append((FETCH_AUTOENCODER, "fetch_autoencoder", wc))
+    for name, chosen in used.items():
+        if "pretrained" in chosen:
+            wc = Named({"experiment": name})
+            read.append((IMPORT_WEIGHTS, "import_weights", wc))
+    weights = {space(chosen["metric"]["name"]).weights for chosen in used.values()}
+    for name in sorted(weights - {None}):
+        wc = Named({"extractor": name})
+        read.append((FETCH_EXTRACTOR, "fetch_extractor", wc))
+    changes, files = {}, []
+    for work, rule, wc in read:
+        output = apply_wildcards(str(getattr(rules, rule).output[0]), wc)
+        file = receipts.receipt_of(output)
+        found = receipts.check_outside(file, work.watched(wc), work.decisive(wc))
+        changes |= dict.fromkeys(found)
+        files += [str(file)] if found else []
+    if changes:
+        shown = "\n  ".join([*changes][:5])
+        more = f"\n  and {len(changes) - 5} more" if len(changes) > 5 else ""
+        raise WorkflowError(
+            f"what was read from outside has changed:\n  {shown}{more}\n"
+            f"Put it back, or take it in: rm {shlex.join(files)}"
+        )
 
 
 def autoencoder_files(wc):

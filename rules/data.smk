@@ -77,11 +77,7 @@ FETCH_AUTOENCODER = Work(
     decides=lambda wc: {"autoencoder": section(wc)},
     how=lambda wc: {"data": DATA},
     paths=lambda wc, input, output: {"out": output.receipt},
-    watched=lambda wc: (
-        [DATA / dataset(wc)["autoencoder"]["path"]]
-        if "path" in dataset(wc)["autoencoder"]
-        else []
-    ),
+    watched=own_autoencoder,
 )
 
 
@@ -232,7 +228,7 @@ IMPORT_WEIGHTS = Work(
     },
     how=lambda wc: {"data": DATA},
     paths=lambda wc, input, output: {"out": output.manifest},
-    watched=lambda wc: [DATA / experiment(wc)["pretrained"]["path"]],
+    watched=own_weights,
 )
 
 
@@ -265,7 +261,7 @@ FETCH_EXTRACTOR = Work(
     decides=lambda wc: {"name": wc.extractor},
     how=lambda wc: {"weights": weights_path(wc.extractor, DATA, config["extractors"])},
     paths=lambda wc, input, output: {"out": output.receipt},
-    watched=lambda wc: [weights_path(wc.extractor, DATA, config["extractors"])],
+    watched=own_extractor,
 )
 
 
@@ -290,3 +286,7 @@ rule fetch_extractor:
         command=FETCH_EXTRACTOR.command,
     shell:
         COMMAND
+
+
+if workflow.is_main_process and not REPORTING:
+    refuse_changes_outside()

@@ -3,7 +3,8 @@ from pathlib import Path
 from duodiff.running import job
 
 with job.importing():
-    from duodiff.autoencoder import weights_file
+    from duodiff.autoencoder import WEIGHTS, weights_file
+    from duodiff.running.download import require
     from duodiff.running.files import write_json
 
 
@@ -13,6 +14,8 @@ def fetch_autoencoder(autoencoder: dict, data: Path, out: Path) -> str:
     --autoencoder is the JSON of that section of the configuration, --data the folder its path is under.
     """
     file, sha256 = weights_file(autoencoder, data)
+    if file.name == WEIGHTS:  # of a folder
+        require(file.with_name("config.json"), f"the place that {file.name} comes from")
     write_json(out, {"file": file.name, "sha256": sha256})
     return f"{file}: sha256 {sha256}"
 

@@ -10,6 +10,7 @@ import numpy as np
 from duodiff.data.archives import Members, open_members
 from duodiff.data.decode import Transform
 from duodiff.data.source import Source
+from duodiff.running.download import refuse_stand_in
 
 log = logging.getLogger("duodiff")
 
@@ -20,6 +21,7 @@ def _path(dataset: dict, data: Path) -> Path:
     path = data / dataset["path"]
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; accepted: a folder, zip or tar of images")
+    refuse_stand_in(path)
     return path
 
 

@@ -19,13 +19,30 @@ def require(path: Path, page: str) -> Path:
     """Returns `path` if it exists.
 
     Raises FileNotFoundError if it does not: the message names `path` and the `page` where the file is found. Raises
-    ValueError if the file is an HTML page.
+    ValueError as `refuse_stand_in` does.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; put it there yourself: it is found at {page}")
-    if path.is_file():
-        _verify(path, str(path), None)
+    refuse_stand_in(path)
     return path
+
+
+def refuse_stand_in(path: Path, name: str | None = None) -> None:
+    """Raises ValueError, with `name` or the path, for an HTML page or a git-lfs pointer in place of a file.
+
+    Reads the first bytes alone. A folder passes.
+    """
+    if path.is_dir():
+        return
+    with open(path, "rb") as opened:
+        head = opened.read(512).lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html")):
+        raise ValueError(f"{name or path}: found an HTML page in place of the file")
+    if head.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise ValueError(
+            f"{name or path}: found a git-lfs pointer in place of the file; `git lfs pull` in its"
+            " repository fetches the file"
+        )
 
 
 def fetch(url: str, path: Path, sha256: str | None) -> None:
@@ -34,7 +51,7 @@ def fetch(url: str, path: Path, sha256: str | None) -> None:
     A file that is already at `path` is only verified. A download is written to a file beside `path` that ends in
     `.partial`. The next call continues an interrupted download. A complete and verified download is renamed to `path`.
 
-    Raises ValueError for a wrong hash, or for an HTML page in the file's place. A complete download that fails
+    Raises ValueError for a wrong hash, or as `refuse_stand_in` does. A complete download that fails
     verification is removed; a file at `path` never is. Raises OSError naming `path` and `url` if the network fails.
     """
     if path.exists():
@@ -102,10 +119,7 @@ def _total(headers) -> int:
 
 
 def _verify(file: Path, name: str, sha256: str | None) -> None:
-    """Raises ValueError, with `name`, if `file` is an HTML page or has another hash than `sha256`."""
-    with open(file, "rb") as opened:
-        head = opened.read(512).lstrip().lower()
-    if head.startswith((b"<!doctype html", b"<html")):
-        raise ValueError(f"{name}: found an HTML page in place of the file")
+    """Raises ValueError, with `name`, if `file` stands in for another or has another hash than `sha256`."""
+    refuse_stand_in(file, name)
     if sha256 is not None and (actual := digest(file)) != sha256:
         raise ValueError(f"{name}: found sha256 {actual}, expected {sha256}")

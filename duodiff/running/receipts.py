@@ -11,13 +11,15 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from duodiff import identity
-from duodiff.running.files import read_json, sha256, write_json
+from duodiff.running.files import atomic, read_json, sha256, write_json
 
 log = logging.getLogger("duodiff")
 
@@ -31,14 +33,15 @@ _PINNED_BESIDE = ".npy"  # arrays: a manifest beside them holds their hashes
 class Plan:
     """What the workflow tells a job: the identity of its work, its files, and whether its result is kept in the store.
 
-    `first` is the first of `outputs`, whose path names the receipt. `watched` are files and folders from outside.
+    The path of the first of `outputs` names the receipt. `watched` are files and folders from outside, by the names
+    that they have wherever the data lie.
     """
 
     identity: str
     inputs: list[str]
     outputs: list[str]
     kept: bool = False
-    watched: list[str] = field(default_factory=list)
+    watched: dict[str, str] = field(default_factory=dict)
 
     @property
     def receipt(self) -> Path:
@@ -55,6 +58,17 @@ def receipt_of(output: str | Path) -> Path:
     path = Path(output)
     below = path.relative_to("results") if path.is_relative_to("results") else path
     return RECEIPTS / below.with_name(f"{below.name}.json")
+
+
+def read(path: str | Path) -> dict:
+    """The receipt in a file. Raises ValueError naming the file if it is damaged, FileNotFoundError if there is none."""
+    receipt = read_json(path)
+    if not isinstance(receipt, dict) or not receipt.keys() >= _KEYS:
+        raise ValueError(f"{path}: damaged, it is no receipt")
+    return receipt
+
+
+_KEYS = {"identity", "code", "options", "inputs", "outputs", "watched", "finished"}
 
 
 def content(path: str | Path) -> str:
@@ -81,6 +95,7 @@ def read_inputs(paths: list[str]) -> dict[str, str]:
 def write(plan: Plan, work: tuple[str, str], options: dict) -> None:
     """Writes the receipt of a job that has finished; `work` is its function, `options` are its arguments."""
     outputs = {path: _described(path) for path in plan.outputs}
+    known = _known(plan)
     write_json(
         plan.receipt,
         {
@@ -90,13 +105,26 @@ def write(plan: Plan, work: tuple[str, str], options: dict) -> None:
             "options": options,
             "inputs": read_inputs(plan.inputs),
             "outputs": outputs,
-            "watched": {path: fingerprint(Path(path)) for path in plan.watched},
+            "watched": {
+                name: fingerprint(Path(path), known.get(name, {}))
+                for name, path in plan.watched.items()
+            },
             "made": provenance(),
             "finished": time.time(),
         },
     )
     if plan.kept:
         _keep(plan, list(outputs))
+
+
+def _known(plan: Plan) -> dict[str, dict]:
+    """Fingerprints of a job's watched files that the receipts of its inputs hold, and its own receipt of before."""
+    known: dict[str, dict] = {}
+    if plan.watched:
+        for file in [plan.receipt, *map(receipt_of, plan.inputs)]:
+            with suppress(OSError, ValueError):
+                known |= read(file)["watched"]
+    return known
 
 
 def _described(path: str) -> dict:
@@ -115,7 +143,11 @@ def take(plan: Plan, write_files: bool = True) -> bool:
     """
     if not plan.kept or not (folder := STORE / plan.key()).is_dir():
         return False
-    receipt = read_json(folder / "receipt.json")
+    try:
+        receipt = read(folder / "receipt.json")
+    except (OSError, ValueError) as error:
+        log.warning("%s; the result is computed again", error)
+        return False
     kept = {path: folder / str(i) for i, path in enumerate(receipt["outputs"])}
     if [*map(Path, kept)] != [*map(Path, plan.outputs)] or not all(
         file.exists() and sha256(file) == receipt["outputs"][path]["sha256"]
@@ -132,40 +164,66 @@ def take(plan: Plan, write_files: bool = True) -> bool:
 
 
 def _keep(plan: Plan, outputs: list[str]) -> None:
+    """Puts a result into the store. A kill leaves a folder with a hidden name, which `unneeded` finds."""
     folder = STORE / plan.key()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    half = folder.with_name(f".{folder.name}")
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir(parents=True)
     for i, path in enumerate(outputs):
-        _link(Path(path), folder / str(i))
-    shutil.copyfile(plan.receipt, folder / "receipt.json")
+        _link(Path(path), half / str(i))
+    shutil.copyfile(plan.receipt, half / "receipt.json")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(half, folder)
 
 
 def _link(source: Path, target: Path) -> None:
-    """Gives `target` the content of `source`, by a hard link where the file system has them."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+    """Gives `target` the content of `source`, by a hard link where the file system has them.
+
+    Two names of one file are safe here: a file is never written in place, but replaced by another (`files.atomic`).
+    """
+    with atomic(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def unneeded(results: Path) -> dict[Path, str]:
     """What no result at hand needs, with what it is: results of other identities, states of finished trainings."""
     receipts = results / RECEIPTS.name
-    keys = {read_json(path).get("key") for path in receipts.rglob("*.json")}
-    found = {
-        folder: "a result of another identity: "
-        + next(iter(read_json(folder / "receipt.json")["outputs"]))
-        for folder in sorted((results / STORE.name).glob("*"))
-        if folder.name not in keys
-    }
+    keys = {receipt.get("key") for _, receipt in _readable(receipts)}
+    found = {}
+    for folder in sorted((results / STORE.name).glob("*")):
+        if folder.name not in keys:
+            found[folder] = _result_in(folder)
     for folder in sorted(results.glob("*/*/.resume/*")):
-        role = folder.name.rpartition("-")[0]
-        below = folder.parents[1].relative_to(results)
-        if (receipts / below / role / "manifest.json.json").exists():
+        trained = folder.parents[1] / folder.name.rpartition("-")[0]
+        if any((trained / name).exists() for name in _ENDS_OF_TRAINING):
             found[folder] = "the state of a training that has been finished since"
     return found
+
+
+# Files that a training writes at its end: a network's, an autoencoder's. Snakemake removes them before it trains again.
+_ENDS_OF_TRAINING = ("manifest.json", "config.json")
+
+
+def _readable(folder: Path) -> Iterator[tuple[Path, dict]]:
+    """The receipts below a folder. Damaged ones are named, and left out."""
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            yield path, read(path)
+        except ValueError as error:
+            log.warning("%s; it counts as none", error)
+
+
+def _result_in(folder: Path) -> str:
+    """What a folder of the store is."""
+    try:
+        return (
+            f"a result of another identity: {next(iter(read(folder / 'receipt.json')['outputs']))}"
+        )
+    except (OSError, ValueError):
+        return "a damaged result, or half of one"
 
 
 def size_of(folder: Path) -> int:
@@ -180,11 +238,10 @@ def size_of(folder: Path) -> int:
 def differences(receipt: dict, work: tuple[str, str], options: dict) -> Iterator[str]:
     """What decided a receipt's result otherwise than now: options by their keys, definitions of code by their names."""
     yield from _changes("", receipt["options"], options)
-    before, now = _by_name(receipt["code"]), _by_name(identity.code(work, options))
-    for name in sorted(before | now):
-        (place, old), (where, new) = before.get(name, ("", "")), now.get(name, ("", ""))
-        if old != new:
-            yield f"{where or place}: {name}"
+    before, now = receipt["code"], identity.code(work, options)
+    # The digest of a definition holds its name and not its module: one that has moved is in both.
+    same = {*before.values()} & {*now.values()}
+    yield from sorted(k for k in before | now if not {before.get(k), now.get(k)} - {None} <= same)
 
 
 def _changes(key: str, before, now) -> Iterator[str]:
@@ -194,12 +251,6 @@ def _changes(key: str, before, now) -> Iterator[str]:
             yield from _changes(f"{key}.{name}".strip("."), before.get(name), now.get(name))
     elif identity.canonical(before) != identity.canonical(now):
         yield f"{key}: {json.dumps(before)} is now {json.dumps(now)}"
-
-
-def _by_name(code: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """The place and the digest of each definition by its name, since a definition may move to another module."""
-    parts = ((*label.partition(": ")[::2], digest) for label, digest in code.items())
-    return {name: (place, digest) for place, name, digest in parts}
 
 
 def changed_inputs(receipt: dict) -> list[str]:
@@ -248,74 +299,90 @@ def set_times(receipt: dict) -> None:
 # --- what comes from outside
 
 
-def fingerprint(path: Path) -> dict:
-    """Names, sizes, times and hashes of a file, or of the files of a folder; above 100,000 files its folders' times."""
-    if path.is_file():
-        return {"": _file(path)}
-    if not path.exists():
-        return {}
-    files = sorted(p for p in path.rglob("*") if p.is_file())
-    if len(files) > _MOST_FILES:
-        folders = [path, *(p for p in path.rglob("*") if p.is_dir())]
-        return {f"{p.relative_to(path)}/": [0, p.stat().st_mtime_ns, ""] for p in folders}
-    return {str(p.relative_to(path)): _file(p) for p in files}
-
-
 _MOST_FILES = 100_000
 
 
-def _file(path: Path) -> list:
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns, sha256(path)]
+def fingerprint(path: Path, known: Mapping[str, list] = {}) -> dict[str, list]:
+    """[size, time, sha256] of a file, or of each file of a folder by its name; nothing for a path that is missing.
+
+    Of a folder of more than 100,000 files, instead, the times of its folders. `known` is a fingerprint of before: a
+    file whose size and time are as there is not read again.
+    """
+    files = list(islice(_listed(path), _MOST_FILES + 1))
+    if len(files) > _MOST_FILES:
+        return {name: [size, time, ""] for name, size, time in _listed(path, folders_alone=True)}
+    found = {}
+    for name, size, mtime_ns in files:
+        before = known.get(name, [])
+        same = before[:2] == [size, mtime_ns] and before[2]
+        found[name] = [size, mtime_ns, before[2] if same else sha256(path / name)]
+    return found
 
 
-def changed_outside(path: Path, before: dict) -> list[str]:
-    """What changed of a watched file or folder since its fingerprint: names with what became of them.
+def changed_outside(path: Path, before: Mapping[str, list]) -> tuple[list[str], dict[str, list]]:
+    """What changed of a watched file or folder since its fingerprint `before`; and its fingerprint now.
 
-    A file whose size and time are as before is not read. A path that is missing has not changed: results need it no
-    more.
+    A file whose size and time are as before is not read; one that has another time and the same bytes has not changed.
+    A path that is missing has not changed: results need it no more.
     """
     if not path.exists():
-        return []
-    changes, seen = [], set()
-    for name, size, mtime_ns in _listed(path, before):
-        seen.add(name)
+        return [], dict(before)
+    changes, now = [], {}
+    folders_alone = any(name.endswith("/") for name in before)
+    for name, size, mtime_ns in _listed(path, folders_alone):
         known = before.get(name)
+        now[name] = [size, mtime_ns, known[2] if known else ""]
         if known is None:
-            changes.append(f"{name or path} is new")
+            changes.append(f"{path / name} is new")
         elif [size, mtime_ns] != known[:2] and (
-            not known[2] or size != known[0] or sha256(path / name if name else path) != known[2]
+            folders_alone or size != known[0] or sha256(path / name) != known[2]
         ):
-            changes.append(f"{name or path} has changed")
-    return changes + [f"{name} is gone" for name in before if name not in seen]
+            changes.append(f"{path / name} has changed")
+    return changes + [f"{path / name} is gone" for name in before if name not in now], now
 
 
-def check_outside(receipt: Path) -> list[str]:
-    """What changed of the files and folders from outside that a receipt's job read."""
-    told = read_json(receipt)
-    changes = []
-    for path, before in told["watched"].items():
-        changes += [f"{path}: {change}" for change in changed_outside(Path(path), before)]
+def check_outside(file: Path, watched: Mapping[str, Path], options: dict) -> list[str]:
+    """What changed of the files and folders from outside that the job of the receipt in `file` read.
+
+    `watched` are their paths now, by name, and `options` those of the job now: a receipt of other options, and one
+    that is damaged, tells nothing, since its job is run again. Times that are new for the same bytes are noted in the
+    receipt, so that the bytes are read once.
+    """
+    try:
+        receipt = read(file)
+    except (OSError, ValueError):
+        return []
+    if identity.canonical(receipt["options"]) != identity.canonical(options):
+        return []
+    changes, now = [], {}
+    for name, path in watched.items():
+        found, now[name] = changed_outside(path, receipt["watched"].get(name, {}))
+        changes += found
+    if not changes and now != receipt["watched"]:
+        write_json(file, receipt | {"watched": now})
     return changes
 
 
-def _listed(path: Path, before: dict) -> Iterator[tuple[str, int, int]]:
-    """Name, size and time of each file, as cheaply as the system tells; of folders alone where `before` has those."""
+def _listed(path: Path, folders_alone: bool = False) -> Iterator[tuple[str, int, int]]:
+    """Name, size and time of a file (its name is empty) or of each file below a folder, or of the folders alone.
+
+    A link to a folder is not followed, as in packing.
+    """
     if path.is_file():
         found = path.stat()
         yield "", found.st_size, found.st_mtime_ns
+    if not path.is_dir():
         return
-    folders_alone = any(name.endswith("/") for name in before)
     pending = [(str(path), "")]
     while pending:
         folder, prefix = pending.pop()
         if folders_alone:
-            yield f"{prefix or './'}", 0, os.stat(folder).st_mtime_ns
+            yield prefix or "./", 0, os.stat(folder).st_mtime_ns
         with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir():
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir(follow_symlinks=False):
                     pending.append((entry.path, f"{prefix}{entry.name}/"))
-                elif not folders_alone:
+                elif not folders_alone and entry.is_file():
                     found = entry.stat()
                     yield f"{prefix}{entry.name}", found.st_size, found.st_mtime_ns
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,15 @@ FAMILIES = {
 }
 """The dataset families by name."""
 
+_FILES = {
+    "digits": (),
+    "cifar10": ("cifar-10-python.tar.gz",),
+    "celeba": ("img_align_celeba.zip", "list_eval_partition.txt"),
+    "imagenet": ("train", "ILSVRC2012_img_train.tar", "LOC_synset_mapping.txt"),
+    "images": ("",),
+}
+"""The files and folders that a family reads below the `path` of an entry; the empty name is the path itself."""
+
 
 def most_held_out(dataset: dict) -> int | None:
     """The most images that can be held out; None if only the files tell."""
@@ -99,6 +109,21 @@ def image_shape(dataset: dict) -> tuple[int, int | None]:
     """Channels, and width and height in pixels, of the packed images; None for a size that only the files tell."""
     family = FAMILIES[dataset["source"]]
     return dataset.get("channels", family.channels), dataset.get("size", family.size)
+
+
+def files_read(dataset: dict, data: Path) -> dict[str, Path]:
+    """The files and folders of a dataset that are read, below the folder `data`, by their names below it.
+
+    They need not be there. ImageNet's tar is read only where there is no folder in its place, CelebA's partition only
+    for the split `train`.
+    """
+    names = list(_FILES[dataset["source"]])
+    if dataset["source"] == "celeba" and dataset["split"] == "all":
+        names.remove("list_eval_partition.txt")
+    if dataset["source"] == "imagenet" and (data / dataset["path"] / "train").is_dir():
+        names.remove("ILSVRC2012_img_train.tar")
+    paths = [str(Path(dataset["path"], name)) for name in names]
+    return {path: data / path for path in paths}
 
 
 def reduction(autoencoder: dict) -> int:

@@ -1,0 +1,430 @@
+"""Receipts, the store of finished results, and the fingerprints of what comes from outside."""
+
+import errno
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from duodiff import __main__ as commands
+from duodiff.running import files, receipts
+from duodiff.running.receipts import Plan
+
+WORK = ("workflow_scripts.train_heads", "train_heads")
+OUT, WEIGHTS = "results/digits/train0/heads/manifest.json", "results/digits/train0/heads/weights"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def planned(identity="first", inputs=(), **options) -> Plan:
+    return Plan(identity, list(inputs), [OUT, WEIGHTS], kept=True, **options)
+
+
+def finish(plan: Plan, text="trained", options=None) -> None:
+    """Does a job's work: writes its outputs and its receipt."""
+    files.write_json(OUT, {"weights": text})
+    files.write_text(WEIGHTS, text)
+    receipts.write(plan, WORK, options or {"lr": 1})
+
+
+def remove_outputs() -> None:
+    shutil.rmtree(Path(OUT).parent)
+
+
+def in_store(plan: Plan, name: str) -> Path:
+    return receipts.STORE / plan.key() / name
+
+
+# --- the store
+
+
+def test_a_finished_result_is_taken_by_its_identity_with_its_receipt():
+    plan = planned()
+    assert not receipts.take(plan)
+    finish(plan)
+    first = plan.receipt.read_text()
+    finish(planned("second"), "trained otherwise")
+    assert receipts.take(plan)
+    assert Path(WEIGHTS).read_text() == "trained"
+    assert json.loads(Path(OUT).read_text()) == {"weights": "trained"}
+    assert json.loads(plan.receipt.read_text()) == json.loads(first)
+    assert os.path.samefile(WEIGHTS, in_store(plan, "1"))
+
+
+def test_another_identity_input_or_path_is_not_in_the_store():
+    Path("input").write_text("data")
+    plan = planned(inputs=["input"])
+    finish(plan)
+    remove_outputs()
+    assert receipts.take(plan, write_files=False)
+    assert not Path(OUT).exists()  # the other processes of a training only ask
+    assert not receipts.take(planned("second", ["input"]))
+    Path("input").write_text("other data")
+    assert not receipts.take(plan)
+    Path("input").write_text("data")
+    elsewhere = Plan("first", ["input"], [OUT, f"{WEIGHTS}.copy"], kept=True)
+    assert not receipts.take(elsewhere)
+    assert not receipts.take(Plan("first", ["input"], [OUT, WEIGHTS], kept=False))
+
+
+def test_inputs_count_by_content_and_not_by_what_is_said_of_their_making():
+    files.write_json("input.json", {"steps": 4, "made": {"commit": "a"}})
+    Path("images.npy").write_bytes(b"pinned by a manifest")
+    plan = planned(inputs=["input.json", "images.npy"])
+    before = plan.key()
+    Path("input.json").write_text('{"made": {"commit": "b"},   "steps": 4.0}')
+    Path("images.npy").write_bytes(b"rewritten")
+    assert plan.key() == before
+    files.write_json("input.json", {"steps": 5})
+    assert plan.key() != before
+
+
+@pytest.mark.parametrize("damage", ["bytes", "gone", "no receipt", "receipt"])
+def test_a_damaged_result_is_named_and_not_taken(caplog, damage):
+    plan = planned()
+    finish(plan)
+    remove_outputs()
+    kept = in_store(plan, "receipt.json" if "receipt" in damage else "1")
+    if damage in ("gone", "no receipt"):
+        kept.unlink()
+    else:
+        kept.write_text("{")
+    assert not receipts.take(plan)
+    assert plan.key() in caplog.text
+    assert "computed again" in caplog.text
+    assert not Path(OUT).exists()
+    finish(plan)  # and the result that is computed again takes its place
+    remove_outputs()
+    assert receipts.take(plan)
+
+
+def test_a_file_system_without_links_gets_copies(monkeypatch):
+    def refuse(source, target):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    plan = planned()
+    finish(plan)
+    assert in_store(plan, "1").read_text() == "trained"
+    assert not os.path.samefile(WEIGHTS, in_store(plan, "1"))
+    remove_outputs()
+    assert receipts.take(plan)
+    assert Path(WEIGHTS).read_text() == "trained"
+    assert not os.path.samefile(WEIGHTS, in_store(plan, "1"))
+
+
+def test_an_output_that_is_written_anew_leaves_the_kept_file_as_it_was():
+    plan = planned()
+    finish(plan)
+    assert os.path.samefile(WEIGHTS, in_store(plan, "1"))
+    files.write_text(WEIGHTS, "trained anew")
+    assert in_store(plan, "1").read_text() == "trained"
+    # a file that is changed in place, by another program, changes the kept one: its hash tells
+    assert receipts.take(plan)
+    with open(WEIGHTS, "a") as file:
+        file.write("!")
+    assert not receipts.take(plan)
+
+
+def test_a_kill_while_a_result_is_kept_leaves_nothing_to_take(monkeypatch):
+    plan = planned()
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", kill)
+        with pytest.raises(KeyboardInterrupt):
+            finish(plan)
+    assert not receipts.take(plan)
+    (half,) = receipts.unneeded(Path("results"))
+    assert half == receipts.STORE / f".{plan.key()}"
+
+
+# --- what nothing needs
+
+
+def test_clean_lists_with_sizes_and_removes_what_no_result_needs(caplog):
+    caplog.set_level(logging.INFO, logger="duodiff")
+    finish(planned(), "x" * 1_000_000)
+    old, new = planned(), planned("second")
+    finish(new)
+    state = Path("results/digits/train0/.resume/heads-0123")
+    codec = Path("results/data/latent/.resume/autoencoder-0123")
+    unfinished = Path("results/digits/train0/.resume/full-0123")
+    for path in (state, codec, unfinished):
+        path.mkdir(parents=True)
+        (path / "state").write_bytes(bytes(1_000_000))
+    files.write_json("results/data/latent/autoencoder/config.json", {})
+    listed = commands.clean()
+    assert listed == "3 folders, 4.0 MB, found; --remove removes them"
+    lines = "\n".join(caplog.messages)
+    assert f"2.0 MB  {receipts.STORE / old.key()}  a result of another identity: {OUT}" in lines
+    for path in (state, codec):
+        assert f"1.0 MB  {path}  the state of a training" in lines
+    assert in_store(old, "1").exists()
+    assert commands.clean(remove=True) == "3 folders, 4.0 MB, removed"
+    assert [path.name for path in receipts.STORE.iterdir()] == [new.key()]
+    assert (unfinished / "state").exists()
+    assert not state.exists()
+    assert not codec.exists()
+    assert commands.clean().startswith("0 folders")
+
+
+def test_the_state_of_a_training_under_way_is_needed():
+    finish(planned())
+    state = Path("results/digits/train0/.resume/heads-4567")
+    state.mkdir(parents=True)
+    assert state in receipts.unneeded(Path("results"))
+    remove_outputs()  # as Snakemake does before it trains again; the receipt of before is still there
+    assert state not in receipts.unneeded(Path("results"))
+
+
+def test_clean_names_a_damaged_receipt(caplog):
+    plan = planned()
+    finish(plan)
+    plan.receipt.write_text("{")
+    assert list(receipts.unneeded(Path("results"))) == [receipts.STORE / plan.key()]
+    assert f"{plan.receipt}: damaged" in caplog.text
+
+
+# --- what a receipt tells
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"identity": "a"}'])
+def test_a_damaged_receipt_is_named(content):
+    path = Path("receipt.json")
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"receipt\.json: damaged"):
+        receipts.read(path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        receipts.read(path)
+
+
+def test_differences_are_named_by_key_and_by_definition():
+    finish(planned(), options={"training": {"lr": 1, "steps": 2}, "seed": 0})
+    receipt = receipts.read(planned().receipt)
+    same = {"seed": 0.0, "training": {"steps": 2, "lr": 1.0}}
+    assert list(receipts.differences(receipt, WORK, same)) == []
+    other = {"training": {"lr": 0.5, "steps": 2}, "seed": 0, "images": 4}
+    assert list(receipts.differences(receipt, WORK, other)) == [
+        "images: null is now 4",
+        "training.lr: 1 is now 0.5",
+    ]
+    name = next(name for name in receipt["code"] if name.endswith(": train_heads"))
+    receipt["code"][name] = "0"
+    receipt["code"]["duodiff.elsewhere: gone_function"] = "0"
+    assert set(receipts.differences(receipt, WORK, same)) == {
+        name,
+        "duodiff.elsewhere: gone_function",
+    }
+
+
+def test_a_moved_definition_is_no_difference():
+    finish(planned())
+    receipt = receipts.read(planned().receipt)
+    receipt["code"] = {
+        f"duodiff.elsewhere.{label}": digest for label, digest in receipt["code"].items()
+    }
+    assert list(receipts.differences(receipt, WORK, {"lr": 1})) == []
+
+
+def test_inputs_that_changed_are_named_and_missing_ones_are_not():
+    files.write_json("a.json", {"n": 1})
+    Path("b").write_text("b")
+    finish(planned(inputs=["a.json", "b"]))
+    receipt = receipts.read(planned().receipt)
+    assert receipts.changed_inputs(receipt) == []
+    Path("a.json").write_text('{"n": 1.0}')
+    assert receipts.changed_inputs(receipt) == []
+    files.write_json("a.json", {"n": 20})
+    assert receipts.changed_inputs(receipt) == ["a.json"]
+    Path("b").unlink()
+    assert receipts.changed_inputs(receipt) == ["a.json"]
+
+
+def test_outputs_get_the_time_at_which_they_were_finished():
+    finish(planned())
+    receipt = receipts.read(planned().receipt)
+    os.utime(OUT, (1, 1))
+    Path(WEIGHTS).unlink()
+    receipts.set_times(receipt)
+    assert os.stat(OUT).st_mtime == pytest.approx(receipt["finished"])
+
+
+# --- what comes from outside
+
+
+@pytest.fixture
+def images(folder) -> Path:
+    """A folder of four files in two class folders."""
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/deep/2.png"):
+        path = folder / "data/images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+        os.utime(path, (1_000_000, 1_000_000))
+    return Path("data/images")
+
+
+def replace(path: Path, text: str, seconds: int = 2_000_000) -> None:
+    path.write_text(text)
+    os.utime(path, (seconds, seconds))
+
+
+@pytest.fixture
+def hashed(monkeypatch) -> list[str]:
+    """The files whose hash is computed."""
+    found: list[str] = []
+
+    def listing(path):
+        found.append(str(path))
+        return files.sha256(path)
+
+    monkeypatch.setattr(receipts, "sha256", listing)
+    return found
+
+
+def one_replaced(images):
+    replace(images / "cat/1.png", "CAT/1.png")
+
+
+def one_added(images):
+    replace(images / "cat/3.png", "new", 1)
+
+
+def one_removed(images):
+    (images / "dog/deep/2.png").unlink()
+
+
+def class_deleted(images):
+    shutil.rmtree(images / "dog")
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (one_replaced, ["cat/1.png has changed"]),
+        (one_added, ["cat/3.png is new"]),
+        (one_removed, ["dog/deep/2.png is gone"]),
+        (class_deleted, ["dog/1.png is gone", "dog/deep/2.png is gone"]),
+    ],
+)
+def test_each_change_of_a_folder_is_named(images, edit, named):
+    before = receipts.fingerprint(images)
+    assert receipts.changed_outside(images, before) == ([], before)
+    edit(images)
+    found, _ = receipts.changed_outside(images, before)
+    assert found == [f"{images}/{change}" for change in named]
+
+
+def test_a_replaced_file_is_named(folder):
+    path = folder / "shapes.zip"
+    replace(path, "a zip", 1)
+    before = receipts.fingerprint(path)
+    replace(path, "a zip", 2)
+    assert receipts.changed_outside(path, before)[0] == []
+    replace(path, "a ZIP", 3)
+    assert receipts.changed_outside(path, before)[0] == [f"{path} has changed"]
+    path.unlink()
+    assert receipts.changed_outside(path, before) == ([], before)
+
+
+def test_a_missing_path_has_not_changed_and_one_that_appears_has(images):
+    before = receipts.fingerprint(images)
+    shutil.move(images, "moved")
+    assert receipts.changed_outside(images, before) == ([], before)
+    assert receipts.fingerprint(images) == {}
+    shutil.move("moved", images)
+    assert len(receipts.changed_outside(images, {})[0]) == 4
+
+
+def test_a_link_to_a_folder_is_not_followed_and_a_broken_link_is_no_file(images):
+    before = receipts.fingerprint(images)
+    (images / "cat/loop").symlink_to(images.resolve())
+    (images / "cat/nothing.png").symlink_to("nowhere")
+    assert receipts.changed_outside(images, before) == ([], before)
+
+
+def reading(images) -> tuple[Path, dict, dict]:
+    """The receipt of a job that read the images; the paths it read and its options, by name."""
+    watched, options = {"images": images}, {"dataset": {"path": "images"}}
+    plan = planned(watched={name: str(path) for name, path in watched.items()})
+    finish(plan, options=options)
+    return plan.receipt, watched, options
+
+
+def test_new_times_pass_after_the_files_with_new_times_are_read_once(images, hashed):
+    receipt, watched, options = reading(images)
+    hashed.clear()
+    assert receipts.check_outside(receipt, watched, options) == []
+    assert hashed == []
+    os.utime(images / "cat/2.png", (3, 3))
+    assert receipts.check_outside(receipt, watched, options) == []
+    assert hashed == [str(images / "cat/2.png")]
+    assert receipts.check_outside(receipt, watched, options) == []
+    assert len(hashed) == 1  # the new time is noted
+    one_replaced(images)
+    changes = receipts.check_outside(receipt, watched, options)
+    assert changes == [f"{images}/cat/1.png has changed"]
+    assert receipts.check_outside(receipt, watched, options) == changes  # and a change is not
+
+
+def test_a_moved_data_folder_is_compared_by_its_content(images, hashed):
+    receipt, _, options = reading(images)
+    shutil.copytree("data", "elsewhere")
+    watched = {"images": Path("elsewhere/images")}
+    assert receipts.check_outside(receipt, watched, options) == []
+    one_replaced(watched["images"])
+    assert len(receipts.check_outside(receipt, watched, options)) == 1
+
+
+def test_a_receipt_of_other_options_and_a_damaged_one_stop_no_run(images):
+    receipt, watched, options = reading(images)
+    one_added(images)
+    assert receipts.check_outside(receipt, watched, options)
+    assert receipts.check_outside(receipt, watched, {"dataset": {"path": "b"}}) == []
+    receipt.write_text("{")
+    assert receipts.check_outside(receipt, watched, options) == []
+    receipt.unlink()
+    assert receipts.check_outside(receipt, watched, options) == []
+
+
+def test_the_hashes_of_an_inputs_receipt_are_not_computed_again(images, hashed):
+    fetched = Plan(
+        "fetch", [], ["results/data/shapes/fetched.json"], watched={"images": "data/images"}
+    )
+    files.write_json(fetched.outputs[0], {})
+    receipts.write(fetched, WORK, {})
+    assert sum("data/images" in path for path in hashed) == 4
+    hashed.clear()
+    one_replaced(images)
+    packed = planned(inputs=fetched.outputs, watched=fetched.watched)
+    finish(packed)
+    assert [path for path in hashed if "data/images" in path] == [str(images / "cat/1.png")]
+    known = receipts.read(packed.receipt)["watched"]["images"]
+    assert known == receipts.fingerprint(images)
+
+
+def test_folders_of_many_files_are_compared_by_their_times_alone(images, hashed, monkeypatch):
+    monkeypatch.setattr(receipts, "_MOST_FILES", 3)
+    before = receipts.fingerprint(images)
+    assert sorted(before) == ["./", "cat/", "dog/", "dog/deep/"]
+    assert receipts.changed_outside(images, before) == ([], before)
+    times = os.stat(images / "cat").st_mtime_ns
+    one_replaced(images)  # in place: the blind spot that docs/robustness.md names
+    assert os.stat(images / "cat").st_mtime_ns == times
+    assert receipts.changed_outside(images, before)[0] == []
+    one_added(images)
+    assert receipts.changed_outside(images, before)[0] == [f"{images}/cat has changed"]
+    class_deleted(images)
+    found = receipts.changed_outside(images, before)[0]
+    assert {f"{images}/dog is gone", f"{images} has changed"} <= set(found)
+    assert hashed == []
