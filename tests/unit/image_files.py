@@ -34,6 +34,11 @@ CELEBA = {
 }
 IMAGENET = IMAGES | {"source": "imagenet", "path": "imagenet", "class_order": "synset"}
 CIFAR10 = {"source": "cifar10", "path": "cifar10", "held_out": 2}
+STAND_INS = {
+    "a git-lfs pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+    "an HTML page": b"\n<!DOCTYPE html><p>Log in",
+}
+"""What is found in place of a large file: where a download has gone wrong."""
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:

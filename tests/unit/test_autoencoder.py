@@ -18,6 +18,7 @@ from duodiff.running import job
 from duodiff.running.files import read_json, sha256, write_json
 from duodiff.study.config import SCHEMA
 from duodiff.training.autoencoder import loss, train_autoencoder
+from unit.image_files import STAND_INS
 
 TINY = {
     "latent_channels": 5,
@@ -617,3 +618,16 @@ def test_fetching_writes_a_receipt_or_says_what_is_wrong_and_stops(tiny, fetch, 
         assert message in said
         assert "Traceback" not in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("found", STAND_INS)
+@pytest.mark.parametrize("name", ["config.json", codec.WEIGHTS, "ae.pth"])
+def test_fetching_names_what_stands_in_for_a_file(tiny, folder, fetch, name, found):
+    section = tiny if name == "ae.pth" else SECTION | {"path": folder.name}
+    path = folder.parent / name if name == "ae.pth" else folder / name
+    assert path.exists()
+    assert fetch(section)[0] == 0
+    path.write_bytes(STAND_INS[found])
+    status, said = fetch(section)
+    assert status == 1
+    assert f"{path}: found {found} in place of the file" in said

@@ -15,6 +15,7 @@ from unit.image_files import (
     IMAGENET,
     IMAGES,
     RNG,
+    STAND_INS,
     celeba,
     encoded,
     noise,
@@ -26,9 +27,10 @@ from unit.image_files import (
 
 from duodiff.data import cifar10
 from duodiff.data.archives import open_nested_tar
-from duodiff.data.families import fetch_dataset
+from duodiff.data.families import family, fetch_dataset
 from duodiff.data.pack import pack
 from duodiff.data.store import ImageStore
+from duodiff.study.families import files_read
 
 # --- CIFAR-10
 
@@ -372,3 +374,58 @@ def test_receipts_of_what_needs_no_download(tmp_path):
     imagenet(tmp_path, "folder")
     names = [file["name"] for file in fetch_dataset(IMAGENET, tmp_path)["files"]]
     assert names == ["train", "LOC_synset_mapping.txt"]
+
+
+@pytest.mark.parametrize("found", STAND_INS)
+@pytest.mark.parametrize(
+    ("dataset", "file"),
+    [
+        (IMAGES | {"path": "shapes.zip"}, "shapes.zip"),
+        (CELEBA, "celeba/img_align_celeba.zip"),
+        (CELEBA | {"split": "train"}, "celeba/list_eval_partition.txt"),
+        (CIFAR10, "cifar10/cifar-10-python.tar.gz"),
+        (IMAGENET, "imagenet/ILSVRC2012_img_train.tar"),
+        (IMAGENET | {"class_order": "alphabetical"}, "imagenet/LOC_synset_mapping.txt"),
+    ],
+)
+def test_what_stands_in_for_a_file_is_named_before_packing(tmp_path, dataset, file, found):
+    celeba(tmp_path, {"1.png": b""}, "1.png 0\n")
+    imagenet(tmp_path, "tar")
+    write_folder(tmp_path, {file: STAND_INS[found]})
+    with pytest.raises(ValueError, match=f"{Path(file).name}: found {found} in place of the file"):
+        fetch_dataset(dataset, tmp_path)
+
+
+# --- what is watched at planning
+
+
+def check_files_read(dataset: dict, data: Path, *names: str) -> None:
+    """The files that are read, by name; and a reader's own files are those of them that are there."""
+    found = files_read(dataset, data)
+    assert found == {name: data / name for name in names}
+    read = family(dataset).fetch(dataset, data)
+    assert list(read) == [path for path in found.values() if path.exists()]
+
+
+def test_the_files_that_are_watched_are_those_that_are_read(tmp_path, monkeypatch):
+    check_files_read({"source": "digits"}, tmp_path)
+    write_folder(tmp_path, {"shapes.zip": b"PK", "images/1.png": png(), "unrelated": b""})
+    check_files_read(IMAGES, tmp_path, "images")
+    check_files_read(IMAGES | {"path": "shapes.zip"}, tmp_path, "shapes.zip")
+    celeba(tmp_path, {"1.png": b""}, "1.png 0\n")
+    check_files_read(CELEBA, tmp_path, "celeba/img_align_celeba.zip")
+    both = ["celeba/img_align_celeba.zip", "celeba/list_eval_partition.txt"]
+    check_files_read(CELEBA | {"split": "train"}, tmp_path, *both)
+    monkeypatch.setattr(cifar10, "download", lambda *_: None)
+    write_folder(tmp_path, {"cifar10/cifar-10-python.tar.gz": b""})
+    check_files_read(CIFAR10, tmp_path, "cifar10/cifar-10-python.tar.gz")
+    imagenet(tmp_path, "tar")
+    folder, tar, mapping = (
+        f"imagenet/{name}"
+        for name in ("train", "ILSVRC2012_img_train.tar", "LOC_synset_mapping.txt")
+    )
+    check_files_read(IMAGENET, tmp_path, folder, tar, mapping)
+    imagenet(tmp_path, "folder")  # read in place of the tar
+    check_files_read(IMAGENET, tmp_path, folder, mapping)
+    (tmp_path / mapping).unlink()
+    check_files_read(IMAGENET, tmp_path, folder, mapping)

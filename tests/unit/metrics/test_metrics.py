@@ -13,6 +13,7 @@ from torch import nn
 from torch_fidelity.datasets import ImagesPathDataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.utils import get_featuresdict_from_dataset
+from unit.image_files import STAND_INS
 
 from duodiff import spaces
 from duodiff.data.pack import pack
@@ -314,6 +315,11 @@ def test_other_weights_are_refused_and_absent_ones_named(tmp_path, monkeypatch):
     expected = f"extractors.inception: .* has sha256 {sha256(path)}, expected {'0' * 64}"
     with pytest.raises(ValueError, match=expected):
         weights.fetch_weights("inception", path, receipt)
+    for found, content in STAND_INS.items():
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{path}: found {found} in place of the file"):
+            weights.fetch_weights("inception", path, receipt)
+    path.write_bytes(b"something else")
     assert not receipt.exists()
     known = spaces.Weights("inception.pth", nobody, sha256(path), "X")
     monkeypatch.setitem(spaces.WEIGHTS, "inception", known)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from unit.image_files import STAND_INS
 
 from duodiff.checkpoints import BackboneManifest, as_json, load, load_backbone
 from duodiff.running.files import read_json, sha256
@@ -235,6 +236,15 @@ def test_the_script_says_where_a_missing_file_is_found(tmp_path):
             run_script(tmp_path, **weights)
         assert str(path) in str(error.value)
         assert str(error.value).endswith(page)
+
+
+@pytest.mark.parametrize("found", STAND_INS)
+def test_the_script_names_what_stands_in_for_the_file(tmp_path, found):
+    path = tmp_path / "weights/uvit.pth"
+    path.parent.mkdir()
+    path.write_bytes(STAND_INS[found])
+    with pytest.raises(ValueError, match=f"{path}: found {found} in place of the file"):
+        run_script(tmp_path)
 
 
 def test_the_script_downloads_a_missing_file_alone(published, tmp_path, monkeypatch):
