@@ -668,6 +668,11 @@ def flatten(paths):
     return [paths] if isinstance(paths, str) else [str(path) for path in paths]
 
 
+def by_study(paths):
+    """The paths in order of their studies or datasets, since the order of the configuration's keys decides nothing."""
+    return sorted(flatten(paths), key=lambda path: path.split("/")[:3])
+
+
 def own_files(inputs):
     """The files of this workflow among a row's inputs, and the others."""
     ours = {
@@ -711,7 +716,7 @@ def item_work(item):
         own=item.own,
         named=lambda wc: [
             path
-            for paths in [*fixed, *(function(wc) for function in asked)]
+            for paths in [*map(by_study, fixed), *(function(wc) for function in asked)]
             for path in flatten(paths)
         ],
     )

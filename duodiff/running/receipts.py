@@ -158,8 +158,10 @@ def take(plan: Plan, write_files: bool = True) -> bool:
     if write_files:
         for path, file in kept.items():
             _link(file, Path(path))
-        now = {"inputs": read_inputs(plan.inputs), "key": plan.key()}
+        # finished now: later than the inputs, of which one may have been made again with the same content
+        now = {"inputs": read_inputs(plan.inputs), "key": plan.key(), "finished": time.time()}
         write_json(plan.receipt, receipt | now)
+        set_times(receipt | now)
     return True
 
 
