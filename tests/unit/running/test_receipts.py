@@ -49,12 +49,16 @@ def test_a_finished_result_is_taken_by_its_identity_with_its_receipt():
     plan = planned()
     assert not receipts.take(plan)
     finish(plan)
-    first = plan.receipt.read_text()
+    first = receipts.read(plan.receipt)
     finish(planned("second"), "trained otherwise")
     assert receipts.take(plan)
     assert Path(WEIGHTS).read_text() == "trained"
     assert json.loads(Path(OUT).read_text()) == {"weights": "trained"}
-    assert json.loads(plan.receipt.read_text()) == json.loads(first)
+    taken = receipts.read(plan.receipt)
+    # after its inputs, one of which may have been made again with the same content
+    assert taken["finished"] > first["finished"]
+    assert os.stat(WEIGHTS).st_mtime == pytest.approx(taken["finished"], abs=1e-3)
+    assert taken | {"finished": first["finished"]} == first
     assert os.path.samefile(WEIGHTS, in_store(plan, "1"))
 
 
@@ -249,6 +253,16 @@ def test_inputs_that_changed_are_named_and_missing_ones_are_not():
     assert receipts.changed_inputs(receipt) == ["a.json"]
     Path("b").unlink()
     assert receipts.changed_inputs(receipt) == ["a.json"]
+
+
+def test_inputs_that_came_and_went_are_named_and_the_number_of_shards_is_none():
+    receipt = {"inputs": {"full.json": "a", "shallow.json": "b", "shards/0-of-1.json": "c"}}
+    receipt["inputs"]["cell/shards/0-of-1/manifest.json"] = "d"
+    shards = [f"cell/shards/{i}-of-2/{name}" for i in (0, 1) for name in ("manifest.json", "a.npy")]
+    found = receipts.other_inputs(receipt, ["full.json", "shards/0-of-1.json", "a.npy", *shards])
+    assert found == ["shallow.json is no input now"]
+    found = receipts.other_inputs(receipt, [*receipt["inputs"], "heads.json"])
+    assert found == ["heads.json is a new input"]
 
 
 def test_outputs_get_the_time_at_which_they_were_finished():
