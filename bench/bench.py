@@ -28,8 +28,8 @@ from tqdm import tqdm
 
 from duodiff.autoencoder import network_config
 from duodiff.data.store import write_store
-from duodiff.records import cpu_name
 from duodiff.running.files import write_json, write_text
+from duodiff.running.provenance import cpu_name
 from duodiff.settings import Setting
 from duodiff.study import config
 from duodiff.study.grid import ROLES, grid_points, sampler_options

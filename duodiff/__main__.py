@@ -85,7 +85,7 @@ def sample(
     blocks = np.load(out / "blocks_run.npy").mean()
     return (
         f"{images} images by {manifest['method']} ({setting}), {manifest['nfe']} calls of {blocks:.2f} blocks"
-        f" on {manifest['device']}"
+        f" on {manifest['made']['device']}"
     )
 
 

@@ -5,7 +5,7 @@ A checkpoint is named by the path of its manifest. `model.safetensors` lies besi
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -66,6 +66,9 @@ class BackboneManifest:
     weights_sha256: str = ""
     """Hash of model.safetensors; empty until `save` has written the file."""
 
+    made: dict[str, Any] = field(default_factory=dict)
+    """What made it (`duodiff.running.provenance`); empty until it is made, and in manifests that do not say."""
+
 
 @dataclass(frozen=True)
 class HeadsManifest:
@@ -92,6 +95,7 @@ class HeadsManifest:
 
     skipped_steps: int | None = None
     weights_sha256: str = ""
+    made: dict[str, Any] = field(default_factory=dict)
 
 
 Manifest = BackboneManifest | HeadsManifest
@@ -100,7 +104,7 @@ M = TypeVar("M", BackboneManifest, HeadsManifest)
 
 def as_json(manifest: Manifest) -> dict[str, Any]:
     """The JSON object of a manifest: its keys in the order of the fields, without fields that have their default."""
-    defaults = {field.name: field.default for field in fields(manifest)}
+    defaults = {field.name: field.default for field in fields(manifest)} | {"made": {}}
     values = {key: value for key, value in asdict(manifest).items() if value != defaults[key]}
     return {"kind": manifest.KIND} | values
 
@@ -111,7 +115,7 @@ def read(path: str | Path, kind: type[M]) -> M:
     if (found := values.pop("kind", None)) != kind.KIND:
         raise ValueError(f"{path}: kind: found {found!r}; accepted: {kind.KIND!r}")
     known = [field.name for field in fields(kind)]
-    optional = {"source", "skipped_steps"}
+    optional = {"source", "skipped_steps", "made"}
     problems = [f"{key}: missing" for key in known if key not in values.keys() | optional]
     problems += [f"{key}: unknown" for key in values if key not in known]
     if problems:

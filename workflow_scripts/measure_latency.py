@@ -51,9 +51,7 @@ def measure_latency(
     records.write(out, found)
     times = [r.value for r in found if r.metric == "seconds_per_image"]
     fastest, slowest = 1e3 * min(times), 1e3 * max(times)
-    return (
-        f"{len(times)} settings, {fastest:.2f} to {slowest:.2f} ms an image, on {found[0].device}"
-    )
+    return f"{len(times)} settings, {fastest:.2f} to {slowest:.2f} ms an image, on {found[0].made['device']}"
 
 
 if __name__ == "__main__":

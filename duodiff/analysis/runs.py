@@ -10,6 +10,7 @@ import yaml
 from duodiff.analysis.cells import load_records
 from duodiff.analysis.report import page
 from duodiff.running.files import write_csv, write_text
+from duodiff.running.provenance import makers
 
 RUN_TIMES = {
     "rule": "Rule",
@@ -20,10 +21,17 @@ RUN_TIMES = {
 }
 MACHINES = {
     "experiment": "Experiment",
+    "work": "Work",
     "device": "Device",
     "dtype": "Numbers",
+    "commit": "Commit",
     "libraries": "Versions",
 }
+_WORK = {
+    "": "measuring",
+    "samples": "sampling",
+}  # by the role of what was made; the others are networks
+_COMMIT = 10  # characters of a commit's name
 
 
 def run_times(benchmarks: Path, folders: Iterable[str], rules: Iterable[str]) -> pd.DataFrame:
@@ -54,16 +62,21 @@ def run_times(benchmarks: Path, folders: Iterable[str], rules: Iterable[str]) ->
 
 
 def machines(records: pd.DataFrame, studies: dict[str, dict]) -> pd.DataFrame:
-    """The devices, number types and library versions of each study's records, columns MACHINES, each combination once.
+    """What made each study's records, their samples and the networks of these, columns MACHINES, each row once.
 
-    `studies` maps an experiment to its title.
+    `studies` maps an experiment to its title. The type of numbers is that of sampling and measuring; records do not
+    tell it of a training.
     """
-    libraries = [
-        ", ".join(f"{k} {v}" for k, v in versions.items()) for versions in records["libraries"]
-    ]
-    titles = records["experiment"].map(lambda name: studies[name]["title"])
-    table = records.assign(libraries=libraries, experiment=titles)[list(MACHINES)]
-    return table.dropna().drop_duplicates()
+    rows = []
+    for record in records[["experiment", "dtype", "made"]].itertuples(index=False):
+        for role, one in makers(record.made):
+            work = _WORK.get(role, f"training {role}")
+            commit = one.get("commit", "")[:_COMMIT] + " (modified)" * one.get("modified", False)
+            versions = ", ".join(f"{k} {v}" for k, v in one["libraries"].items())
+            numbers = record.dtype if role in _WORK else ""
+            title = studies[record.experiment]["title"]
+            rows.append((title, work, one["device"], numbers, commit, versions))
+    return pd.DataFrame(rows, columns=list(MACHINES)).drop_duplicates()
 
 
 def write_run(

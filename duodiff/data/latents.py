@@ -18,6 +18,7 @@ from tqdm import tqdm
 from duodiff.autoencoder import Autoencoder, load
 from duodiff.data.store import ImageStore
 from duodiff.identity import code_digest
+from duodiff.running import provenance
 from duodiff.running.files import (
     atomic,
     naming_full_disk,
@@ -65,6 +66,7 @@ def encode_shard(
     with naming_full_disk(partial):
         _append_moments(partial, shape, store.images[first:end], codec, first)
     os.replace(partial, out.with_suffix(".npy"))
+    description["made"] = provenance.made(code, device, libraries=["diffusers"])
     write_json(out, description)
     return description
 
@@ -79,8 +81,9 @@ def gather(images: Path, shards: list[Path], manifest: Path) -> dict:
     store, folder = ImageStore(images), manifest.parent
     descriptions = [read_json(shard) for shard in shards]
     require_whole([description.pop("range") for description in descriptions], len(store))
-    encoded = descriptions[0]
-    if any(description != encoded for description in descriptions):
+    makings = [description.pop("made", {}) for description in descriptions]
+    encoded, codes = descriptions[0], {made.get("code") for made in makings}
+    if any(description != encoded for description in descriptions) or len(codes) > 1:
         raise ValueError("shards: they were not encoded alike; encode them again")
     if encoded["images_sha256"] != store.manifest["images_sha256"]:
         raise ValueError(f"shards: they are not of the images of {images}; encode them again")
@@ -93,6 +96,7 @@ def gather(images: Path, shards: list[Path], manifest: Path) -> dict:
     with atomic(folder / "labels.npy") as labels:
         shutil.copyfile(store.folder / "labels.npy", labels)
     joined = store.manifest | encoded | {"moments_sha256": sha256(folder / "moments.npy")}
+    joined["made"] = provenance.joined(makings)
     write_json(manifest, joined)
     for interrupted in shards[0].parent.glob(".*"):  # of a run with another number of shards
         interrupted.unlink()

@@ -10,7 +10,9 @@ from tqdm import tqdm
 
 from duodiff import records
 from duodiff.early_exit import layer_errors, uncertainty_target
+from duodiff.identity import code_digest, digest
 from duodiff.metrics.bootstrap import COVERS, percentiles, resampled_means
+from duodiff.running import provenance
 from duodiff.running.files import write_csv, write_json
 from duodiff.sampling.models import Models
 from duodiff.schedules import T, time_input, timestep_weights, timesteps
@@ -65,6 +67,8 @@ def write_profile(
             rows += _head_rows(t, measured)
             uncertainties.append(measured["u"].cpu().numpy())
     write_csv(losses, rows)
+    parameters = [models.conventions, models.protocol.name]
+    code = digest([code_digest(work, parameters) for work in (write_profile, Models)])
     full, shallow = np.array(errors).transpose(1, 0, 2)
     common = {
         "n": len(index),
@@ -74,8 +78,8 @@ def write_profile(
         "seeds": {"train_seed": seed},
         "compute_batch": batch,
         "dtype": models.precision,
-        "device": records.device_name(models.device),
         "checkpoint_sha256": models.sha256(_BACKBONES),
+        "made": provenance.made(code, models.device, of=models.made(_BACKBONES)),
     }
     records.write(out, _records(loss_statistics(profiled, full, shallow), common))
     if not models.has_heads:

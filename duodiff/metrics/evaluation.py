@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from duodiff.data.store import ImageStore
+from duodiff.identity import code_digest, digest
 from duodiff.metrics.distances import (
     FrechetTo,
     extrapolation,
@@ -25,7 +26,8 @@ from duodiff.metrics.distances import (
 )
 from duodiff.metrics.features import Extractor
 from duodiff.metrics.reference import Reference
-from duodiff.records import Record, device_name, of_samples
+from duodiff.records import Record, of_samples
+from duodiff.running import provenance
 from duodiff.running.files import sha256
 from duodiff.samplers import to_uint8
 from duodiff.spaces import images_to_extrapolate, space
@@ -84,10 +86,12 @@ class Evaluation:
         self.common = {
             "experiment": study["experiment"],
             "protocol": study["protocol"],
-            "device": device_name(self.device),
             "reference_sha256": reference.sha256,
             "extractor": reference.extractor,
         }
+        parameters = [self.metric, study, reference.extractor]
+        code = digest([code_digest(work, parameters) for work in (Evaluation, Extractor)])
+        self.made = provenance.made(code, self.device, libraries=extract.libraries)
         self.to_reference = FrechetTo(reference.fitted, self.device)
         # pairs of halves of the real images; their distances are the smallest that samples can be expected to have
         self.real = torch.cat([reference.features, reference.held_out])
@@ -127,7 +131,9 @@ class Evaluation:
                 values.append(limit)
                 setting = manifest["parameters"] | {"sampler": sampler["name"], "sample_seed": seed}
                 curves += [self.study | setting | row for row in rows]
-            records += self._records(values, manifest["count"], **of_samples(manifest))
+            records += self._records(
+                values, manifest["count"], manifest.get("made"), **of_samples(manifest)
+            )
         return records + _spreads(records, self.metric), curves
 
     def opened(self, path: Path) -> ImageStore:
@@ -236,7 +242,11 @@ class Evaluation:
         points = zip(fit.sizes, fit.distances, strict=True)
         return limit, [line | {"n": n, "distance": distance} for n, distance in points]
 
-    def _records(self, values: list[Value], n: int, **identity: Any) -> list[Record]:
+    def _records(
+        self, values: list[Value], n: int, sampled: dict | None = None, **identity: Any
+    ) -> list[Record]:
+        """Records of values of `n` images; `sampled` says what made them."""
+        made = provenance.made_of(self.made, {"samples": sampled or {}})
         return [
             Record(
                 v.metric,
@@ -247,6 +257,7 @@ class Evaluation:
                 interval=None if v.interval is None else [float(end) for end in v.interval],
                 interval_covers=v.covers,
                 resampled=v.resampled,
+                made=made,
                 **self.common,
                 **identity,
             )
@@ -299,4 +310,13 @@ def _spread(records: list[Record]) -> Record:
         seeds=first.seeds | {"sample_seed": [r.seeds["sample_seed"] for r in records]},
         interval=[float(values.min()), float(values.max())],
         interval_covers=f"minimum and maximum over {len(values)} sampling seeds",
+        made=_made_of_all(records),
     )
+
+
+def _made_of_all(records: list[Record]) -> dict[str, Any]:
+    """What made a record of several records' samples: all their samples' makers."""
+    sampled = provenance.joined(
+        [record.made.get("of", {}).get("samples", {}) for record in records]
+    )
+    return provenance.made_of(records[0].made, {"samples": sampled})

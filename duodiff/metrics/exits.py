@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 
 from duodiff.data.store import ImageStore
+from duodiff.identity import code_digest
 from duodiff.metrics.bootstrap import COVERS, percentiles, resampled_means
 from duodiff.paper import SHALLOW_BLOCKS
 from duodiff.records import Record, of_samples
+from duodiff.running import provenance
 from duodiff.schedules import timestep_weights
 
 
@@ -45,6 +47,7 @@ def exit_profiles(samples: list[Path]) -> pd.DataFrame:
 def exit_records(samples: list[Path]) -> list[Record]:
     """The `exit_statistics` of each of AdaDiff's sample stores, with bootstrap intervals."""
     records = []
+    code = code_digest(exit_records)
     for path in samples:
         manifest, exits = _opened(path)
         identity = of_samples(manifest) | {
@@ -52,6 +55,7 @@ def exit_records(samples: list[Path]) -> list[Record]:
             "experiment": manifest["experiment"],
             "protocol": manifest["protocol"],
             "interval_covers": COVERS,
+            "made": provenance.made(code, of={"samples": manifest.get("made", {})}),
         }
         t, depth = np.array(manifest["timesteps"]), manifest["parameters"]["depth"]
         records += [

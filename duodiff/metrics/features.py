@@ -112,6 +112,7 @@ class Extractor:
 
     `weights` is the file of the weights; no code in the file is run. `name` names the extractor and the file,
     `transform` the steps from an image to the network's input. Together they identify the features.
+    `libraries` are the packages that compute them beside torch.
     """
 
     def __init__(self, metric: str, weights: str | Path, device: str = "cpu"):
@@ -128,6 +129,7 @@ class Extractor:
             case _:
                 name, self.layers = "classifier", [_LAYER, _LOGITS]
                 self.transform = "to [-1, 1]"
+        self.libraries = ["torch-fidelity"] + ["timm"] * (name.startswith("dinov2"))
         self.metric = metric
         self.features, self.colour = space(metric).features, name != "classifier"
         self.device, self.cuda = device, device != "cpu"

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from duodiff import noise, samplers
 from duodiff.autoencoder import Autoencoder
 from duodiff.backbones import single
+from duodiff.identity import code_digest
 from duodiff.metrics.flops import gflops, parameters
 from duodiff.metrics.resources import (
     energy_meter,
@@ -23,7 +24,8 @@ from duodiff.metrics.resources import (
     synchronise,
     trajectory_gflops,
 )
-from duodiff.records import Record, device_name
+from duodiff.records import Record
+from duodiff.running import provenance
 from duodiff.sampling.cells import Cell, build_cell
 from duodiff.sampling.generation import sample_batch
 from duodiff.sampling.models import Models
@@ -107,10 +109,12 @@ def measure_cells(
     common = {
         "experiment": experiment,
         "protocol": protocol,
-        "device": device_name(device),
         "compute_batch": batch,
         "dtype": precision,
     }
+    code = code_digest(measure_cells, [conventions, protocol, grid])
+    libraries = ["diffusers"] if autoencoder else []
+    made = provenance.made(code, device, libraries=libraries)
     over = f"minimum and maximum of {repeats} interleaved rounds"
     seeds = {"train_seed": train_seed, "sample_seed": seed}
     records: list[Record] = []
@@ -144,7 +148,11 @@ def measure_cells(
         identity = {"n": batch, "seeds": seeds, "interval_covers": over, **common}
         records.append(_decoding(autoencoder, seconds[_DECODE] / batch, identity))
     identity = {"n": batch, "seeds": seeds, **common}
-    return records + _simulated_against_shrinking(models, cells, identity, autoencoder)
+    records += _simulated_against_shrinking(models, cells, identity, autoencoder)
+    for record in records:
+        trained = models.made(record.checkpoint_sha256.keys() & models.manifests.keys())
+        record.made = provenance.made_of(made, trained)
+    return records
 
 
 def _rounds(

@@ -18,10 +18,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from duodiff.data.store import ImageStore
-from duodiff.identity import code_digest
+from duodiff.identity import code_digest, digest
 from duodiff.metrics.distances import Gaussian, gaussian
 from duodiff.metrics.features import Extractor
-from duodiff.records import library_versions
+from duodiff.running import provenance
 from duodiff.running.files import atomic, read_json, require_space, sha256, write_json
 from duodiff.running.parts import Parts
 
@@ -73,7 +73,9 @@ def compute_reference(
     kept_bytes = 8 * extract.features**2 + 4 * extract.features * (keep + len(held_out))
     require_space(folder, 2 * kept_bytes, "statistics")  # twice: as parts, and as the whole
 
-    code = code_digest(compute_reference, extract.name)
+    works = (compute_reference, Extractor)
+    code = digest([code_digest(work, extract.name) for work in works])
+    versions = provenance.library_versions()
 
     def identity(what: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -81,7 +83,7 @@ def compute_reference(
             "extractor": extract.name,
             "transform": extract.transform,
             "code": code,
-            "libraries": {name: library_versions().get(name) for name in _LIBRARIES},
+            "libraries": {name: versions.get(name) for name in _LIBRARIES},
             "device": extract.device,
             **what,
         }
@@ -109,6 +111,7 @@ def compute_reference(
     content: dict[str, Any] = {"count": count, "extractor": extract.name}
     content |= {"folder": str(folder), "files": files}
     content["sha256"] = {name: sha256(folder / file) for name, file in files.items()}
+    content["made"] = provenance.made(code, extract.device, libraries=extract.libraries)
     write_json(receipt, content)
     return content
 

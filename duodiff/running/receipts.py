@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 from duodiff import identity
+from duodiff.running import provenance
 from duodiff.running.files import atomic, read_json, sha256, write_json
 
 log = logging.getLogger("duodiff")
@@ -76,15 +76,7 @@ def content(path: str | Path) -> str:
     path = Path(path)
     if path.suffix != ".json":
         return sha256(path)
-    return identity.digest(_without_making(read_json(path)))
-
-
-def _without_making(value):
-    if isinstance(value, list):
-        return [_without_making(item) for item in value]
-    if isinstance(value, dict):
-        return {key: item for key, item in value.items() if key != "made"}
-    return value
+    return identity.digest(provenance.without(read_json(path)))
 
 
 def read_inputs(paths: list[str]) -> dict[str, str]:
@@ -109,7 +101,7 @@ def write(plan: Plan, work: tuple[str, str], options: dict) -> None:
                 name: fingerprint(Path(path), known.get(name, {}))
                 for name, path in plan.watched.items()
             },
-            "made": provenance(),
+            "made": provenance.commit(),
             "finished": time.time(),
         },
     )
@@ -387,23 +379,3 @@ def _listed(path: Path, folders_alone: bool = False) -> Iterator[tuple[str, int,
                 elif not folders_alone and entry.is_file():
                     found = entry.stat()
                     yield f"{prefix}{entry.name}", found.st_size, found.st_mtime_ns
-
-
-# --- who made it
-
-
-@cache
-def provenance() -> dict:
-    """The commit of the code ("modified" where the tree differs), where there is one."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return {}
-    return {"commit": commit} | ({"modified": True} if _git("status", "--porcelain") else {})
-
-
-def _git(*arguments: str) -> str | None:
-    command = ["git", "-C", str(identity.ROOT), *arguments]
-    try:
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -7,28 +7,29 @@ import numpy as np
 
 from duodiff.data.store import ImageStore, write_store
 from duodiff.running.files import atomic, remove_leftovers, require_space, sha256
+from duodiff.running.provenance import joined
 from duodiff.running.shards import require_whole
 
 _ARRAYS = ("images", "labels", "blocks_run")
 _COUNTED = {"count", "images_sha256", "labels_sha256", "shape"}  # keys that write_store adds
-_OWN = {
-    "indices",
-    "blocks_run_sha256",
-    "nan_uncertainties",
-}  # keys whose values differ between shards
+# keys whose values may differ between shards
+_OWN = {"indices", "blocks_run_sha256", "nan_uncertainties", "made"}
 
 
 def gather_samples(shards: list[Path], images: int, out: Path) -> dict[str, Any]:
     """The manifest of a cell's store of `images` samples, joined from its `shards` in order. It is written to `out`.
 
-    The manifest and the arrays beside it are the same bytes as those of a cell that one job sampled. Raises ValueError
-    if a file is not the one of its manifest, if the shards were sampled differently, or if one is missing.
+    The manifest and the arrays beside it are the same bytes as those of a cell that one job sampled. Only `made`
+    differs, where the shards were made by different machines or commits: it lists them. Raises ValueError if a file is
+    not the one of its manifest, if the shards were sampled differently, or if one is missing.
     """
     stores = [ImageStore(shard) for shard in shards]
     require_whole([store.manifest["indices"] for store in stores], images)
     described = [_without(store.manifest, _COUNTED) for store in stores]
+    makings = [manifest.get("made", {}) for manifest in described]
     shared = [_without(manifest, _OWN) for manifest in described]
-    if any(other != shared[0] for other in shared):
+    codes = [made.get("code") for made in makings]
+    if any(other != shared[0] for other in shared) or len(set(codes)) > 1:
         raise ValueError("shards: they were not sampled alike; sample them again")
     arrays = {name: [_verified(store, name) for store in stores] for name in _ARRAYS}
     remove_leftovers(out.parent)
@@ -40,6 +41,7 @@ def gather_samples(shards: list[Path], images: int, out: Path) -> dict[str, Any]
         "indices": [0, images],
         "blocks_run_sha256": sha256(out.parent / "blocks_run.npy"),
         "nan_uncertainties": sum(shard.get("nan_uncertainties", 0) for shard in described),
+        "made": joined(makings),
     }
     description = {key: own.get(key, value) for key, value in described[0].items()}
     pixels, labels = (np.concatenate(arrays[name]) for name in ("images", "labels"))

@@ -136,6 +136,10 @@ class Models:
         """weights_sha256 of the checkpoints in `roles`."""
         return {role: self.manifests[role].weights_sha256 for role in roles}
 
+    def made(self, roles: Iterable[str]) -> dict[str, dict]:
+        """What made the checkpoints in `roles`, as their manifests say."""
+        return {role: self.manifests[role].made for role in roles}
+
     def early_exit(self, theta: float, simulate: bool = False) -> EarlyExit:
         """AdaDiff at the threshold theta. With `simulate` every layer is computed and one is selected."""
         return EarlyExit(self.adadiff, theta, self.full, simulate)

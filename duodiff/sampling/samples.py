@@ -12,8 +12,8 @@ import torch
 from duodiff.autoencoder import Autoencoder
 from duodiff.compiled import engine
 from duodiff.data.store import write_store
-from duodiff.identity import code_digest
-from duodiff.records import device_name
+from duodiff.identity import code_digest, digest
+from duodiff.running import provenance
 from duodiff.running.files import (
     atomic,
     remove_leftovers,
@@ -69,16 +69,19 @@ def write_samples(
         "dtype": models.precision,
         "compiled": models.compiled and cell.early_exit is None,
         "compute_batch": batch,
-        "device": device_name(models.device),
         "checkpoint_sha256": models.sha256(cell.roles),
         "departures": models.departures,
     }
     if autoencoder is not None:
         description["autoencoder"] = autoencoder.source | {"batch": autoencoder.batch}
-    code = code_digest(write_samples, description)
+    objects = (Models, Autoencoder) if autoencoder else (Models,)  # whose methods do the work
+    code = digest([code_digest(work, description) for work in (write_samples, *objects)])
     identity = description | {"torch": torch.__version__, "code": code}
+    identity["device"] = provenance.device_name(models.device)  # a store's images are of one device
+    libraries = ["diffusers"] if autoencoder else []
     if description["compiled"]:
         identity["engine"] = engine(models.device, models.precision)
+        libraries.append(identity["engine"].partition(" ")[0])
     parts = Parts(out, identity)
     remove_leftovers(out.parent)
     size = autoencoder.image_shape(models.shape) if autoencoder else models.shape
@@ -94,6 +97,8 @@ def write_samples(
         description["nan_uncertainties"] = nans = int(models.adadiff.nan_count)
         if nans:
             log.warning("%s: %d uncertainties were NaN and did not exit", setting, nans)
+    trained = models.made(cell.roles)
+    description["made"] = provenance.made(code, models.device, libraries=libraries, of=trained)
     manifest = write_store(out, pixels, labels, description)
     parts.clear()
     return manifest

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from duodiff import checkpoints
 from duodiff.data.store import ImageStore, LatentStore
 from duodiff.identity import code_digest
+from duodiff.running import provenance
 from duodiff.running.files import read_json, write_csv
 from duodiff.schedules import noise_schedule
 from duodiff.training import devices
@@ -137,7 +138,8 @@ def train_backbone(
     if not devices.is_first():
         return curve
     write_csv(Path(out).parent / "curve.csv", curve)
-    manifest = replace(manifest, skipped_steps=curve[-1]["skipped_steps"])
+    made = provenance.made(code, device)
+    manifest = replace(manifest, skipped_steps=curve[-1]["skipped_steps"], made=made)
     checkpoints.save(out, average.net.state_dict(), manifest)
     saves.clear()
     return curve

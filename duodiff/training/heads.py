@@ -17,6 +17,7 @@ from duodiff.early_exit import (
 )
 from duodiff.identity import code_digest
 from duodiff.protocol import PROTOCOLS, Protocol
+from duodiff.running import provenance
 from duodiff.running.files import write_csv
 from duodiff.schedules import time_input
 from duodiff.training import devices
@@ -107,7 +108,8 @@ def train_heads(
     if not devices.is_first():
         return curve
     write_csv(Path(out).parent / "curve.csv", curve)
-    manifest = replace(manifest, skipped_steps=curve[-1]["skipped_steps"])
+    made = provenance.made(code, device, of={"full": trained.made})
+    manifest = replace(manifest, skipped_steps=curve[-1]["skipped_steps"], made=made)
     weights = {k: v for k, v in average.state_dict().items() if not k.startswith("uvit.")}
     checkpoints.save(out, weights, manifest)
     saves.clear()

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from duodiff import checkpoints
+from duodiff.identity import code_digest
+from duodiff.running import provenance
 from duodiff.running.files import sha256 as digest
 from duodiff.uvit import UViT
 
@@ -56,6 +58,7 @@ def convert(
         seed=None,
         dataset_sha256=None,
         source={"file": checkpoint.name, "sha256": found, "verified": sha256 is not None},
+        made=provenance.made(code_digest(convert, conventions)),
     )
     floats = {name: value.float() for name, value in weights.items()}
     return checkpoints.save(out, floats, manifest)

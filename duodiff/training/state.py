@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from duodiff.running import signals
+from duodiff.running import provenance, signals
 from duodiff.running.files import atomic, remove_leftovers, require_space
 from duodiff.training import devices
 
@@ -43,11 +43,12 @@ class Saves:
     """Where a training keeps its states, and when it writes them.
 
     `out` is the manifest that the training will write. `identity` (JSON) holds everything that decides its result;
-    torch's version is added here. A state's `step` is its number of finished steps.
+    torch's version is added here, and what is said of the making of
+    its data is left out. A state's `step` is its number of finished steps.
     """
 
     def __init__(self, out: Path, identity: dict):
-        described = identity | {"torch": torch.__version__}
+        described = provenance.without(identity) | {"torch": torch.__version__}
         self.training = json.dumps(described, sort_keys=True)
         name = hashlib.sha256(self.training.encode()).hexdigest()[:12]
         self.folder = out.parent.parent / ".resume" / f"{out.parent.name}-{name}"

@@ -7,6 +7,7 @@ import torch
 
 from duodiff.checkpoints import BackboneManifest, HeadsManifest, as_json, load, read, save
 from duodiff.running.files import read_json, write_json
+from duodiff.running.provenance import made
 
 CONVENTIONS = {"schedule": "linear", "time_input": "t", "class_order": None}
 BACKBONE = BackboneManifest(
@@ -18,6 +19,7 @@ BACKBONE = BackboneManifest(
     seed=0,
     dataset_sha256="d" * 64,
     skipped_steps=0,
+    made=made("c" * 64),
 )
 HEADS = HeadsManifest(
     backbone_sha256="b" * 64,
@@ -29,12 +31,13 @@ HEADS = HeadsManifest(
     dataset_sha256="d" * 64,
     departures=[],
     skipped_steps=0,
+    made=made("c" * 64),
 )
 KEYS = {
     "backbone": "kind architecture schedule time_input prediction null_class class_order training seed dataset_sha256"
-    " skipped_steps weights_sha256",
+    " skipped_steps weights_sha256 made",
     "heads": "kind backbone_sha256 timestep_aware protocol schedule time_input class_order training seed"
-    " dataset_sha256 departures skipped_steps weights_sha256",
+    " dataset_sha256 departures skipped_steps weights_sha256 made",
 }
 
 
@@ -51,6 +54,14 @@ def test_what_is_saved_is_read(manifest, tmp_path):
 def test_an_unfinished_manifest_has_no_keys_that_it_does_not_know_yet():
     assert {"source", "weights_sha256"}.isdisjoint(as_json(BACKBONE))
     assert as_json(BACKBONE)["skipped_steps"] == 0
+
+
+def test_a_manifest_that_does_not_say_what_made_it_is_read(tmp_path):
+    path = tmp_path / "manifest.json"
+    save(path, {}, BACKBONE)
+    write_json(path, {key: value for key, value in read_json(path).items() if key != "made"})
+    assert read(path, BackboneManifest).made == {}
+    assert "made" not in as_json(read(path, BackboneManifest))
 
 
 @pytest.mark.parametrize(

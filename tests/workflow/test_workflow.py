@@ -187,7 +187,7 @@ def test_the_command_line_makes_the_images_of_the_grid(finished, tmp_path, study
     of_the_grid, manifest = (
         json.loads((path / "manifest.json").read_text()) for path in (stored, tmp_path)
     )
-    for key in ("parameters", "checkpoint_sha256", "sampler", "compute_batch", "device"):
+    for key in ("parameters", "checkpoint_sha256", "sampler", "compute_batch", "made"):
         assert manifest[key] == of_the_grid[key]
     assert (tmp_path / "grid.png").stat().st_size > 1000
     assert len(list((tmp_path / "images").glob("*.png"))) == 70
@@ -259,7 +259,7 @@ def test_records_say_what_they_measured(finished):
     for record in timings:
         assert record["steps"] == {"ddpm": 20, "ddim": 10}[record["sampler"]]
         assert record["interval"][0] <= record["value"] <= record["interval"][1]
-        assert record["device"].endswith("1 thread")
+        assert record["made"]["device"].endswith("1 thread")
     for metric in (
         "gflops_per_trajectory",
         "resident_parameters",
@@ -278,7 +278,7 @@ def test_records_say_what_they_measured(finished):
         assert record["protocol"] == "corrected"
         assert record["compute_batch"] == 64
         assert record["nfe"] == record["steps"]
-        assert record["device"]
+        assert record["made"]["device"]
         assert set(record["seeds"]) == {"train_seed", "sample_seed"}
         assert all(len(digest) == 64 for digest in record["reference_sha256"].values())
         assert all(len(digest) == 64 for digest in record["checkpoint_sha256"].values())

@@ -37,7 +37,7 @@ def record(metric, value, method, parameters, seed=0, experiment="digits", **mor
         sampler="ddpm",
         nfe=50,
         seeds=seeds,
-        device="cpu",
+        made={"device": "cpu"},
         **more,
     )
 

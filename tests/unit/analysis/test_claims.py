@@ -99,7 +99,7 @@ class Study:
         seeds = {"train_seed": self.train_seed, "sample_seed": 0}
         return Record(
             metric, value, "1", 96, "digits", "corrected", method, parameters, sampler,
-            nfe=50, seeds=seeds, interval=interval, interval_covers="made", libraries={}, **more,
+            nfe=50, seeds=seeds, interval=interval, interval_covers="made", **more,
         )  # fmt: skip
 
     def cell(self, sampler, method, parameters, distance, seconds) -> list[Record]:

@@ -42,10 +42,16 @@ def test_run_times_are_summed_by_rule_over_the_folders_of_the_run(tmp_path):
     assert run_times(tmp_path, ["nowhere"], RULES).empty
 
 
-def record(device, experiment="mine"):
+def record(device, experiment="mine", sampled=None):
     return Record(
-        "m", 1.0, "1", 8, experiment, "corrected", "full", device=device, libraries={"torch": "2"}
+        "m", 1.0, "1", 8, experiment, "corrected", "full", made=made(device, "2", samples=sampled)
     )
+
+
+def made(device, torch, **of):
+    """An object `made`, or an empty one without a device."""
+    found = {"code": "c" * 64, "commit": "d" * 40, "device": device, "libraries": {"torch": torch}}
+    return (found if device else {}) | {"of": {role: one for role, one in of.items() if one}}
 
 
 def test_machines_are_named_once_each(tmp_path):
@@ -54,6 +60,22 @@ def test_machines_are_named_once_each(tmp_path):
     assert table["device"].tolist() == ["cpu", "gpu"]
     assert set(table["experiment"]) == {"Mine"}
     assert set(table["libraries"]) == {"torch 2"}
+    assert set(table["commit"]) == {"d" * 10}
+
+
+def test_the_machines_that_trained_sampled_and_measured_are_told_apart():
+    full, heads = made("trainer", "2.1"), made("trainer", "2.2") | {"modified": True}
+    shards = {"parts": [made("left", "2.3", full=full, heads=heads), made("right", "2.3")]}
+    rows = pd.DataFrame([vars(record("measurer", sampled=shards)) for _ in range(2)])
+    table = machines(rows, {"mine": {"title": "Mine"}})
+    assert table[["work", "device", "dtype", "libraries"]].values.tolist() == [
+        ["measuring", "measurer", "float32", "torch 2"],
+        ["sampling", "left", "float32", "torch 2.3"],
+        ["training full", "trainer", "", "torch 2.1"],
+        ["training heads", "trainer", "", "torch 2.2"],
+        ["sampling", "right", "float32", "torch 2.3"],
+    ]
+    assert table["commit"].tolist()[2:4] == ["d" * 10, "d" * 10 + " (modified)"]
 
 
 def test_the_page_holds_machines_times_and_the_whole_configuration(tmp_path):

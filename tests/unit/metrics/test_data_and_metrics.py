@@ -8,7 +8,8 @@ from duodiff.analysis.cells import load_records
 from duodiff.data.pack import pack
 from duodiff.data.store import ImageStore, to_unit_range, write_store
 from duodiff.metrics.latency import interleaved
-from duodiff.records import Record, library_versions, write
+from duodiff.records import Record, write
+from duodiff.running.provenance import cpu_name, made
 from duodiff.samplers import to_uint8
 
 RNG = np.random.default_rng(0)
@@ -89,11 +90,13 @@ def test_records_round_trip_with_parameters_and_seeds_as_columns(tmp_path):
         "duodiff",
         parameters={"t_s": 500},
         seeds={"train_seed": 0, "sample_seed": 1},
+        made=made("c" * 64),
     )
     write(tmp_path / "r.json", [record])
     row = load_records([tmp_path / "r.json"]).iloc[0]
     assert (row["value"], row["t_s"], row["sample_seed"], row["n"]) == (1.5, 500, 1, 96)
-    assert json.loads((tmp_path / "r.json").read_text())[0]["libraries"] == library_versions()
+    assert json.loads((tmp_path / "r.json").read_text())[0]["made"] == made("c" * 64)
+    assert row["device"] == cpu_name()
     record.value = float("nan")
     with pytest.raises(ValueError, match="not JSON compliant"):
         write(tmp_path / "nan.json", [record])

@@ -333,6 +333,7 @@ class Known:
     """An extractor whose features of an image are a row of a table, named by the image's first pixels."""
 
     name, metric, transform, features, device = "known 3 0123", "fd_known", "none", 3, "cpu"
+    libraries = ("torch-fidelity",)
 
     def __init__(self, table: torch.Tensor):
         self.table, self.calls = table, 0
@@ -418,6 +419,7 @@ def test_a_reference_of_other_weights_or_without_its_files_is_refused(tmp_path):
 # --- evaluation of sample stores
 
 STUDY = {"experiment": "e", "protocol": "corrected", "train_seed": 0}
+MADE = {"code": "c" * 64, "device": "another machine", "libraries": {"torch": "1"}}
 CHECKPOINTS = {"full": "a" * 64, "shallow": "b" * 64}
 
 
@@ -434,6 +436,7 @@ def sample_store(folder: Path, setting: str, images: np.ndarray, **changes) -> P
         "compiled": False,
         "compute_batch": 8,
         "checkpoint_sha256": {role: CHECKPOINTS[role]},
+        "made": MADE,
     }
     path = folder / setting / "manifest.json"
     write_store(path, images, np.full(len(images), -1), manifest | changes)
@@ -460,6 +463,8 @@ def test_every_metric_of_a_study_with_its_interval(evaluation, tmp_path, monkeyp
     assert (reference.reference_n, standard.reference_n) == (200, 500)
     features = {name: evaluation.extract(ImageStore(p).images)[0] for name, p in
                 (("full", full), ("shallow", shallow))}  # fmt: skip
+    assert set(reference.made["libraries"]) >= {"torch", "numpy", "torch-fidelity"}
+    assert reference.made["of"]["samples"] == MADE
     all_train = evaluation.reference.all_train
     expected = frechet_distance(gaussian(features["full"]), all_train)
     assert standard.value == pytest.approx(expected)

@@ -12,7 +12,9 @@ import torch
 from unit.image_files import STAND_INS
 
 from duodiff.checkpoints import BackboneManifest, as_json, load, load_backbone
+from duodiff.identity import code_digest
 from duodiff.running.files import read_json, sha256
+from duodiff.running.provenance import made
 from duodiff.training.pretrained import convert
 
 ROOT = Path(__file__).parents[3]
@@ -97,6 +99,7 @@ def test_the_manifest_says_what_was_converted_and_how_to_use_it(published):
         "dataset_sha256": None,
         "source": {"file": "uvit.pth", "sha256": sha256(path), "verified": True},
         "weights_sha256": sha256(out.with_name("model.safetensors")),
+        "made": made(code_digest(convert, CONVENTIONS)),
     }
 
 
