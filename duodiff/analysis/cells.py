@@ -20,7 +20,7 @@ _PUBLISHED = ["dataset", "method", "t_s", "theta", "mean_exit_layer", "fid", "se
 
 
 def load_records(paths: Iterable[str | Path]) -> pd.DataFrame:
-    """All records of `paths` as a table, one row a record; parameters, seeds and the measuring device also as columns."""
+    """All records of `paths`, one row a record; parameters, seeds and the measuring device also as columns."""
     records = [record for path in paths for record in read_json(path)]
     if not records:
         return pd.DataFrame(columns=["experiment", "train_seed"])

@@ -8,7 +8,8 @@ from unit.tiny_study import DDPM, DPM_SOLVER, STUDY, USED, loaded
 
 from duodiff.data.store import ImageStore
 from duodiff.records import of_samples
-from duodiff.running.files import read_json
+from duodiff.running import provenance, receipts
+from duodiff.running.files import read_json, write_json
 from duodiff.sampling import generation, samples
 from duodiff.sampling.gather import gather_samples
 from duodiff.sampling.generation import sample_batch
@@ -44,6 +45,61 @@ def test_a_written_cell_says_what_it_is(paths, tmp_path):
     assert manifest["nan_uncertainties"] == 0
     assert set(manifest["checkpoint_sha256"]) == {"full", "heads"}
     assert manifest["departures"] == []
+    made = manifest["made"]
+    assert len(made["code"]) == 64
+    assert made["of"] == {role: read_json(paths[role])["made"] for role in ("full", "heads")}
+    assert made["of"]["heads"]["of"]["full"] == made["of"]["full"]
+    assert "openvino" not in made["libraries"]
+
+
+def made_by(monkeypatch, commit: str) -> None:
+    """Has what follows made under another commit."""
+    monkeypatch.setattr(provenance, "commit", lambda: {"commit": commit})
+
+
+def test_shards_made_under_different_commits_are_joined_and_all_named(paths, tmp_path, monkeypatch):
+    write_samples(tmp_path / "1/manifest.json", loaded(paths), **cell_of("t_s=400", 30, 8, 7))
+    found = [tmp_path / f"2/shards/{i}-of-2/manifest.json" for i in range(2)]
+    for i, out in enumerate(found):
+        made_by(monkeypatch, str(i) * 40)
+        write_samples(out, loaded(paths), **cell_of("t_s=400", 30, 8, 7), shard=i, shards=2)
+    joined = gather_samples(found, 30, tmp_path / "2/manifest.json")
+    assert joined["made"] == {"parts": [read_json(shard)["made"] for shard in found]}
+    assert receipts.content(tmp_path / "1/manifest.json") == receipts.content(
+        tmp_path / "2/manifest.json"
+    )
+    changed = read_json(found[1])
+    changed["made"]["code"] = "other code"
+    write_json(found[1], changed)
+    with pytest.raises(ValueError, match="shards: they were not sampled alike"):
+        gather_samples(found, 30, tmp_path / "2/manifest.json")
+
+
+def test_shards_that_do_not_say_what_made_them_are_joined(paths, tmp_path):
+    shards = sampled_in_shards(paths, tmp_path, "t_s=400", 2)
+    for shard in shards:
+        write_json(shard, {k: v for k, v in read_json(shard).items() if k != "made"})
+    assert not gather_samples(shards, 30, tmp_path / "manifest.json").get("made")
+
+
+def test_an_unfinished_cell_goes_on_under_another_commit(paths, tmp_path, monkeypatch):
+    out = tmp_path / "cell/manifest.json"
+    full = {"full": paths["full"]}
+    kept = []
+
+    def counted(*arguments, **options):
+        kept.append(arguments[2])
+        if len(kept) == 2:
+            raise InterruptedError  # after the first compute batch
+        return sample_batch(*arguments, **options)
+
+    monkeypatch.setattr(generation, "sample_batch", counted)
+    for commit in ("1" * 40, "2" * 40):
+        made_by(monkeypatch, commit)
+        with suppress(InterruptedError):
+            write_samples(out, loaded(full), **cell_of("t_s=0"))
+    assert kept == [0, 4, 4]
+    assert read_json(out)["made"]["commit"] == "2" * 40
 
 
 @pytest.mark.parametrize("sampler", [DDPM, DPM_SOLVER], ids=lambda sampler: sampler["name"])
@@ -126,11 +182,12 @@ def test_a_cell_compiled_by_another_version_is_another_cell(paths, tmp_path, mon
     monkeypatch.setattr(generation, "sample_batch", counted)
     monkeypatch.setattr("duodiff.sampling.models.compile_forward", lambda *arguments: None)
     for version in ("1", "2", "2"):
-        monkeypatch.setattr(samples, "engine", lambda *where, v=version: v)
+        monkeypatch.setattr(samples, "engine", lambda *where, v=version: f"openvino {v}")
         models = Models(USED, "corrected", **full, compiled=True)
         with suppress(InterruptedError):
             write_samples(tmp_path / "cell/manifest.json", models, **cell_of("t_s=0"))
     assert kept == [0, 4, 0, 4, 4]  # begun anew by version 2, which goes on after its own part
+    assert read_json(tmp_path / "cell/manifest.json")["made"]["libraries"]["openvino"]
 
 
 def test_a_record_says_whether_its_backbones_were_compiled(paths, tmp_path, monkeypatch):
