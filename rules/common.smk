@@ -155,7 +155,7 @@ def listed_inputs(rule, wc):
 
 
 class Work:
-    """What the script of a rule is to do: its options, its files, and the identity of its result.
+    """What a rule's script is to do: its options, its files, and the identity of its result.
 
     `decides(wc)` are the options that decide the result, together with the code of the script and the inputs.
     `how(wc)` are options that say how the work is run. `paths(wc, input, output)` are options that name files. An
@@ -267,8 +267,8 @@ class Work:
             receipts.set_times(receipt)
             return
         workflow._dag.forcefiles.update(outputs)
-        if rule + outputs[0] not in STALE:
-            STALE.add(rule + outputs[0])
+        if outputs[0] not in STALE:
+            STALE.add(outputs[0])
             shown = "; ".join(reasons[:3]) + (
                 f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
             )
@@ -664,7 +664,7 @@ class Item(NamedTuple):
 
 
 def flatten(paths):
-    """The paths in what a rule has for an input: one, or several."""
+    """The paths of an input, of which there is one or several."""
     return [paths] if isinstance(paths, str) else [str(path) for path in paths]
 
 
