@@ -2,8 +2,8 @@
 
 A setting has one text, in paths, on command lines and in messages. Only this module spells or splits it.
 
-- ``t_s=500`` is DuoDiff: the shallow backbone runs the first 500 of the 1000 timesteps. ``t_s=0`` is the full backbone
-  alone, ``t_s=1000`` the shallow one.
+- ``t_s=500`` is DuoDiff: the shallow backbone runs the first 500 timesteps of sampling, t = 999 to 500. ``t_s=0`` is
+  the full backbone alone, ``t_s=1000`` the shallow one.
 - ``theta=0.12`` is AdaDiff with the exit threshold 0.12.
 - ``theta=q0.4`` is AdaDiff; its threshold is the 0.4 quantile of the uncertainties of held-out images.
 """
@@ -24,8 +24,7 @@ _ACCEPTED = {"t_s": f"0 to {T}", "theta": "0 to 1, or a quantile from q0 to q1"}
 class Setting:
     """One setting. `parse` and `of` make it and check it.
 
-    `parameter` is "t_s" or "theta". `spelled` is its value as the configuration spells it ("500", "0.12", "q0.4"), and
-    so as paths spell it.
+    `parameter` is "t_s" or "theta". `spelled` is its value as configuration and paths spell it ("500", "0.12", "q0.4").
     """
 
     parameter: str
@@ -92,7 +91,7 @@ class Setting:
 
     @property
     def t_s(self) -> int:
-        """The number of initial timesteps, of T, that the shallow backbone runs. Only DuoDiff has it."""
+        """The number of timesteps, of T, that the shallow backbone runs first. Only for a setting of DuoDiff."""
         return int(self.spelled)
 
     @cached_property

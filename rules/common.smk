@@ -39,8 +39,8 @@ except configuration.ConfigError as error:
     raise WorkflowError(error)
 
 REPORTING = any(a.startswith(("--unlock", "--report", "--touch")) for a in sys.argv)
-# Snakemake says that a folder is locked. It does not say what to type. The report is made inside a run, which holds the
-# lock, and needs no such line.
+# Snakemake says that a folder is locked, but not which command unlocks it. A run that makes its report holds the lock
+# itself, and needs no such line.
 if MAIN and workflow.is_main_process and any(Path(".snakemake/locks").glob("*.lock")):
     if not any(a.startswith(("--unlock", "--report")) for a in sys.argv):
         print(
@@ -78,8 +78,8 @@ CELL = "{sampler}/{method}/{setting}/seed{seed}"
 ARRAYS = ("images", "labels", "blocks_run")  # of a store of samples
 NEVER = "(?!)"  # matches nothing
 AUTOENCODER_WEIGHTS = "diffusion_pytorch_model.safetensors"  # as diffusers names them
-# The cores of the run. Some runs name none (a dry run, a report, a cluster): then the configuration's threads. On a node
-# of a cluster, Snakemake names all cores of the machine, but the job has only those it asked for.
+# The cores of the run. A dry run, a report and a run on a cluster name none; they use the configuration's threads. On a
+# node of a cluster, Snakemake names all cores of the machine, but the job has only the cores that it asked for.
 NAMED_CORES = None if workflow.remote_exec else workflow.resource_settings.cores
 ALL_CORES = NAMED_CORES or config["threads"]
 GPU = int(config["device"] == "cuda")
@@ -92,7 +92,7 @@ def experiment(wc):
 
 
 def dataset_name(wc):
-    """The name of a job's dataset: its own, or its experiment's."""
+    """The name of a job's dataset: of its wildcard, or of its experiment."""
     return wc.dataset if "dataset" in wc.keys() else experiment(wc)["dataset"]
 
 
@@ -303,7 +303,7 @@ def monitor(wc, name):
 
 
 def published_conventions(wc):
-    """The conventions that published weights were trained with: as configured, but class ids in synset order."""
+    """The conventions that published weights were trained with: as configured, but with class ids in synset order."""
     named = conventions(wc, "schedule", "time_input", "class_order")
     return named | {"class_order": named["class_order"] and "synset"}
 
@@ -404,7 +404,7 @@ def refuse_changes_outside():
 def autoencoder_files(wc):
     """The files of a dataset's autoencoder, if there is one.
 
-    They are the receipt of published weights, or the configuration and weights of an autoencoder that is trained here.
+    A published autoencoder has the receipt of its weights. One that is trained here has its configuration and weights.
     """
     codec, folder = dataset(wc).get("autoencoder"), f"{PACKED}/autoencoder"
     if codec is None:
@@ -439,7 +439,7 @@ def autoencoder_folder(wc):
 
 
 def latent_shards(wc):
-    """All encoded shards of a dataset in their order: their descriptions, and the moments beside them."""
+    """The files of all encoded shards of a dataset, in their order: the descriptions and the moments."""
     shards = dataset(wc)["autoencoder"]["shards"]
     pattern = f"{PACKED}/latents/shards/{{shard}}-of-{shards}"
     paths = expand(pattern, dataset=wc.dataset, shard=range(shards))
@@ -450,9 +450,10 @@ def latent_shards(wc):
 
 
 def cells(in_shards):
-    """A constraint of {experiment} in the path of a cell, by whether the path's sampler has its cells cut into shards.
+    """A constraint of {experiment} in a cell's path: the path's sampler cuts its cells into shards, or does not.
 
-    sample_images makes whole cells, gather_samples joins shards. The constraint leaves each cell to one of the two.
+    sample_images makes whole cells, gather_samples joins shards. With this constraint, each cell fits only one of these
+    rules.
     """
     names = [
         rf"{name}(?=/train\d+/samples/{sampler}/)"
@@ -464,7 +465,7 @@ def cells(in_shards):
 
 
 def cell_shards(wc):
-    """The manifests of all shards of a cell in their order, and the arrays beside them."""
+    """The files of all shards of a cell, in their order: the manifests and the arrays."""
     shards = experiment(wc)["grid"][wc.sampler]["shards"]
     folder = f"{STUDY}/samples/{CELL}/shards/{{shard}}-of-{{shards}}"
     folders = [folder.format(**wc, shard=i, shards=shards) for i in range(shards)]
@@ -486,12 +487,12 @@ def compiled(wc):
 
 
 def latent_memory(wc):
-    """Megabytes of memory for a job that may have an autoencoder at work."""
+    """Megabytes of memory for a job that loads its dataset's autoencoder, if there is one."""
     return 8000 if "autoencoder" in dataset(wc) else 2000
 
 
 def model(wc, role):
-    """Manifest of the checkpoint in `role`: trained here, in another experiment, or published."""
+    """Manifest of the checkpoint in `role`: trained in this experiment, trained in another one, or published."""
     name = owner(config, wc.experiment, role)
     if role == "full" and "pretrained" in EXPERIMENTS[name]:
         return f"results/{name}/pretrained/manifest.json"
@@ -499,7 +500,7 @@ def model(wc, role):
 
 
 def cell_models(wc):
-    """The checkpoints (and observed uncertainties) one grid cell needs, by role."""
+    """The checkpoints that one grid cell needs, by role, and for a quantile the observed uncertainties."""
     setting = Setting.parse(wc.setting)
     needed = {role: model(wc, role) for role in setting.networks}
     if setting.is_quantile:
@@ -508,7 +509,7 @@ def cell_models(wc):
 
 
 def study_models(wc):
-    """The checkpoints of a study: heads only where a cell needs them."""
+    """The checkpoints of a study, by role. Heads only if a cell needs them."""
     roles = ROLES if has_heads(experiment(wc)) else ("full", "shallow")
     return {role: model(wc, role) for role in roles}
 
@@ -531,7 +532,7 @@ def named_inputs(input):
 
 
 def classifier(wc):
-    """How the classifier of a dataset and metric is trained: as in the first experiment that has both."""
+    """The classifier's training settings for a dataset and metric, from the first experiment that has both."""
     return next(
         chosen["metric"]["classifier"]
         for chosen in EXPERIMENTS.values()
@@ -540,7 +541,7 @@ def classifier(wc):
 
 
 def feature_weights(dataset, metric):
-    """The input for features in a metric's space: the receipt of published weights, or the dataset's classifier."""
+    """The input of a job that computes features: the receipt of published weights, or the dataset's classifier."""
     if published := space(metric).weights:
         return {"receipt": f"results/data/extractors/{published}.json"}
     return {
@@ -551,14 +552,14 @@ def feature_weights(dataset, metric):
 
 
 def feature_file(metric, input):
-    """The file of the weights of a metric's space."""
+    """The file with the weights of a metric's feature space."""
     if published := space(metric).weights:
         return weights_path(published, DATA, config["extractors"])
     return input.classifier
 
 
 def reference(wc):
-    """The reference a job's experiment is measured against, and the weights of its metric's space."""
+    """The reference that a job's experiment is measured against, and the weights of the metric's feature space."""
     chosen = experiment(wc)
     metric = chosen["metric"]["name"]
     receipt = rules.compute_reference.output.receipt.format(
@@ -570,7 +571,7 @@ def reference(wc):
 
 
 def samples(wc, method=""):
-    """Manifests of the sample stores of one study, of all cells or of one method's."""
+    """Manifests of the sample stores of one study: of all cells, or of the cells of one method."""
     points = grid_points(experiment(wc))
     return [
         f"{STUDY.format(**wc)}/samples/{point.path}/manifest.json"
@@ -599,13 +600,13 @@ def studies(pattern, where=lambda name, chosen: True):
 
 
 def extrapolates(name, chosen):
-    """Whether an experiment has enough images to extrapolate its distance, as a condition for `studies`."""
+    """A condition for `studies`: the experiment has enough images to extrapolate its distance."""
     needed = images_to_extrapolate(chosen["metric"]["name"])
     return chosen["sampling"]["images"] >= needed
 
 
 def trains(role):
-    """Whether an experiment trains the model in `role` itself, as a condition for `studies`."""
+    """A condition for `studies`: the experiment itself trains the model in `role`."""
 
     def condition(name, chosen):
         if role == "heads" and not has_heads(chosen):
@@ -618,7 +619,7 @@ def trains(role):
 
 
 def figure5_samples():
-    """Sample stores of the first study of every selected experiment, DDPM, first sampling seed."""
+    """Sample stores of every selected experiment: first training seed, DDPM, first sampling seed."""
     manifests = []
     for name, chosen in SELECTED.items():
         folder = STUDY.format(experiment=name, train_seed=chosen["train_seeds"][0])
@@ -648,8 +649,8 @@ TABLE, FIGURE = (".csv", ".md", ".tex", ".html"), (".csv", ".png", ".pdf", ".svg
 class Item(NamedTuple):
     """One row of the table in paper.smk: a rule, and the item's place in the report.
 
-    The report shows an item that has a label, with the caption report/<item>.rst. An item has one label: with two, the
-    report's page draws a toggle and breaks where not every combination exists.
+    The report shows an item that has a label, with the caption report/<item>.rst. An item has only one label. With two,
+    the report's page draws a toggle, which breaks if a combination of labels does not exist.
     """
 
     name: str  # of the rule
@@ -660,7 +661,7 @@ class Item(NamedTuple):
     own: dict  # files of the workflow, by the names of the script's options
     category: str = ""
     label: str = ""
-    script: str = ""  # where its name is not the rule's
+    script: str = ""  # if its name is not the rule's name
 
 
 def flatten(paths):
@@ -698,7 +699,7 @@ def figure(item, label, category="Figures", **inputs):
 
 
 def published(item, script, **inputs):
-    """A row for the paper's published numbers alone: another item's script, without records and studies."""
+    """A row for the paper's published numbers alone. It uses another item's script, without records and studies."""
     ours, inputs = own_files(inputs)
     name, path = f"make_published_{item}", f"results/paper/{item}"
     suffixes = TABLE if script.startswith("make_") else FIGURE

@@ -1,6 +1,6 @@
-# Datasets and published weights: fetched where there is a network, packed into stores, and encoded into latents by an
-# autoencoder, published or trained here.
-# Files that must be there are looked for first (priority). So a missing file is named before anything is computed.
+# Datasets and published weights. Datasets are fetched where there is a network, and packed into stores. An autoencoder,
+# published or trained here, encodes them into latents.
+# The rules that look for files come first (priority). So a missing file is named before anything is computed.
 
 
 FETCH_DATASET = Work(

@@ -1,4 +1,4 @@
-# Distances of all samples to their reference, and the time per image; both as JSON records.
+# Distances of all samples to their reference, and times per image. Both are written as JSON records.
 
 
 COMPUTE_REFERENCE = Work(
@@ -28,7 +28,7 @@ rule compute_reference:
         "logs/data/{dataset}/{metric}/compute_reference_{reference}.log",
     benchmark:
         "benchmarks/data/{dataset}/{metric}/compute_reference_{reference}.tsv"
-    priority: 15  # before the backbones: it fails where there are too few images
+    priority: 15  # before the backbones: it fails if there are too few images
     conda:
         "../envs/environment.yaml"
     threads: config["threads"]
@@ -80,7 +80,7 @@ rule evaluate_samples:
         f"{LOG}/evaluate_samples.log",
     benchmark:
         f"{BENCHMARK}/evaluate_samples.tsv"
-    # before the timing job, which leaves no core for anything else
+    # Before measure_latency, which takes all cores.
     priority: 2
     conda:
         "../envs/environment.yaml"
@@ -132,7 +132,7 @@ rule measure_latency:
         f"{BENCHMARK}/measure_latency.tsv"
     conda:
         "../envs/environment.yaml"
-    # All cores, so that nothing runs beside it; it computes with `threads` of the configuration.
+    # The rule takes all cores, so that nothing runs beside it. It computes with the configuration's `threads`.
     threads: ALL_CORES
     resources:
         gpu=GPU,

@@ -1,4 +1,5 @@
-# Samples for other tools, on request: `snakemake results/digits/train0/export/ddpm/duodiff/t_s=500/seed0.npz`, or `.../seed0` for PNGs.
+# Samples for other tools, made on request:
+# `snakemake results/digits/train0/export/ddpm/duodiff/t_s=500/seed0.npz`, or `.../seed0` for PNGs.
 
 
 EXPORT_NPZ = Work(

@@ -1,8 +1,8 @@
 # The paper's items: tables, figures, the claims and the summary. They are made from records and small tables alone, in
 # seconds, on a CPU. On a cluster they are made where Snakemake runs.
 #
-# ITEMS has one row an item, and one loop makes a rule of each row. The inputs of a row are options of its script, by
-# their names. The script writes each of its outputs by its suffix (.csv: the values shown).
+# ITEMS has one row an item, and one loop makes a rule of each row. The names of a row's inputs are options of its
+# script. The script writes each output by its suffix; the .csv holds the values shown.
 # A new item is a row here, a line in `rule all` of the Snakefile, a script with the name of its rule, and
 # report/<item>.rst for its caption.
 
@@ -169,7 +169,7 @@ ITEMS = [
 ]
 
 for item in ITEMS:
-    # an item of each study has its log beside the study's other logs
+    # the log of a study's item is beside the study's other logs
     folder = "{experiment}/train{train_seed}/" if "{experiment}" in item.path else ""
     *others, shown = (item.path + suffix for suffix in item.suffixes)
     caption = f"../report/{Path(item.path).name}.rst"
@@ -246,7 +246,7 @@ DESCRIBE_RUN = Work(
 rule describe_run:
     input:
         records=RECORDS,
-        # not read, but it comes after them, to list their run times
+        # not read: the rule waits for these files, to list the run times of their jobs
         others=CURVES + EXITS + LOSSES,
         accepted=DESCRIBE_RUN.accepted("describe_run"),
     output:

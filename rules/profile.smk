@@ -1,4 +1,4 @@
-# What happens at each timestep: held-out losses and uncertainties, and the exit layers of the samples.
+# Held-out losses, uncertainties and the exit layers of the samples, at each timestep.
 
 
 PROFILE_DENOISING = Work(

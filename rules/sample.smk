@@ -1,4 +1,4 @@
-# The grid: sampler x method x setting x seed, one cell a job, or one of its shards a job.
+# The grid: sampler x method x setting x seed. A job makes one cell, or one shard of a cell.
 
 SAMPLES = f"{STUDY}/samples/{CELL}"
 SHARD = f"{SAMPLES}/shards/{{shard}}-of-{{shards}}"

@@ -1,5 +1,5 @@
-# The full and the shallow backbone, independently (Section 3), and AdaDiff's heads on the full one
-# (Appendix A); the classifier whose features measure distances.
+# Trains the full and the shallow backbone independently (Section 3), AdaDiff's heads on the full backbone (Appendix A),
+# and the classifier whose features measure distances.
 
 
 TRAIN_BACKBONE = Work(
@@ -113,7 +113,7 @@ rule train_classifier:
         "logs/data/{dataset}/{metric}/train_classifier.log",
     benchmark:
         "benchmarks/data/{dataset}/{metric}/train_classifier.tsv"
-    priority: 15  # before the backbones: it takes a minute, and fails where there are no classes
+    priority: 15  # before the backbones: it takes a minute, and fails if there are no classes
     conda:
         "../envs/environment.yaml"
     threads: config["threads"]

@@ -1,4 +1,4 @@
-"""One run of the whole chain on config/test.yaml, in a copy of the tree, shared by the tests that look at it."""
+"""Copies of the project to run Snakemake in. Several tests share one complete run of config/test.yaml."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from duodiff.running import job
 from duodiff.running.memory import keep_freed_memory
 
 ROOT = Path(__file__).parents[1]
-# As in a job of one thread: two threads of torch wait for each other longer than small networks compute.
+# One thread, as in a job: two threads of torch wait for each other longer than small networks compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when a test imports torch
 keep_freed_memory()
 
@@ -29,7 +29,7 @@ class Workflow:
             copy(ROOT / name, folder / name)
 
     def snakemake(self, *arguments: str, config: str = "config/test.yaml") -> str:
-        """Output of a run that must succeed."""
+        """The output of a run that must succeed."""
         done = self.run(*arguments, config=config)
         assert done.returncode == 0, done.stdout
         return done.stdout
@@ -49,16 +49,16 @@ class Workflow:
         )
 
     def pending(self, *arguments: str, config: str = "config/test.yaml") -> dict[str, int]:
-        """Jobs a run would start, by rule, without the target rule."""
-        found = self.snakemake("--dry-run", *arguments, config=config)
-        table = re.search(r"Job stats:\n.*?\n-+ .*?\n(.*?)\ntotal", found, re.S)
+        """The number of jobs that a run would start, by rule, without the target rule."""
+        output = self.snakemake("--dry-run", *arguments, config=config)
+        table = re.search(r"Job stats:\n.*?\n-+ .*?\n(.*?)\ntotal", output, re.S)
         rows = [] if table is None else [line.split() for line in table[1].splitlines()]
         return {name: int(count) for name, count in rows if name != "all"}
 
 
 @pytest.fixture(autouse=True)
 def stay(monkeypatch):
-    """A job that a test runs in its own process returns, and does not end it."""
+    """A job that a test runs in its own process returns, and does not end the process."""
     monkeypatch.setattr(job, "_leave", lambda: None)
 
 

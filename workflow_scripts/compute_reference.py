@@ -16,8 +16,10 @@ def compute_reference(
     out: Path,
     count: int | None = None,
 ) -> str:
-    """Compute what samples are measured against, unless --folder has it: features of --count random training
-    images (all by default), of the held-out ones, and the Gaussian of all training images. --out is the receipt.
+    """Compute the reference that samples are measured against. A file that --folder already has is kept.
+
+    The reference is the features of --count random training images (by default all), the features of the held-out
+    images, and the Gaussian of all training images. The receipt --out names its files.
     """
     receipt = compute(data, Extractor(metric, weights, device), count, folder, out)
     return f"{receipt['extractor']}: {', '.join(name[:12] for name in receipt['files'].values())}"

@@ -12,13 +12,13 @@ with job.importing():
 def describe_architectures(networks: dict, configuration: Path, out: Path) -> str:
     """Describe the networks of experiments and of the paper: structure, parameters and GFLOPs, to --out (.json).
 
-    --networks is JSON: experiment -> role -> the constructor's keywords; --configuration is the file of the
+    --networks is JSON: experiment -> role -> keywords of the network's constructor. --configuration is the file of the
     paper's experiments. Needs no weights and no GPU.
     """
     published = config.published_experiments(configuration)
     paper = {name: network_keywords(experiment) for name, experiment in published.items()}
     described = {
-        kind: {name: describe(found) for name, found in group.items()}
+        kind: {name: describe(roles) for name, roles in group.items()}
         for kind, group in (("studies", networks), ("paper", paper))
     }
     write_json(out, described)

@@ -18,7 +18,7 @@ def describe_run(
 ) -> str:
     """Write the machines, run times and configuration of a run: --page (HTML), --times (CSV), --settings (YAML).
 
-    --folders below --benchmarks are those of the run, --rules the rules to list, in order.
+    --folders are the folders of the run below --benchmarks. --rules are the rules to list, in order.
     """
     return write_run(
         records,

@@ -9,10 +9,10 @@ with job.importing():
 def encode_latents(
     images: Path, autoencoder: dict, data: Path, device: str, shard: int, shards: int, out: Path
 ) -> str:
-    """Encode one shard of a store of images: the moments of their latents, described by --out.
+    """Encode one shard of a store of images. Writes the moments of the latents, and their description to --out.
 
-    --autoencoder is the JSON of that section of the configuration, --data the folder its path is under,
-    --shard a number from 0 below --shards. An interrupted run is continued.
+    --autoencoder is the JSON of the dataset's `autoencoder` in the configuration; its path is relative to --data.
+    --shard is a number from 0 to --shards - 1. An interrupted run is continued.
 
     Example: python workflow_scripts/encode_latents.py --images results/data/imagenet256/manifest.json \\
                --autoencoder '{"path": "weights/sd-vae-ft-ema", "sha256": null, "batch": 8, "flips": false}' \\

@@ -27,11 +27,11 @@ def evaluate_samples(
     shallow: Path,
     heads: Path | None = None,
 ) -> str:
-    """Measure every sample store of a study against its reference; writes records to --out.
+    """Measure every sample store of a study against the study's reference. Writes records to --out.
 
-    --metric is fid, or fd_ and the name of a feature space, whose weights are --weights; --reference is the
-    receipt of compute_reference. Stores are refused that do not hold --images images made by the checkpoints
-    --full, --shallow and --heads. The distance against the number of images goes to --curves.
+    --metric is fid, or fd_ and the name of a feature space. --weights are the weights of the feature space.
+    --reference is the receipt of compute_reference. Every store must hold --images images made by the checkpoints
+    --full, --shallow and --heads. The distance against the number of images is written to --curves.
     """
     roles = {"full": full, "shallow": shallow, "heads": heads}
     checkpoints = {r: read_json(path)["weights_sha256"] for r, path in roles.items() if path}
@@ -45,11 +45,11 @@ def evaluate_samples(
         images=images,
         checkpoints=checkpoints,
     )
-    found, rows = evaluation.of_study(samples)
-    found += evaluation.of_scale()
+    measured, rows = evaluation.of_study(samples)
+    measured += evaluation.of_scale()
     write_csv(curves, rows)
-    records.write(out, found)
-    distances = [r.value for r in found if r.metric == metric and r.sampler]
+    records.write(out, measured)
+    distances = [r.value for r in measured if r.metric == metric and r.sampler]
     span = f", {metric} {min(distances):.2f} to {max(distances):.2f}" if distances else ""
     return f"{len(samples)} sample stores of {images} images{span}"
 

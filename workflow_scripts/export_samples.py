@@ -7,7 +7,7 @@ with job.importing():
 
 
 def export_samples(samples: Path, out: Path) -> str:
-    """Write a sample store as the .npz of the ADM evaluator, or into a folder of PNGs if --out has no suffix."""
+    """Write a sample store to --out: a .npz for the ADM evaluator, or a folder of PNGs if --out has no suffix."""
     write = write_npz if out.suffix == ".npz" else write_pngs
     return f"{write(samples, out)} images to {out}"
 

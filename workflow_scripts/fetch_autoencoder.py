@@ -9,9 +9,9 @@ with job.importing():
 
 
 def fetch_autoencoder(autoencoder: dict, data: Path, out: Path) -> str:
-    """Check that an autoencoder's weights are in place, or download those of the hub; writes a receipt.
+    """Check that an autoencoder's weights are in place, or download them from the hub. Writes the receipt --out.
 
-    --autoencoder is the JSON of that section of the configuration, --data the folder its path is under.
+    --autoencoder is the JSON of the dataset's `autoencoder` in the configuration; its path is relative to --data.
     """
     file, sha256 = weights_file(autoencoder, data)
     if file.name == WEIGHTS:  # of a folder

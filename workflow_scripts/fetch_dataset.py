@@ -8,10 +8,10 @@ with job.importing():
 
 
 def fetch_dataset(dataset: dict, data: Path, out: Path) -> str:
-    """Check that a dataset's files are in place, or download those that can be; writes a receipt.
+    """Check that a dataset's files are in place. Missing files are downloaded where this is possible.
 
-    --dataset is the JSON of one entry of the configuration's `datasets`, --data the folder its path is
-    under. The receipt (--out) names the files, their bytes, and their sha256 where it was verified.
+    --dataset is the JSON of one entry of the configuration's `datasets`; its path is relative to --data. The receipt
+    --out names the files, their bytes, and their sha256 if it was verified.
 
     Example: python workflow_scripts/fetch_dataset.py --data data --out results/cifar10/receipt.json \\
                --dataset '{"source": "cifar10", "path": "cifar10", "held_out": 1000}'

@@ -7,7 +7,7 @@ with job.importing():
 
 
 def fetch_extractor(name: str, weights: Path, out: Path) -> str:
-    """Make sure the published weights --name (inception, dinov2) are at --weights, downloading them if absent."""
+    """Download the published weights --name (inception or dinov2) to --weights, unless they are there."""
     receipt = fetch_weights(name, weights, out)
     return f"{weights}: sha256 {receipt['sha256'][:12]}"
 

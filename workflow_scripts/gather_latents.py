@@ -7,7 +7,7 @@ with job.importing():
 
 
 def gather_latents(images: Path, shards: list[Path], out: Path) -> str:
-    """Join all encoded shards of a store of images, in their order, into a store whose manifest is --out."""
+    """Join all encoded shards of a store of images, in their order, into one store with the manifest --out."""
     manifest = gather(images, shards, out)
     return f"{manifest['count']} latents of {manifest['shape']}, scale {manifest['scale']:.5g}"
 

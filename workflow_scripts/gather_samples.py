@@ -7,7 +7,7 @@ with job.importing():
 
 
 def gather_samples(shards: list[Path], images: int, out: Path) -> str:
-    """Join the shards of a cell, in their order, into the store of all --images samples, whose manifest is --out."""
+    """Join the shards of a cell, in their order, into one store of --images samples with the manifest --out."""
     manifest = samples.gather_samples(shards, images, out)
     return f"{manifest['count']} images of {manifest['shape']} from {len(shards)} shards"
 

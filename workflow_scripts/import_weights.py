@@ -17,12 +17,11 @@ def import_weights(
     null_class: bool,
     out: Path,
 ) -> str:
-    """Make a checkpoint of published U-ViT weights; writes model.safetensors beside the manifest --out.
+    """Make a checkpoint of published U-ViT weights. Writes model.safetensors beside the manifest --out.
 
-    --weights is JSON: path (of the file, below --data), sha256 (or null: not verified), and, where known, url
-    (the file's own address, to download it from if it is not there) or page (what to name in its place).
-    --architecture is the JSON of that section of the configuration, --conventions that of schedule, time_input
-    and class_order.
+    --weights is JSON. It has path (of the file, relative to --data) and sha256 (null: not verified). It may have url,
+    from which a missing file is downloaded, or page, which the error for a missing file names. --architecture is the
+    JSON of the network's section in the configuration. --conventions is JSON of schedule, time_input and class_order.
     """
     path, pinned = data / weights["path"], weights["sha256"]
     if weights.get("url") and not path.exists():

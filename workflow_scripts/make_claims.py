@@ -14,7 +14,7 @@ with job.importing():
 def make_claims(
     records: list[Path], table1: Path, table2: Path, studies: dict, limits: dict, out: list[Path]
 ) -> str:
-    """Test the paper's claims on our records and on its published tables (--table1, --table2).
+    """Test the paper's claims on our records and on the paper's published tables (--table1, --table2).
 
     Writes every path of --out (.csv, .md, .tex, .html). --limits is the configuration's `claims`.
     """

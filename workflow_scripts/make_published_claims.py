@@ -11,7 +11,7 @@ with job.importing():
 
 
 def make_published_claims(table1: Path, table2: Path, limits: dict, out: list[Path]) -> str:
-    """Test the paper's claims on its published tables (--table1, --table2) alone.
+    """Test the paper's claims on the paper's published tables (--table1, --table2) alone.
 
     Writes every path of --out (.csv, .md, .tex, .html). --limits is the configuration's `claims`.
     """

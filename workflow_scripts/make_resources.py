@@ -7,7 +7,7 @@ with job.importing():
 
 
 def make_resources(records: list[Path], studies: dict, out: list[Path]) -> str:
-    """Write what every method needs of a machine to every path of --out (.csv, .md, .tex, .html)."""
+    """Write the cost of every method on its machine to every path of --out (.csv, .md, .tex, .html)."""
     return write_resources(records, studies, out)
 
 

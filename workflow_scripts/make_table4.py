@@ -12,7 +12,7 @@ with job.importing():
 def make_table4(configuration: Path, paper: Path, studies: dict, out: list[Path]) -> str:
     """Write Table 4 (training), the paper's numbers beside ours, to every path of --out (.csv, .md, .tex, .html).
 
-    --configuration is the file of the paper's experiments; the studies have their "training" with them.
+    --configuration is the file of the paper's experiments. Each study in --studies has its "training".
     """
     published = config.published_experiments(configuration)
     trainings = {name: training_keywords(experiment) for name, experiment in published.items()}

@@ -28,12 +28,12 @@ def measure_latency(
     data: Path = Path("data"),
     precision: str = "float32",
 ) -> str:
-    """Time every setting of the grid side by side in this process; writes records to --out.
+    """Time every setting of the grid side by side in this process. Writes records to --out.
 
-    --grid is JSON: a list of [sampler, [settings]] pairs, the sampler, --conventions, --autoencoder and --precision as
-    in sample_images.py. Give the job the machine to itself.
+    --grid is JSON: a list of pairs [sampler, [settings]]. The samplers, --conventions, --autoencoder and --precision
+    are as in sample_images.py. Nothing else should run on the machine.
     """
-    found = measure_cells(
+    measured = measure_cells(
         {"full": full, "shallow": shallow, "heads": heads, "quantiles": quantiles},
         conventions,
         grid,
@@ -48,10 +48,10 @@ def measure_latency(
         autoencoder=load_autoencoder(autoencoder, data, device) if autoencoder else None,
         precision=precision,
     )
-    records.write(out, found)
-    times = [r.value for r in found if r.metric == "seconds_per_image"]
+    records.write(out, measured)
+    times = [r.value for r in measured if r.metric == "seconds_per_image"]
     fastest, slowest = 1e3 * min(times), 1e3 * max(times)
-    return f"{len(times)} settings, {fastest:.2f} to {slowest:.2f} ms an image, on {found[0].made['device']}"
+    return f"{len(times)} settings, {fastest:.2f} to {slowest:.2f} ms an image, on {measured[0].made['device']}"
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ with job.importing():
 def pack_dataset(dataset: dict, data: Path, workers: int, out: Path) -> str:
     """Pack a dataset into a store of uint8 images, split into training and held-out images.
 
-    --dataset is the JSON of one entry of the configuration's `datasets`, --data the folder its path is
-    under, --workers the number of decoding processes.
+    --dataset is the JSON of one entry of the configuration's `datasets`; its path is relative to --data. --workers is
+    the number of processes that decode images.
 
     Example: python workflow_scripts/pack_dataset.py --dataset '{"source": "digits", "held_out": 360}' \\
                --data data --workers 1 --out results/digits/data/manifest.json

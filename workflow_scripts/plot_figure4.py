@@ -8,7 +8,7 @@ with job.importing():
 
 
 def plot_figure4(records: list[Path], paper: Path, studies: dict, out: list[Path]) -> str:
-    """Draw Figure 4, distance against time per image: ours, and the paper's published points."""
+    """Draw Figure 4, distance against time per image: our points and the paper's published points."""
     points = trade_off_points(records, paper, studies)
     style.save(figures.trade_off(points), points, out)
     return f"{len(points)} points"

@@ -11,7 +11,7 @@ with job.importing():
 def plot_figure6(architectures: Path, studies: dict, out: list[Path]) -> str:
     """Draw Figure 6, AdaDiff on the full backbone, from describe_architectures' JSON.
 
-    Drawn is the first of the studies that has AdaDiff; where none has, the paper's first.
+    The figure shows the first study that has AdaDiff, or the paper's first if no study has.
     """
     title, networks = drawn(read_json(architectures), studies)
     style.save(diagrams.adadiff(title, networks), parts(networks, ["full", "adadiff"]), out)

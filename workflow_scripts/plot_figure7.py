@@ -11,7 +11,7 @@ with job.importing():
 def plot_figure7(architectures: Path, studies: dict, out: list[Path]) -> str:
     """Draw Figure 7, the uncertainty estimation module, from describe_architectures' JSON.
 
-    Drawn is the first of the studies that has AdaDiff; where none has, the paper's first.
+    The figure shows the first study that has AdaDiff, or the paper's first if no study has.
     """
     title, networks = drawn(read_json(architectures), studies)
     style.save(diagrams.uncertainty(title, networks), parts(networks, ["adadiff"]), out)

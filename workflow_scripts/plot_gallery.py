@@ -8,7 +8,7 @@ with job.importing():
 
 
 def plot_gallery(samples: list[Path], images: Path, studies: dict, out: list[Path]) -> str:
-    """Draw samples of every cell of one study beside the training images --images (a packed store's manifest)."""
+    """Draw samples of every cell of one study beside training images. --images is the manifest of a packed store."""
     title, panels, table = gallery_panels(samples, images, studies)
     style.save(figures.gallery(title, panels), table, out)
     return f"{len(panels)} panels of up to {table['images'].max()} images"

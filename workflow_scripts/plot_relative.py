@@ -10,7 +10,10 @@ with job.importing():
 def plot_relative(
     records: list[Path], paper: Path, architectures: Path, studies: dict, out: list[Path]
 ) -> str:
-    """Draw what compares across datasets, ours and published: distance over the full backbone's against time saved."""
+    """Draw our points and the paper's of all datasets in one figure: relative distance against the time saved.
+
+    A relative distance is divided by the distance of the full backbone.
+    """
     points = relative_points(records, paper, architectures, studies)
     style.save(figures.relative(points), points, out)
     return f"{len(points)} points"

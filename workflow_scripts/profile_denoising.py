@@ -26,9 +26,9 @@ def profile_denoising(
 ) -> str:
     """Profile the held-out losses of full, shallow and every early-exit head over t, and the uncertainties.
 
-    Writes a table (--losses), the quantiles of all observed uncertainties (--quantiles), and records of how the
-    shallow backbone's losses compare with the full one's (--out). --seed is the training seed, --precision as in
-    sample_images.py.
+    Writes the table --losses, the quantiles of all observed uncertainties (--quantiles), and records (--out). The
+    records compare the losses of the shallow backbone with those of the full backbone. --seed is the training seed.
+    --precision is as in sample_images.py.
     """
     models = Models(
         conventions,

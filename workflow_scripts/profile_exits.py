@@ -9,13 +9,15 @@ with job.importing():
 
 
 def profile_exits(samples: list[Path], table: Path, out: Path) -> str:
-    """Tabulate mean, spread, minimum and maximum exit layer per timestep of AdaDiff's sample stores (--table), and
-    write records of how step-like these profiles are (--out).
+    """Describe the exit layers of AdaDiff's sample stores over t.
+
+    --table gets mean, standard deviation, minimum and maximum exit layer at each timestep. --out gets records of how
+    close each of these profiles is to a step.
     """
-    profiles, found = exit_profiles(samples), exit_records(samples)
+    profiles, statistics = exit_profiles(samples), exit_records(samples)
     write_csv(table, profiles)
-    records.write(out, found)
-    return f"{len(profiles)} rows, {len(found)} records"
+    records.write(out, statistics)
+    return f"{len(profiles)} rows, {len(statistics)} records"
 
 
 if __name__ == "__main__":

@@ -32,15 +32,15 @@ def sample_images(
     precision: str = "float32",
     compiled: bool = False,
 ) -> str:
-    """Generate the images of one grid cell, or of one of its shards, into the sample store whose manifest is --out.
+    """Generate the images of one grid cell, or of one shard of a cell. Writes a sample store with the manifest --out.
 
-    --setting is t_s=N (DuoDiff; 0 is the full backbone, 1000 the shallow one), theta=X or theta=qX
-    (AdaDiff). --sampler is JSON: {"name": "ddpm", "steps": 100} or {"name": "ddim", "steps": 50, "eta": 0}
-    or {"name": "dpm_solver_pp", "steps": 20}.
-    --conventions is JSON: {"schedule": "linear", "time_input": "t", "class_order": null}. --autoencoder is that
-    section of the configuration, its paths below --data. Only the checkpoints the setting uses need to be given.
-    --shard is a number from 0 below --shards. --precision, float32 or bfloat16, is what the networks compute in;
-    --compiled compiles the backbones.
+    --setting is t_s=N (DuoDiff; 0 is the full backbone, 1000 the shallow backbone), theta=X or theta=qX (AdaDiff).
+    --sampler is JSON: {"name": "ddpm", "steps": 100} or {"name": "ddim", "steps": 50, "eta": 0} or
+    {"name": "dpm_solver_pp", "steps": 20}.
+    --conventions is JSON: {"schedule": "linear", "time_input": "t", "class_order": null}.
+    --autoencoder is the JSON of the dataset's `autoencoder` in the configuration; its path is relative to --data.
+    Only the checkpoints that the setting uses need to be given. --shard is a number from 0 to --shards - 1.
+    --precision is the type that the networks compute in: float32 or bfloat16. --compiled compiles the backbones.
     """
     models = Models(
         conventions,

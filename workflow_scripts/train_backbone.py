@@ -18,10 +18,11 @@ def train_backbone(
     out: Path,
     monitor: Path | None = None,
 ) -> str:
-    """Train one U-ViT on all timesteps; writes model.safetensors and curve.csv beside the manifest --out.
+    """Train one U-ViT on all timesteps. Writes model.safetensors and curve.csv beside the manifest --out.
 
-    --architecture and --training are the JSON of those sections of the configuration, --conventions is
-    JSON of schedule, time_input and prediction. --monitor is a folder for TensorBoard events and progress.png.
+    --architecture and --training are the JSON of the network and of `backbone_training` in the configuration.
+    --conventions is JSON of schedule, time_input and prediction. --monitor is a folder for TensorBoard events and
+    progress.png.
     """
     with devices.joined(device):
         curve = train(

@@ -8,7 +8,7 @@ with job.importing():
 
 
 def train_classifier(data: Path, steps: int, batch: int, out: Path) -> str:
-    """Train the small classifier whose features measure distances; writes its weights to --out."""
+    """Train the small classifier whose features measure distances. Writes its weights to --out."""
     store = ImageStore(data)
     model = classifier.train_classifier(
         *store.split("train"), store.num_classes, steps=steps, batch=batch, seed=0

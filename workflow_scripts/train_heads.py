@@ -18,10 +18,10 @@ def train_heads(
     out: Path,
     monitor: Path | None = None,
 ) -> str:
-    """Train AdaDiff's heads on a frozen backbone; writes model.safetensors and curve.csv beside --out.
+    """Train AdaDiff's heads on a frozen backbone. Writes model.safetensors and curve.csv beside the manifest --out.
 
-    --data and --backbone are manifests, --training is the JSON of that section of the configuration,
-    --conventions that of schedule and time_input. --monitor is a folder for TensorBoard events and progress.png.
+    --data and --backbone are manifests. --training is the JSON of `heads_training` in the configuration. --conventions
+    is JSON of schedule and time_input. --monitor is a folder for TensorBoard events and progress.png.
     """
     with devices.joined(device):
         curve = train(

@@ -21,7 +21,7 @@ MEMBER_LIMIT = 1 << 28
 BOMB_RATIO, BOMB_FLOOR = 200, 1 << 30
 """A zip is refused if its files claim more than BOMB_FLOOR bytes and more than BOMB_RATIO times the zip's size."""
 
-_PLAIN, _STORED, _DEFLATED = range(3)  # kinds: of a tar; of a zip, as it is or compressed
+_PLAIN, _STORED, _DEFLATED = range(3)  # kinds of entry: of a tar; of a zip, as it is; compressed
 
 
 class Damaged(ValueError):
@@ -31,8 +31,8 @@ class Damaged(ValueError):
 class Entry(NamedTuple):
     """Where a file lies in an archive.
 
-    `offset` is the position of its first byte (in a zip, of its local header), `stored` the bytes it takes there,
-    `size` its bytes once decompressed, `crc` its CRC-32.
+    `offset` is the position of its first byte; in a zip, of its local header. `stored` is the number of its bytes in
+    the archive, `size` their number once decompressed. `crc` is its CRC-32, `kind` one of _PLAIN, _STORED, _DEFLATED.
     """
 
     offset: int
@@ -109,7 +109,7 @@ class Members:
         return (os.fsdecode(name) for (name,) in self._index.execute("SELECT name FROM member"))
 
     def select(self, chosen: Iterable[bool]) -> "Members":
-        """The members for which `chosen` is true. It has one value for each member, in their order."""
+        """The members for which `chosen` is true; `chosen` has a value for each member, in their order."""
         return Members(self.root, compress(self, chosen))
 
 
@@ -199,7 +199,7 @@ _HEADER = struct.Struct("<4s6H3L5H2L")  # PK 1 2: one for each file, whose name 
 _END = struct.Struct("<4s4H2LH")  # PK 5 6: the last record; a comment follows
 _LOCATOR = struct.Struct("<4sLQL")  # PK 6 7: before the last one if a number needs 64 bits
 _END64 = struct.Struct("<4sQ2H2L4Q")  # PK 6 6: the last record in 64 bits; the locator points to it
-_COMMENT = 1 << 16  # bytes of the longest comment, and one
+_COMMENT = 1 << 16  # more bytes than the longest comment has
 
 
 def _zip_entries(path: Path, file: BinaryIO) -> Iterator[tuple[str, Entry]]:
@@ -210,7 +210,7 @@ def _zip_entries(path: Path, file: BinaryIO) -> Iterator[tuple[str, Entry]]:
 
 
 def _zip_directory(path: Path, file: BinaryIO) -> Iterator[tuple[str, Entry]]:
-    """Every file of the directory at the end of a zip, read record by record: zipfile's own list takes memory."""
+    """Every file in the directory at the end of a zip, one record at a time: zipfile's own list takes memory."""
     kinds, claimed = {0: _STORED, 8: _DEFLATED}, 0
     limit = max(BOMB_RATIO * path.stat().st_size, BOMB_FLOOR)
     count, shift = _to_directory(path, file)

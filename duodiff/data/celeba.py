@@ -14,12 +14,13 @@ from duodiff.running.download import require
 PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 _TRAIN, _TEST = 0, 2  # numbers of the official partition
 
-# The first file that only the partition or only the zip has; the partition's numbers in the order of the images.
+# The first file that only the partition or only the zip has.
 _DIFFERENT = """
     SELECT min(file) FROM (
         SELECT * FROM (SELECT file FROM official EXCEPT SELECT file FROM zipped)
         UNION ALL SELECT * FROM (SELECT file FROM zipped EXCEPT SELECT file FROM official)
     )"""
+# The partition's numbers in the order of the images.
 _IN_ORDER = "SELECT number FROM zipped JOIN official USING (file) ORDER BY zipped.rowid"
 
 
@@ -34,9 +35,8 @@ def fetch(dataset: dict, data: Path) -> dict:
 def read(dataset: dict, data: Path) -> Source:
     """The images of a split: `all` of them, as in the paper, or `train`, the official training images.
 
-    With `train` the official test images are the held-out ones.
-
-    Raises ValueError if the partition and the zip do not name the same images.
+    With `train` the official test images are the held-out ones. Raises ValueError if the partition and the zip do not
+    name the same images.
     """
     if dataset["split"] not in ("all", "train"):
         raise ValueError(f"dataset.split: found {dataset['split']!r}; accepted: all, train")

@@ -31,7 +31,8 @@ CLASSES = [
 ]
 _BATCHES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
 
-# All that a pickled array may call. The reconstructor has another name in each numpy, which numpy itself gives here.
+# All that a pickled array may call. numpy 1 and numpy 2 name the reconstructor differently. Both names stand for the
+# reconstructor of the numpy installed.
 _ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],

@@ -1,4 +1,4 @@
-"""Decodes images: one policy for every format, mode and defect, and the conversions that each image took."""
+"""Decodes images. One policy covers every format, mode and defect, and the conversions of each image are named."""
 
 import io
 import warnings
@@ -11,15 +11,8 @@ from PIL import Image, ImageOps
 
 from duodiff.data.archives import Damaged, Member
 
-_FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "BMP",
-    "GIF",
-    "TIFF",
-    "PPM",
-)  # for these Pillow runs no other program
+# Pillow decodes these formats itself; for some others it runs another program.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 FILTERS = {
     name: Image.Resampling[name.upper()] for name in ("box", "bilinear", "bicubic", "lanczos")
 }
@@ -39,8 +32,8 @@ _MODES = {
 }
 _ORIENTATION = 0x0112  # the EXIF tag; 2 to 8 are mirrored or turned
 
-# Left, top and side of the crops of CelebA's aligned 178x218 images, in pixels: the paper's centre, and the official
-# U-ViT's square around x = 89, y = 121.
+# Left, top and side, in pixels, of the crops of CelebA's aligned 178x218 images. The first is the paper's, the second
+# the official U-ViT's, around x = 89, y = 121.
 _CELEBA_CROPS = {"center_178": (0, 20, 178), "celeba_128": (25, 57, 128)}
 _CELEBA_SIZE = (178, 218)
 
@@ -94,7 +87,7 @@ class Transform:
 
 
 def decode_all(images: list[Member], transform: Transform) -> list[Decoded]:
-    """All `images`, decoded in their order. A Damaged one is skipped as corrupt."""
+    """All `images`, decoded, in their order. An image that raises Damaged is skipped as corrupt."""
     decoded = []
     for image in images:
         try:
@@ -111,8 +104,13 @@ def decode(data: bytes, transform: Transform) -> Decoded:
     animation the first frame is taken. A transparent image is laid on white: without this, the colours stored under
     transparent pixels would show. Colour profiles are ignored.
 
-    An image is skipped as `corrupt` (or truncated), `bomb` (over Pillow's pixel limit), `unsupported` (a mode without
-    a fixed range), `tiny` (smaller than `size` after the crop; none is enlarged) or `not 178x218` (CelebA's crops).
+    An image is skipped for one of these reasons:
+
+    - `corrupt`: Pillow cannot decode it, or it is truncated.
+    - `bomb`: it has more pixels than Pillow's limit.
+    - `unsupported`: its mode has no fixed range.
+    - `tiny`: it is smaller than `size` after the crop. No image is enlarged.
+    - `not 178x218`: CelebA's crops need this size.
     """
     try:
         with warnings.catch_warnings():

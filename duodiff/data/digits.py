@@ -1,4 +1,4 @@
-"""The handwritten digits that scikit-learn brings along: 1,797 real 8x8 grey images of ten classes."""
+"""The handwritten digits that come with scikit-learn: 1,797 real 8x8 grey images of ten classes."""
 
 from pathlib import Path
 

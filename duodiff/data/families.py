@@ -1,8 +1,8 @@
 """The dataset families, one module each, and the check that a dataset's files are in place.
 
 A family's module has two functions, `read(dataset, data) -> Source` and `fetch(dataset, data) -> {path: verified sha256
-or None}`. `dataset` is an entry of the configuration's `datasets`, `data` the folder that its `path` is under. What the
-configuration's rules must know of a family stands in `duodiff.study.families`.
+or None}`. `dataset` is an entry of the configuration's `datasets`, `data` the folder that its `path` is under.
+`duodiff.study.families` has the facts of each family that the rules of the configuration need.
 """
 
 from pathlib import Path
@@ -31,8 +31,8 @@ def fetch_dataset(dataset: dict, data: Path) -> dict:
     """Receipt of the dataset's files: name, bytes (None for a folder), and sha256 where it was verified.
 
     A missing file that has a public address is downloaded; a failed download raises as
-    `duodiff.running.download.fetch` does. For another missing file FileNotFoundError names the file, its place and the
-    page to find it at.
+    `duodiff.running.download.fetch` does. Raises FileNotFoundError for another missing file, naming the file, its place
+    and the page to find it at.
     """
     files = []
     for path, sha256 in family(dataset).fetch(dataset, data).items():

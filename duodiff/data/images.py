@@ -65,7 +65,8 @@ def _is_image(name: str) -> bool:
 
 def _classes(images: Members) -> tuple[list[str], np.ndarray]:
     """Class names and labels [N] of the images. Without classes there is no name and every label is -1."""
-    # A folder around all images is no class. The names are sorted: the first and the last one tell if there is such.
+    # A folder around all images is no class. The names are sorted: the first and the last one show if there is such a
+    # folder.
     ends = [posixpath.dirname(images[i].name) for i in (0, len(images) - 1)]
     wrapper = posixpath.commonpath(ends)
     start = len(wrapper) + 1 if wrapper else 0

@@ -97,7 +97,7 @@ def _shape(source: Source) -> tuple[int, int, int]:
 
 
 def _decoded(source: Source, order: np.ndarray, workers: int) -> Iterator[Decoded]:
-    """The images whose indices `order` has, in its order."""
+    """The images at the indices in `order`, decoded, in the same order."""
     images, transform = source.images, source.transform
     if transform is None or isinstance(images, np.ndarray):
         yield from (Decoded(np.asarray(images[i])) for i in order)
@@ -150,8 +150,8 @@ class _Tally:
     def splits(self) -> dict[str, list[int]]:
         """[first, past the last] of the training images and of the held-out ones, among the images kept.
 
-        Skipped images do not make the held-out ones fewer. If the source marks no test images, training images take
-        their place. Raises ValueError if too few images are left.
+        There are as many held-out images as the configuration asks for. If the source marks no test images, training
+        images replace the held-out ones that were skipped. Raises ValueError if too few images are left.
         """
         separate = self._source.test is not None
         held_out, usable = len(self._order) - self._train, sum(self._usable)

@@ -13,8 +13,8 @@ class Source:
     """N images before packing: pixels (uint8 [N, C, H, W]), or files to decode, which have a `transform`.
 
     `labels` (int64 [N]) are positions in `class_names`; without classes they are -1 and `class_names` is empty.
-    `test` (bool [N]) is true for images that may only be held out; with None the held-out images are drawn at random.
-    `details` go into the manifest.
+    `test` (bool [N]) is true for images that may only be held out. If it is None, the held-out images are drawn at
+    random. `details` go into the manifest.
     """
 
     images: np.ndarray | Members

@@ -48,9 +48,9 @@ class LatentStore:
     """The latents of a store's images, kept as moments. Each training step draws latents from them anew.
 
     `moments.npy` stands in place of the images: float16 [N, F, 2C, h, w], the mean, then the log-variance. F is 1, or 2
-    if the moments of each mirrored image follow those of the image: the latents of a mirrored image are not mirrored
-    latents. float16 halves the size. It rounds a mean by at most 2^-11 of its value; bfloat16, which networks are
-    trained in, rounds eight times as coarsely.
+    if each image's moments are followed by the moments of the mirrored image. These are stored because the latents of a
+    mirrored image are not mirrored latents. float16 halves the size and rounds a mean by at most 2^-11 of its value.
+    bfloat16, which networks are trained in, rounds eight times as coarsely.
     """
 
     def __init__(self, manifest: str | Path):

@@ -97,7 +97,7 @@ def _is_number(error: jsonschema.ValidationError) -> bool:
 def published_experiments(path: Path) -> dict[str, dict]:
     """The paper's experiments in the configuration file `path`, by the paper's name of their dataset.
 
-    Of the experiments beside one published dataset it is the first under the corrected protocol.
+    If several name the same dataset, the first under the corrected protocol is taken.
     """
     published: dict[str, dict] = {}
     for experiment in read(path)["experiments"].values():

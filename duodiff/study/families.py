@@ -7,7 +7,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Split:
-    """The images of a split: `images` in all, or with `test` images of their own `images` to train on."""
+    """The size of a split. `images` is the number of images to train on, `test` that of separate test images.
+
+    If `test` is None, held-out images are taken from `images`.
+    """
 
     images: int
     test: int | None = None

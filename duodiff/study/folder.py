@@ -87,8 +87,8 @@ class Study:
     def autoencoder(self) -> dict | None:
         """The configuration's section of the samples' autoencoder, with an absolute path; None for images.
 
-        Raises FileNotFoundError if the autoencoder's folder is gone, or if it was a single file: the samples do not say
-        enough of a file.
+        Raises FileNotFoundError if the autoencoder's folder is gone. An autoencoder in a single file raises too: the
+        samples record neither its architecture nor its scale.
         """
         made = self.cells[0].get("autoencoder")
         if made is None:

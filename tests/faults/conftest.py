@@ -22,7 +22,7 @@ def digits(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A function that mounts a disk of so many bytes and gives its folder; to mount one needs root."""
+    """A function that mounts a disk of a given size in bytes and returns its folder. Skips the test without root."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small disk needs root")
     mounted = []

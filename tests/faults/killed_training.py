@@ -1,8 +1,9 @@
-"""Trains, is killed at random moments and started again: python killed_training.py FOLDER KILLS SEED.
+"""Kills trainings at random moments and starts them again: python killed_training.py FOLDER KILLS SEED.
 
-Every second kill waits until a state is being written. Prints as JSON: the hashes of an undisturbed
-training's outputs, those of every training that was killed, the kills, and how many of them left half
-a state. The trainings are forks of this process, which has paid for importing torch once.
+Every second kill waits until a state is being written. Prints JSON. `undisturbed` and `killed` are hashes of outputs:
+of an undisturbed training, and of every killed training. `kills` is the number of kills, `while_writing` the number of
+kills that left half a state.
+The trainings are forks of this process, so torch is imported only once.
 """
 
 import json
@@ -53,7 +54,7 @@ def train(data: Path, out: Path) -> None:
 
 
 def forked(data: Path, out: Path) -> int:
-    """The id of a new process that trains, a state after every step."""
+    """The id of a new process that trains and saves a state after every step."""
     if (child := os.fork()) > 0:
         return child
     state.EVERY_S, state.SHARE = 0, float("inf")
@@ -66,12 +67,12 @@ def forked(data: Path, out: Path) -> int:
 
 
 def writing(folder: Path) -> bool:
-    """Whether there is half a state."""
+    """Whether a half-written state is there."""
     return any(folder.glob(".resume/*/.step-*"))
 
 
 def wait_for_writing(child: int, folder: Path) -> None:
-    """Until the process writes a state, or has ended."""
+    """Waits until the process writes a state or has ended."""
     while not writing(folder):
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             return
@@ -87,10 +88,10 @@ def main(folder: Path, wanted: int, seed: int) -> None:
     data, moments = folder / "data/manifest.json", random.Random(seed)
     pack({"source": "digits", "held_out": 360}, folder, 1, data)
     train(data, folder / "undisturbed/full/manifest.json")
-    found = {"undisturbed": hashes(folder / "undisturbed/full/manifest.json"), "killed": []}
+    result = {"undisturbed": hashes(folder / "undisturbed/full/manifest.json"), "killed": []}
     kills, while_writing = 0, 0
     while kills < wanted:
-        out = folder / f"killed{len(found['killed'])}/full/manifest.json"
+        out = folder / f"killed{len(result['killed'])}/full/manifest.json"
         while True:
             child = forked(data, out)
             if kills < wanted:
@@ -104,8 +105,8 @@ def main(folder: Path, wanted: int, seed: int) -> None:
                 break
             kills += 1
             while_writing += writing(out.parents[1])
-        found["killed"].append(hashes(out))
-    print(json.dumps(found | {"kills": kills, "while_writing": while_writing}))
+        result["killed"].append(hashes(out))
+    print(json.dumps(result | {"kills": kills, "while_writing": while_writing}))
 
 
 if __name__ == "__main__":

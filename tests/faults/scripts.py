@@ -1,4 +1,4 @@
-"""Scripts of the workflow as processes of their own."""
+"""Starts scripts of the workflow as separate processes."""
 
 import json
 import os
@@ -10,16 +10,16 @@ ROOT = Path(__file__).parents[2]
 
 
 def options(arguments: dict) -> list[str]:
-    """The arguments of a script as its command line has them."""
-    found = []
+    """The command-line options of a script for `arguments`, by the names of its parameters."""
+    texts = []
     for name, value in arguments.items():
         text = value if isinstance(value, (str, Path)) else json.dumps(value)
-        found += [f"--{name.replace('_', '-')}", str(text)]
-    return found
+        texts += [f"--{name.replace('_', '-')}", str(text)]
+    return texts
 
 
 def start(script: str, arguments: dict, setup: str = "") -> subprocess.Popen:
-    """A script as a process whose output is piped; `setup` is Python run before it."""
+    """Starts a script as a process with piped output. `setup` is Python code that runs before the script."""
     run = f"import runpy, sys; sys.argv.pop(0)\n{setup}\nrunpy.run_path(sys.argv[0], run_name='__main__')"
     path = str(ROOT / f"workflow_scripts/{script}.py")
     command = [sys.executable, "-c", run, path, *options(arguments)]

@@ -1,4 +1,4 @@
-"""Whatever configuration is accepted also runs: random small ones, through every step that networks take part in."""
+"""Every accepted configuration also runs: random small ones, through every step that uses networks."""
 
 import copy
 import tempfile
@@ -32,7 +32,7 @@ seeds = st.sampled_from([1, 2, 2**32 - 1])
 
 
 def mostly(usual, *others):
-    """`usual`, and now and then another."""
+    """`usual` in most draws, and sometimes one of the `others`."""
     return st.sampled_from([usual] * 20 + list(others))
 
 
@@ -61,21 +61,21 @@ def lists(values):
 
 @st.composite
 def grids(draw, exits: bool) -> dict:
-    """A sampler's steps and settings; the spread takes some of them."""
-    found = {"steps": draw(mostly(draw(st.integers(2, 12)), 1, 1001))}
-    found["t_s"] = [0, *draw(lists(t_s))]
-    found["theta"] = draw(lists(theta)) if exits else []
-    found["spread"] = {
+    """A sampler's steps and settings. The spread has some of the settings."""
+    grid = {"steps": draw(mostly(draw(st.integers(2, 12)), 1, 1001))}
+    grid["t_s"] = [0, *draw(lists(t_s))]
+    grid["theta"] = draw(lists(theta)) if exits else []
+    grid["spread"] = {
         "seeds": [0] if draw(flags) else [],
-        "t_s": found["t_s"][: draw(st.integers(0, 2))],
-        "theta": found["theta"][: draw(st.integers(0, 1))],
+        "t_s": grid["t_s"][: draw(st.integers(0, 2))],
+        "theta": grid["theta"][: draw(st.integers(0, 1))],
     }
-    return found
+    return grid
 
 
 @st.composite
 def configurations(draw) -> dict:
-    """The test's configuration with one experiment on the digits, everything in it drawn."""
+    """The test's configuration with one experiment on the digits, whose settings are all drawn."""
     size = draw(st.sampled_from([None, 6, 12]))
     dataset = {"source": "digits", "held_out": draw(mostly(360, 1700, 1796, 20))}
     dataset |= {"size": size, "filter": "box"} if size else {}
@@ -124,7 +124,7 @@ def configurations(draw) -> dict:
 
 
 def packed(dataset: dict, folder: Path) -> Path:
-    """Manifest of a packed dataset, below `folder`, packed once."""
+    """Manifest of a dataset packed below `folder`. Each dataset is packed once."""
     data = folder / "-".join(map(str, dataset.values())) / "manifest.json"
     if not data.exists():
         pack(dataset, folder, 1, data)
@@ -132,7 +132,7 @@ def packed(dataset: dict, folder: Path) -> Path:
 
 
 def run(config: dict, data: Path, folder: Path) -> None:
-    """What the rules do for a study, with fewer images, the same functions and arguments."""
+    """Runs a study as the rules do, with the same functions and arguments, but fewer images."""
     chosen = config["experiments"]["digits"]
     used = {key: chosen[key] for key in ("schedule", "time_input")}
     paths, seed = {}, chosen["train_seeds"][0]

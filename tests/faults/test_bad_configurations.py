@@ -1,4 +1,4 @@
-"""Configurations that cannot be run: refused before torch is imported, with key, value and what is accepted."""
+"""Configurations that cannot be run are refused before torch is imported, with key, value and accepted values."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ for text in json.load(sys.stdin):
 
 @pytest.fixture(scope="module")
 def answers() -> list:
-    """What one process, in which all of them are checked, says to each; and whether it had torch by then."""
+    """The answer to each bad configuration, and whether torch was imported by then. One process checks all."""
     texts = []
     for bad in BAD:
         assert bad["old"] in TEXT, bad
@@ -45,8 +45,8 @@ def answers() -> list:
 
 @pytest.mark.parametrize("i", range(len(BAD)), ids=[bad["rule"] for bad in BAD])
 def test_a_bad_configuration_is_refused_without_torch(i, answers):
-    found, with_torch = answers[i]
-    assert BAD[i]["message"] in found
+    answer, with_torch = answers[i]
+    assert BAD[i]["message"] in answer
     assert not with_torch
 
 

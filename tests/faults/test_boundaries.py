@@ -42,51 +42,51 @@ def models(digits, tmp_path_factory) -> Models:
 
 
 def images(models: Models, sampler: dict, setting: str, count: int = 11):
-    """uint8 images and blocks run of a cell; 11 images leave the second batch of 8 with 3."""
+    """uint8 images and blocks run of a cell. Of 11 images, the second batch has 3 (of 8)."""
     cell = build_cell(models, sampler, Setting.parse(setting))
-    found, _, blocks = generate(models, cell, 0, count, batch=BATCH, seed=SEED)
-    return found, blocks
+    samples, _, blocks = generate(models, cell, 0, count, batch=BATCH, seed=SEED)
+    return samples, blocks
 
 
 def alone(models: Models, backbone, sampler: dict, count: int = 11) -> np.ndarray:
     """Images of one backbone on all timesteps, without a switch."""
     steps = build_cell(models, sampler, Setting.parse("t_s=0")).steps
-    found = []
+    batches = []
     for first, wanted in compute_batches(0, count, BATCH):
         y = torch.arange(first, first + BATCH) % 10
         x = samplers.sample(single(backbone), steps, models.shape, first, BATCH, seed=SEED, y=y)
-        found.append(samplers.to_uint8(x)[wanted])
-    return torch.cat(found).numpy()
+        batches.append(samplers.to_uint8(x)[wanted])
+    return torch.cat(batches).numpy()
 
 
 @pytest.mark.parametrize("sampler", [DDPM, DDIM, DPM], ids=lambda sampler: sampler["name"])
 def test_t_s_0_is_the_full_backbone_and_t_s_T_the_shallow_one(models, sampler):
     for t_s, backbone, depth in ((0, models.full, FULL), (T, models.shallow, 3)):
-        found, blocks = images(models, sampler, f"t_s={t_s}")
-        assert np.array_equal(found, alone(models, backbone, sampler))
+        samples, blocks = images(models, sampler, f"t_s={t_s}")
+        assert np.array_equal(samples, alone(models, backbone, sampler))
         assert (blocks == depth).all()
     one_step, blocks = images(models, sampler, "t_s=1")
-    assert blocks[:, 0].tolist() == [3] + [FULL] * 9  # t = 999 alone
+    assert blocks[:, 0].tolist() == [3] + [FULL] * 9  # shallow at t = 999 alone
     assert not np.array_equal(one_step, images(models, sampler, "t_s=0")[0])
 
 
 def test_theta_0_runs_the_full_network_and_theta_1_no_block(models):
-    found, blocks = images(models, DDPM, "theta=0")
-    assert np.array_equal(found, images(models, DDPM, "t_s=0")[0])
+    samples, blocks = images(models, DDPM, "theta=0")
+    assert np.array_equal(samples, images(models, DDPM, "t_s=0")[0])
     assert (blocks == FULL).all()
-    found, blocks = images(models, DDPM, "theta=1")
+    samples, blocks = images(models, DDPM, "theta=1")
     assert (blocks == 0).all()
     net, heads = models.full.net, models.adadiff.output_heads
 
     def head_0(x, t, y):
         return heads[0](net.embed(x, net.embed_time(t), y), net)
 
-    assert np.array_equal(found, alone(models, head_0, DDPM))
+    assert np.array_equal(samples, alone(models, head_0, DDPM))
 
 
 @pytest.fixture
 def uncertainty(models):
-    """A function that makes the uncertainty of a layer a constant, until the test ends."""
+    """A function that makes the uncertainty of a layer constant until the test ends."""
     before = {k: v.clone() for k, v in models.adadiff.state_dict().items()}
 
     def constant(layer: int, bias: float) -> None:
@@ -115,10 +115,10 @@ def test_u_that_underflows_to_0_does_not_exit_at_theta_0(models, uncertainty):
 
 def test_a_nan_does_not_exit_and_is_counted(models, uncertainty):
     uncertainty(0, torch.nan)
-    found, blocks = images(models, DDPM, "theta=1")
+    samples, blocks = images(models, DDPM, "theta=1")
     assert (blocks == 1).all()  # the next layer does
     assert models.adadiff.nan_count == 10 * 2 * BATCH  # steps, batches
-    assert found.shape == (11, 1, 8, 8)
+    assert samples.shape == (11, 1, 8, 8)
     nan = torch.full((3, 2), torch.nan)
     assert exit_layers(nan, 1.0).tolist() == [3, 3]
 

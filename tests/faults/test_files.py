@@ -1,4 +1,4 @@
-"""Files that are damaged, swapped, or not to be trusted, met by the real scripts."""
+"""The real scripts meet files that are damaged, swapped or malicious."""
 
 import hashlib
 import io
@@ -38,7 +38,7 @@ def flip(path: Path) -> None:
 
 
 def swap(path: Path) -> None:
-    """Weights that are whole, of another network."""
+    """Replaces a file of weights with a whole file of other weights."""
     weights = {k: v + 1 for k, v in load_file(path).items()}
     checkpoints.save_file(weights, path)
 
@@ -71,11 +71,11 @@ def test_a_damaged_manifest_is_named(trained, tmp_path):
         checkpoints.load_backbone(manifest)
 
 
-# --- what comes from elsewhere
+# --- files from elsewhere
 
 
 class Runs:
-    """Unpickled, it makes a folder."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, trace: Path):
         self.trace = trace
@@ -85,7 +85,7 @@ class Runs:
 
 
 def test_a_malicious_pickle_is_refused_by_the_script_without_running(tmp_path):
-    """Even where its hash is the one pinned."""
+    """It is refused even if its hash is pinned."""
     file, trace = tmp_path / "uvit.pth", tmp_path / "trace"
     torch.save(UViT(**NET).state_dict() | {"norm.weight": Runs(trace)}, file)
     weights = {"path": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
@@ -108,7 +108,7 @@ def test_a_malicious_pickle_is_refused_by_the_script_without_running(tmp_path):
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 @pytest.mark.parametrize("name", ["../evil.png", "/tmp/evil.png", "a/../../evil.png"])
 def test_an_archive_cannot_write_outside_its_target(tmp_path, kind, name):
-    """Nothing of an archive is written at all; one that tries is refused whole."""
+    """The archive is refused, and nothing of it is written."""
     (tmp_path / "inner").mkdir()
     path = tmp_path / f"inner/images.{kind}"
     if kind == "zip":
@@ -127,13 +127,13 @@ def test_an_archive_cannot_write_outside_its_target(tmp_path, kind, name):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-# --- downloads: tests/unit/running/test_download.py has cut ones, wrong hashes and web pages; here the disk fills up
+# --- downloads on a full disk; tests/unit/running/test_download.py has cut downloads, wrong hashes and HTML pages
 
 CONTENT = bytes(range(256)) * 8192
 
 
 class Server(BaseHTTPRequestHandler):
-    """CONTENT, from any byte on."""
+    """Serves CONTENT, from any byte on."""
 
     def do_GET(self):
         start = int((self.headers["Range"] or "bytes=0-")[6:-1])
@@ -146,7 +146,7 @@ class Server(BaseHTTPRequestHandler):
         try:
             self.wfile.write(CONTENT[start:])
         except OSError:
-            self.close_connection = True  # whoever asked is gone
+            self.close_connection = True  # the client is gone
 
     def log_message(self, *_):
         pass
@@ -165,7 +165,7 @@ def test_a_download_onto_a_full_disk_is_refused_first_and_continues_with_room(
         with pytest.raises(OSError, match=r"the download needs 2.10 MB, the disk has 1.05 MB left"):
             fetch(url, path, sha256)
         assert not path.exists()
-        # a disk that others fill meanwhile
+        # other jobs fill the disk during the download
         monkeypatch.setattr("duodiff.running.download.require_space", lambda *_: None)
         with pytest.raises(OSError, match=r"file.bin.partial: the disk is full; free some of it"):
             fetch(url, path, sha256)

@@ -1,4 +1,4 @@
-"""Trainings that are killed, asked to stop, or find their states damaged, and those whose numbers go wrong."""
+"""Trainings that are killed or asked to stop, that find damaged states, or whose numbers are not finite."""
 
 import json
 import math
@@ -39,7 +39,7 @@ CONFIG = TrainingConfig(
 
 @pytest.fixture
 def every_step(monkeypatch):
-    """A state after every step."""
+    """Saves a state after every step."""
     monkeypatch.setattr(state, "EVERY_S", 0)
     monkeypatch.setattr(state, "SHARE", float("inf"))
 
@@ -56,23 +56,23 @@ def test_a_training_killed_at_random_moments_gives_the_weights_of_an_undisturbed
     command = [sys.executable, str(script), str(tmp_path), str(KILLS), str(SEED)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    result = json.loads(done.stdout)
     print(
-        f"seed {SEED}: {found['kills']} kills, {found['while_writing']} while a state was written"
+        f"seed {SEED}: {result['kills']} kills, {result['while_writing']} while a state was written"
     )
-    assert found["kills"] == KILLS
-    assert found["while_writing"] > 0
-    assert all(killed == found["undisturbed"] for killed in found["killed"])
-    assert not list(tmp_path.glob("*/.resume/*"))  # finished, nothing is kept
+    assert result["kills"] == KILLS
+    assert result["while_writing"] > 0
+    assert all(killed == result["undisturbed"] for killed in result["killed"])
+    assert not list(tmp_path.glob("*/.resume/*"))  # a finished training keeps no state
 
 
 def last_step(folder: Path) -> int:
-    """Steps of the last state there; 0 without any."""
+    """The step of the last state in `folder`; 0 without a state."""
     return max((int(p.stem[5:]) for p in folder.glob(".resume/*/step-*.safetensors")), default=0)
 
 
 def test_a_script_asked_to_stop_saves_and_continues_to_the_same_weights(digits, tmp_path):
-    """SIGKILL, then SIGTERM, then SIGUSR1, then nothing, of the real script in real processes."""
+    """The real script in real processes: stopped by SIGKILL, then SIGTERM, then SIGUSR1, and then left alone."""
     train(digits, tmp_path / "undisturbed/full/manifest.json")
     out = tmp_path / "asked/full/manifest.json"
     arguments = {
@@ -112,7 +112,7 @@ def test_a_script_asked_to_stop_saves_and_continues_to_the_same_weights(digits, 
 
 
 def backbone_run(digits: Path):
-    """(model, parameters, loss) of a small backbone; the loss draws from torch's own generator."""
+    """(model, parameters, loss) of a small backbone. The loss draws from torch's global generator."""
     torch.manual_seed(0)
     model = Denoiser(UViT(**NET))
 
@@ -131,7 +131,7 @@ def heads_run(digits: Path):
 
 
 def fitted(digits: Path, run, out: Path | None, breaks_at: int | None = None, config=CONFIG):
-    """Weights, averaged weights and curve of a training; its loss raises at its call number `breaks_at`."""
+    """Weights, averaged weights and curve of a training. Call number `breaks_at` of its loss raises Broken."""
     model, parameters, loss = run(digits)
     store, calls = ImageStore(digits), 0
     images, labels = store.split("train")
@@ -158,13 +158,13 @@ def fitted(digits: Path, run, out: Path | None, breaks_at: int | None = None, co
 def test_a_training_broken_off_anywhere_continues_bit_for_bit(digits, run, tmp_path, every_step):
     config = replace(CONFIG, steps=23)
     whole = fitted(digits, run, None, config=config)
-    for breaks_at in (1, 2, 3, 7, 20, 9):  # some of them in the held-out loss
+    for breaks_at in (1, 2, 3, 7, 20, 9):  # some calls are of the held-out loss
         with pytest.raises(Broken):
             fitted(digits, run, tmp_path / "full/manifest.json", breaks_at, config)
-    found = fitted(digits, run, tmp_path / "full/manifest.json", config=config)
-    for mine, expected in zip(found[:2], whole[:2], strict=True):
+    continued = fitted(digits, run, tmp_path / "full/manifest.json", config=config)
+    for mine, expected in zip(continued[:2], whole[:2], strict=True):
         assert all(torch.equal(mine[key], expected[key]) for key in expected)
-    assert found[2] == whole[2]
+    assert continued[2] == whole[2]
 
 
 def test_the_training_of_an_autoencoder_continues_to_the_same_bytes(digits, tmp_path, monkeypatch):
@@ -195,11 +195,11 @@ def test_the_training_of_an_autoencoder_continues_to_the_same_bytes(digits, tmp_
         with pytest.raises(Broken):
             run("broken")
     assert run("broken") == whole
-    assert next(calls) == 9 + 3  # nothing was computed twice but the three steps broken off
+    assert next(calls) == 9 + 3  # only the three steps broken off were computed twice
 
 
 def test_a_training_asked_to_stop_ends_after_the_step_with_its_state_saved(digits, tmp_path):
-    """Whatever the interval: here the default one, which no test reaches."""
+    """A stop does not wait for the interval between states; the default interval is longer than this test."""
     model, parameters, loss = backbone_run(digits)
     asked = []
 
@@ -251,7 +251,7 @@ def test_a_continued_training_needs_no_room_for_the_states_that_are_there(tmp_pa
 
 @pytest.fixture
 def broken_off(digits, tmp_path, every_step):
-    """Where a training left two states, of 5 and 6 steps, and how it ends undisturbed."""
+    """A training broken off with two states, of 5 and 6 steps, and the result of an undisturbed training."""
     config = replace(CONFIG, steps=12)
     out = tmp_path / "full/manifest.json"
     with pytest.raises(Broken):
@@ -306,7 +306,7 @@ def test_a_state_of_another_training_in_its_place_is_not_used(broken_off, digits
     weights, _, _ = run()
     assert f"{last}: it belongs to another training; the one before is used" in caplog.text
     assert f"{other.folder} holds an unfinished training of another configuration" in caplog.text
-    assert swapped.exists()  # set aside, not removed
+    assert swapped.exists()  # the state was set aside, not removed
     assert all(torch.equal(weights[key], whole[0][key]) for key in weights)
 
 
@@ -343,7 +343,7 @@ def spoiling(steps: set[int], how: str):
             value = denoising_loss(model, batch)
             if not torch.is_grad_enabled() or next(calls) not in steps:
                 return value
-            # the root of 0 has a finite value and no finite slope
+            # the root of 0 is finite, its derivative is not
             return value * torch.nan if how == "loss" else value + (value * 0).sqrt()
 
         return model, parameters, loss
@@ -359,7 +359,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(digits, how, caplog):
         assert all(torch.isfinite(v).all() for v in tensors.values())
     assert [row["skipped_steps"] for row in curve[2:5]] == [0, 1, 2]
     assert curve[-1]["skipped_steps"] == 3
-    assert curve[3]["train_loss"] is None  # nothing was learnt in that step
+    assert curve[3]["train_loss"] is None  # that step changed nothing
     assert curve[5]["train_loss"] > 0
     assert "step 4 of 20" in caplog.text
 

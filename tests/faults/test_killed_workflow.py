@@ -1,4 +1,4 @@
-"""The workflow itself, killed in mid-grid like by a power cut, locked, and started twice at once."""
+"""The workflow killed in the middle of a grid, as by a power cut, then locked, then started twice at once."""
 
 import os
 import re
@@ -35,7 +35,7 @@ def clone(tmp_path_factory) -> Workflow:
 
 
 def begin(clone: Workflow, *targets: str) -> subprocess.Popen:
-    """A run in a process group of its own, as a terminal starts one; its output goes to a file."""
+    """Starts a run in its own process group, as a terminal does. The output goes to a file."""
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     with open(clone.folder / "output.txt", "w") as output:
         return subprocess.Popen(
@@ -49,7 +49,7 @@ def begin(clone: Workflow, *targets: str) -> subprocess.Popen:
 
 
 def output_of(clone: Workflow) -> str:
-    """What the last run begun has said so far."""
+    """The output, so far, of the run that was begun last."""
     return (clone.folder / "output.txt").read_text()
 
 
@@ -83,7 +83,7 @@ def done(clone: Workflow) -> dict[str, float]:
 
 
 def test_a_grid_killed_in_the_middle_is_completed_and_then_left_alone(clone):
-    # killed, with everything it had started, after the images are packed, two backbones trained, one cell made
+    # Killed with all its processes, after 4 jobs: packed images, two trained backbones, one cell.
     process = begin(clone, *CELLS)
     wait_for(lambda: "4 of 7 steps" in output_of(clone), process, clone)
     os.killpg(process.pid, signal.SIGKILL)
@@ -91,7 +91,7 @@ def test_a_grid_killed_in_the_middle_is_completed_and_then_left_alone(clone):
     finished = done(clone)
     assert len(finished) == 1
 
-    # the lock it leaves: refused, with the exact command that clears it
+    # The lock that it left refuses the next run, with the exact command that clears the lock.
     refused = run(clone, *CELLS)
     assert refused.returncode != 0
     assert "Directory cannot be locked" in refused.stdout
@@ -103,8 +103,8 @@ def test_a_grid_killed_in_the_middle_is_completed_and_then_left_alone(clone):
     assert cleared.returncode == 0, cleared.stderr
     assert "Unlocked" in cleared.stderr
 
-    # completed: the missing cells alone, while a second run at once is refused; the first stands
-    # still meanwhile, or it could be through before the second has looked for its lock
+    # The next run makes only the missing cells. A second run at the same time is refused. The first is paused
+    # meanwhile, so that it cannot end before the second has looked for the lock.
     process = begin(clone, *CELLS)
     wait_for(lambda: len(done(clone)) > len(finished), process, clone)
     os.killpg(process.pid, signal.SIGSTOP)
@@ -118,7 +118,7 @@ def test_a_grid_killed_in_the_middle_is_completed_and_then_left_alone(clone):
     assert done(clone).keys() == set(CELLS)
     assert {cell: done(clone)[cell] for cell in finished} == finished
 
-    # nothing is left to do, and nothing half written to see
+    # Nothing is left to do, and no half-written file is left.
     again = run(clone, *CELLS)
     assert again.returncode == 0, again.stdout
     assert "Nothing to be done" in again.stdout

@@ -37,7 +37,7 @@ ARCHITECTURE = {
 
 @dataclass
 class Job:
-    """One kind of job: `run(folder)` writes the files `outputs` below a folder, in `units` calls of `(owner, name)`."""
+    """One kind of job. `run(folder)` writes the files `outputs` below `folder`, in `units` calls of `owner.name`."""
 
     run: Callable[[Path], object]
     outputs: list[str]
@@ -46,12 +46,12 @@ class Job:
     units: int
 
     def contents(self, folder: Path) -> dict[str, bytes]:
-        """The outputs that are there."""
-        found = {name: folder / name for name in self.outputs}
-        return {name: path.read_bytes() for name, path in found.items() if path.exists()}
+        """The bytes of the outputs that exist, by name."""
+        paths = {name: folder / name for name in self.outputs}
+        return {name: path.read_bytes() for name, path in paths.items() if path.exists()}
 
     def hidden(self, folder: Path) -> list[Path]:
-        """What is kept for a continuation."""
+        """The files and folders that are kept for a continuation."""
         return [path for path in folder.rglob(".*") if path.name != ".resume"] + list(
             folder.glob(".resume/*")
         )
@@ -59,7 +59,7 @@ class Job:
 
 @pytest.fixture(scope="session")
 def models(digits, tmp_path_factory) -> dict[str, Path]:
-    """A backbone, a classifier and an autoencoder, hardly trained."""
+    """A backbone, a classifier and an autoencoder, trained for a few steps."""
     folder = tmp_path_factory.mktemp("models")
     train(digits, folder / "full/manifest.json")
     images, labels = ImageStore(digits).split("train")
@@ -72,7 +72,7 @@ def models(digits, tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(params=["training", "sampling", "encoding", "statistics"])
 def job(request, digits, models, monkeypatch) -> Job:
-    """Each kind of job, in units small enough for a test."""
+    """Each kind of job, with units small enough for a test."""
     if request.param == "training":
         monkeypatch.setattr(state, "EVERY_S", 0)
         monkeypatch.setattr(state, "SHARE", float("inf"))
@@ -129,18 +129,18 @@ def job(request, digits, models, monkeypatch) -> Job:
 
 @pytest.fixture
 def undisturbed(job, tmp_path) -> dict[str, bytes]:
-    """The outputs of a job nothing happens to."""
+    """The outputs of a job that runs without a disturbance."""
     folder = tmp_path / "undisturbed"
     job.run(folder)
-    found = job.contents(folder)
-    assert sorted(found) == sorted(job.outputs)
+    outputs = job.contents(folder)
+    assert sorted(outputs) == sorted(job.outputs)
     assert not job.hidden(folder)
-    return found
+    return outputs
 
 
 @pytest.fixture
 def before_unit(job, monkeypatch):
-    """`before_unit(numbers, action)`: calls `action` before each of these units (0-based), and counts all of them."""
+    """`before_unit(numbers, action)` calls `action` before the units `numbers` (0-based), and counts all units."""
     original = getattr(job.owner, job.name)
 
     def set_up(numbers, action=lambda: None) -> Iterator[int]:
@@ -202,7 +202,7 @@ def test_a_job_asked_to_stop_stops_and_continues(job, undisturbed, before_unit, 
 
 
 def fill(disk: Path) -> None:
-    """Leaves no byte of a disk."""
+    """Fills a disk to its last byte."""
     with open(disk / "filler", "ab", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
             try:
@@ -236,14 +236,14 @@ def test_a_disk_that_fills_up_is_named_and_nothing_is_corrupt(
     [
         ("training", Saves, "after_step", 5),
         ("sampling", Parts, "save", 5),
-        ("statistics", Parts, "save", 3),  # of the sums; the last part is not kept by itself
+        ("statistics", Parts, "save", 3),  # the parts before the last, which has no save of its own
     ],
     indirect=["job"],
 )
 def test_a_disk_that_fills_up_at_the_last_write_is_named_too(
     job, undisturbed, small_disk, monkeypatch, owner, name, count
 ):
-    """Where everything is computed, and only the outputs are missing."""
+    """The disk fills up when everything is computed and only the outputs are missing."""
     disk, original, calls = small_disk(8 << 20), getattr(owner, name), []
 
     def filling(*arguments):
@@ -279,7 +279,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_computed(
 
 @pytest.fixture
 def broken_cell(job, before_unit, tmp_path) -> Path:
-    """A sampling that was broken off after three of its five batches."""
+    """The folder of a sampling that was broken off after three of its five batches."""
     before_unit({3}, break_off)
     with pytest.raises(Broken):
         job.run(tmp_path / "cell_broken")
@@ -325,7 +325,7 @@ def test_parts_of_other_weights_are_not_used(
 
 
 def test_the_nans_of_parts_are_counted(digits, models, tmp_path, monkeypatch):
-    """As many as without an interruption."""
+    """An interrupted job counts as many as one without an interruption."""
     from duodiff.training.heads import train_heads
 
     training = {k: v for k, v in TRAINING.items() if k not in ("init", "label_dropout")}

@@ -1,4 +1,4 @@
-"""The real training script in two processes, as the workflow starts it: asked to stop, killed, and in trouble."""
+"""The real training script in two processes, as the workflow starts it: asked to stop, killed, and with an error."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ def start(digits: Path, out: Path, training: dict = TRAINING) -> subprocess.Pope
 
 
 def starts_training(digits: Path, out: Path) -> subprocess.Popen:
-    """A process that is at work on its steps, as a new file of events shows."""
+    """Starts a training and waits until it computes steps, which a new file of events shows."""
 
     def events() -> int:
         return len(list(out.parents[1].glob("monitor/events*")))
@@ -65,19 +65,20 @@ def test_asked_to_stop_all_processes_save_one_state_and_continue(digits, tmp_pat
         process.send_signal(number)
         output, _ = process.communicate(timeout=60)
         assert process.returncode == signals.EXIT_CODE, output
-        assert output.count("stopped by SIGTERM, saved at step") == 1  # what torchrun hands on
+        # torchrun passes every stop on as SIGTERM
+        assert output.count("stopped by SIGTERM, saved at step") == 1
         assert not out.exists()
-    assert len(list(tmp_path.glob("b/.resume/*/*"))) == 2  # one for each
+    assert len(list(tmp_path.glob("b/.resume/*/*"))) == 2  # one state for each signal
     assert finished(start(digits, out, LONG)).count("continued from") == 1
     assert hashes(out) == hashes(undisturbed)
 
 
 def test_processes_whose_torchrun_is_killed_save_and_end(digits, tmp_path):
-    """Nobody else would end them, and the next run would train beside them."""
+    """Otherwise they would train on, beside the next run."""
     out = tmp_path / "full/manifest.json"
     process = starts_training(digits, out)
     process.kill()
-    output, _ = process.communicate(timeout=60)  # until the last of them has closed it
+    output, _ = process.communicate(timeout=60)  # until the last process has closed the pipe
     assert "stopped by SIGHUP, saved at step" in output
     assert not out.exists()
 
