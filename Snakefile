@@ -32,6 +32,8 @@ elif "experiments" not in config:
 
 
 include: "rules/common.smk"
+include: "rules/work.smk"
+include: "rules/outside.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/profile.smk"

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from duodiff.autoencoder import network_config
 from duodiff.data.store import write_store
+from duodiff.running import receipts
 from duodiff.running.files import write_json, write_text
 from duodiff.running.provenance import cpu_name
 from duodiff.settings import Setting
@@ -39,6 +40,7 @@ OUT = ROOT / "results/bench"
 SIZES = (10_000, 50_000)
 WORKERS = (1, 2)
 ENCODED = (1_000, 4_000)
+WATCHED = 50_000
 SMALL_AUTOENCODER = {
     "latent_channels": 4,
     "block_out_channels": [16, 32],
@@ -60,6 +62,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = [*speed(), *sampling(Path(folder))]
         rows += [*packing(Path(folder), images), *encoding(Path(folder)), *planning()]
+        rows += watching(Path(folder))
     machine = f"{cpu_name()}, {psutil.cpu_count()} cores"
     content = {"machine": machine, "rounds": ROUNDS, "rows": rows, "rates": rates(machine)}
     write_json(OUT / "bench.json", content)
@@ -213,6 +216,24 @@ def planning() -> list[dict]:
     name = "snakemake --configfile config/paper.yaml --dry-run"
     measured = _rounds({name: [*f"{sys.executable} -m {name}".split(), "--quiet"]})[name]
     return [_row(name, "s", [seconds for seconds, _ in measured], None)]
+
+
+def watching(folder: Path) -> list[dict]:
+    """What planning spends on a folder of 50,000 images from outside: it compares sizes and times with the receipt."""
+    images, receipt = folder / "watched", folder / "receipt.json"
+    for i in range(WATCHED):
+        path = images / f"{i % 100:02d}/{i:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(i.to_bytes(4, "big"))
+    found = receipts.fingerprint(images)
+    write_json(receipt, dict.fromkeys(receipts.KEYS, "") | {"watched": {"images": found}})
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        for _ in range(2):  # the jobs that look for them and that pack them
+            assert receipts.check_outside(receipt, {"images": images}, "") == []
+        times.append(time.perf_counter() - start)
+    return [_row(f"compare {WATCHED} watched files", "s", times, None)]
 
 
 def _pack(folder: Path, n: int, workers: int) -> list[str]:

@@ -1,21 +1,13 @@
 # The validated configuration, wildcard constraints, and the helper functions of all rules.
-import json
-import shlex
-import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from snakemake.io import apply_wildcards
-
 sys.path.insert(0, str(ROOT))
 
-from duodiff import identity
-from duodiff.running import receipts
 from duodiff.settings import PATTERN, Setting
 from duodiff.spaces import WEIGHTS, images_to_extrapolate, space, weights_path
 from duodiff.study import config as configuration
-from duodiff.study.families import files_read
 from duodiff.study.grid import (
     ROLES,
     backbone_architecture,
@@ -38,7 +30,6 @@ try:
 except configuration.ConfigError as error:
     raise WorkflowError(error)
 
-REPORTING = any(a.startswith(("--unlock", "--report", "--touch")) for a in sys.argv)
 # Snakemake says that a folder is locked, but not which command unlocks it. A run that makes its report holds the lock
 # itself, and needs no such line.
 if MAIN and workflow.is_main_process and any(Path(".snakemake/locks").glob("*.lock")):
@@ -101,183 +92,6 @@ def dataset(wc):
     return DATASETS[dataset_name(wc)]
 
 
-# --- what a rule's job is
-
-
-COMMAND = "{params.command} --log {log}"
-"""The shell command of every rule. It is constant: Snakemake would run a rule again whose text has changed."""
-
-# With conda or a container the interpreter is that of the environment, else the one that runs Snakemake.
-DEPLOYED = bool(workflow.deployment_settings.deployment_method)
-PYTHON = "python" if DEPLOYED else sys.executable
-STALE = set()  # what was said of jobs that are run again
-
-
-def own(path):
-    """A file of this workflow: below the working directory by its short path, else by its whole path."""
-    return path if ROOT == Path.cwd() else str(ROOT / path)
-
-
-def as_option(value):
-    """The words of one option's value on a command line: JSON for mappings, lists of lists and truth values."""
-    if (
-        isinstance(value, (dict, bool))
-        or isinstance(value, list)
-        and any(isinstance(item, (list, dict)) for item in value)
-    ):
-        return [json.dumps(value)]
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
-        return [str(value)]
-    return [str(item) for item in value]
-
-
-def command_line(words, options):
-    """The shell's line for an interpreter with these words and options; an option whose value is None is left out."""
-    words = [PYTHON, *words]
-    for name, value in options.items():
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}", *as_option(value)]
-    path = shlex.quote(str(ROOT))
-    return f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}; exec {shlex.join(words)}"
-
-
-LISTING = []  # the rules whose inputs are being listed
-
-
-def listed_inputs(rule, wc):
-    """The inputs of a rule's job, as the configuration has them now."""
-    LISTING.append(rule)
-    try:
-        found = getattr(rules, rule).rule.expand_input(dict(wc.items()))[0]
-    finally:
-        LISTING.pop()
-    return [str(path) for path in found]
-
-
-class Work:
-    """What a rule's script is to do: its options, its files, and the identity of its result.
-
-    `decides(wc)` are the options that decide the result, together with the code of the script and the inputs.
-    `how(wc)` are options that say how the work is run. `paths(wc, input, output)` are options that name files. An
-    option whose value is None is left out. `own` are options that name files of this workflow, which count by their
-    content. `workers` names the option that takes the threads of the rule; `processes` is the number of GPUs that the
-    script trains on, a process each. With `kept` a finished result goes into the store. `watched(wc)` are the files
-    from outside that the job reads, by name. `named(wc)` are the inputs whose very set counts. `like` is another Work, whose
-    result this one's is.
-    """
-
-    def __init__(
-        self,
-        script,
-        paths,
-        decides=lambda wc: {},
-        how=lambda wc: {},
-        own=None,
-        workers=None,
-        processes=None,
-        kept=False,
-        watched=lambda wc: {},
-        named=lambda wc: [],
-        like=None,
-    ):
-        self.script, self.paths, self.decides, self.how = script, paths, decides, how
-        self.own, self.workers, self.processes = own or {}, workers, processes
-        self.kept, self.watched, self.named, self.like = kept, watched, named, like
-
-    @property
-    def function(self):
-        """Where the code of the work begins."""
-        return f"workflow_scripts.{self.script}", self.script
-
-    def decisive(self, wc):
-        """Everything that decides the result but code and inputs."""
-        contents = {
-            name: receipts.content(ROOT / path) for name, path in self.own.items()
-        }
-        names = self.named(wc)
-        return self.decides(wc) | contents | ({"of": names} if names else {})
-
-    def identity(self, wc):
-        """The digest of what decides the result but the inputs: the one tracked parameter of the rule."""
-        if self.like:
-            return self.like.identity(wc)
-        options = self.decisive(wc)
-        code = identity.code_digest(self.function, options)
-        return identity.digest({"code": code, "options": options})
-
-    def plan(self, wc, input, output):
-        """What the job is told of its place in the workflow."""
-        return {
-            "identity": self.identity(wc),
-            "inputs": [str(path) for path in input],
-            "outputs": [str(path) for path in output],
-            "kept": self.kept,
-            "watched": {name: str(path) for name, path in self.watched(wc).items()},
-            "options": self.decisive(wc),
-        }
-
-    def command(self, wc, input, output, threads):
-        """The command line. Snakemake does not track it, since it is a function of input and output."""
-        words = []
-        if self.processes is not None:
-            words += ["-m", "duodiff.running.launch", str(self.processes)]
-        words.append(own(f"workflow_scripts/{self.script}.py"))
-        options = self.paths(wc, input, output) | self.decides(wc) | self.how(wc)
-        options |= {name: own(path) for name, path in self.own.items()}
-        options |= {self.workers: threads} if self.workers else {}
-        options["plan"] = self.plan(wc, input, output)
-        return command_line(words, options)
-
-    def accepted(self, rule):
-        """An input function that names no file: it has the job run again if its outputs are not those asked for.
-
-        Snakemake compares parameters only where it has run the job itself. A receipt tells it of results from anywhere.
-        """
-
-        def check(wc):
-            if workflow.is_main_process and not (REPORTING or LISTING):
-                outputs = [
-                    apply_wildcards(str(path), wc)
-                    for path in getattr(rules, rule).output
-                ]
-                if all(map(os.path.exists, outputs)):
-                    self._check(rule, wc, outputs)
-            return []
-
-        return check
-
-    def _check(self, rule, wc, outputs):
-        try:
-            receipt = receipts.read(receipts.receipt_of(outputs[0]))
-        except FileNotFoundError:
-            reasons = ["there is no receipt of what made it"]
-        except ValueError as error:
-            reasons = [str(error)]
-        else:
-            reasons = receipts.changed_inputs(receipt)
-            reasons += receipts.other_inputs(receipt, listed_inputs(rule, wc))
-            if receipt["identity"] != self.identity(wc):
-                named = receipts.differences(
-                    receipt,
-                    (self.like or self).function,
-                    (self.like or self).decisive(wc),
-                )
-                reasons += [*named] or ["what decides it has changed"]
-        if not reasons:
-            receipts.set_times(receipt)
-            return
-        workflow._dag.forcefiles.update(outputs)
-        if outputs[0] not in STALE:
-            STALE.add(outputs[0])
-            shown = "; ".join(reasons[:3]) + (
-                f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-            )
-            print(f"{rule}: {outputs[0]} is made again: {shown}", file=sys.stderr)
-
-
-# --- options of the scripts
-
-
 def conventions(wc, *keys):
     """These conventions of the job's experiment (class_order is its dataset's)."""
     chosen = experiment(wc)
@@ -322,83 +136,6 @@ def training_data(wc):
 def images(wc):
     """The configuration of a dataset's images, without its autoencoder, which packing does not use."""
     return {k: v for k, v in dataset(wc).items() if k != "autoencoder"}
-
-
-def own_data(wc):
-    """The files and folders from outside that a dataset is read from, by name."""
-    return files_read(dataset(wc), DATA)
-
-
-def own_autoencoder(wc):
-    """The files of an autoencoder's published weights, by name: below the data folder, or in the hub's cache."""
-    codec = dataset(wc)["autoencoder"]
-    saved = ("config.json", AUTOENCODER_WEIGHTS)  # in a folder, as diffusers names them
-    if "hub" in codec:
-        from huggingface_hub.constants import HF_HUB_CACHE
-
-        model = f"models--{codec['hub'].replace('/', '--')}"
-        folder = Path(HF_HUB_CACHE, model, "snapshots", codec["revision"])
-        return {f"{codec['hub']}/{name}": folder / name for name in saved}
-    path = DATA / codec["path"]
-    if not path.is_dir():
-        return {codec["path"]: path}
-    return {f"{codec['path']}/{name}": path / name for name in saved}
-
-
-def own_weights(wc):
-    """The file of an experiment's published weights, by name."""
-    path = experiment(wc)["pretrained"]["path"]
-    return {path: DATA / path}
-
-
-def own_extractor(wc):
-    """The file of an extractor's published weights, by name."""
-    return {wc.extractor: weights_path(wc.extractor, DATA, config["extractors"])}
-
-
-class Named(dict):
-    """Wildcards of a job that is not planned."""
-
-    __getattr__ = dict.__getitem__
-
-
-def refuse_changes_outside():
-    """Raises WorkflowError if files from outside have changed since a job of this run read them.
-
-    They are inputs of no rule: a run that needs no more of them than its finished results works without them. Only
-    those of the selected experiments count, and of the experiments whose networks these use.
-    """
-    used = {owner(config, name, role) for name in SELECTED for role in ROLES}
-    used = {name: EXPERIMENTS[name] for name in sorted(used | {*SELECTED})}
-    read = []
-    for name in sorted({chosen["dataset"] for chosen in used.values()}):
-        wc = Named({"dataset": name})
-        read += [(FETCH_DATASET, "fetch_dataset", wc)] * ("path" in DATASETS[name])
-        read += [(PACK_DATASET, "pack_dataset", wc)] * ("path" in DATASETS[name])
-        if "train" not in DATASETS[name].get("autoencoder", {"train": None}):
-            read.append((FETCH_AUTOENCODER, "fetch_autoencoder", wc))
-    for name, chosen in used.items():
-        if "pretrained" in chosen:
-            wc = Named({"experiment": name})
-            read.append((IMPORT_WEIGHTS, "import_weights", wc))
-    weights = {space(chosen["metric"]["name"]).weights for chosen in used.values()}
-    for name in sorted(weights - {None}):
-        wc = Named({"extractor": name})
-        read.append((FETCH_EXTRACTOR, "fetch_extractor", wc))
-    changes, files = {}, []
-    for work, rule, wc in read:
-        output = apply_wildcards(str(getattr(rules, rule).output[0]), wc)
-        file = receipts.receipt_of(output)
-        found = receipts.check_outside(file, work.watched(wc), work.decisive(wc))
-        changes |= dict.fromkeys(found)
-        files += [str(file)] if found else []
-    if changes:
-        shown = "\n  ".join([*changes][:5])
-        more = f"\n  and {len(changes) - 5} more" if len(changes) > 5 else ""
-        raise WorkflowError(
-            f"what was read from outside has changed:\n  {shown}{more}\n"
-            f"Put it back, or take it in: rm {shlex.join(files)}"
-        )
 
 
 def autoencoder_files(wc):

@@ -63,12 +63,12 @@ def receipt_of(output: str | Path) -> Path:
 def read(path: str | Path) -> dict:
     """The receipt in a file. Raises ValueError naming the file if it is damaged, FileNotFoundError if there is none."""
     receipt = read_json(path)
-    if not isinstance(receipt, dict) or not receipt.keys() >= _KEYS:
+    if not isinstance(receipt, dict) or not receipt.keys() >= KEYS:
         raise ValueError(f"{path}: damaged, it is no receipt")
     return receipt
 
 
-_KEYS = {"identity", "code", "options", "inputs", "outputs", "watched", "finished"}
+KEYS = {"identity", "code", "options", "inputs", "outputs", "watched", "finished"}
 
 
 def content(path: str | Path) -> str:
