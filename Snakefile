@@ -122,4 +122,4 @@ onsuccess:
         }
         command = command_line([own("workflow_scripts/make_report.py")], options)
         subprocess.run(command, shell=True, check=True)
-        print(Path("results/summary.txt").read_text())
+        print(Path("results/summary.txt").read_text(encoding="utf-8"))

@@ -67,7 +67,7 @@ def main() -> None:
     content = {"machine": machine, "rounds": ROUNDS, "rows": rows, "rates": rates(machine)}
     write_json(OUT / "bench.json", content)
     write_text(OUT / "bench.md", table(rows, machine))
-    print((OUT / "bench.md").read_text())
+    print((OUT / "bench.md").read_text(encoding="utf-8"))
 
 
 def speed() -> list[dict]:
@@ -177,7 +177,7 @@ def rates(machine: str) -> dict:
 def _case(name: str) -> dict[str, float]:
     """The measurements of one case of bench/speed.py."""
     command = [sys.executable, str(ROOT / "bench/speed.py"), *name.split()]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         sys.exit(f"exit status {done.returncode}: {' '.join(command)}\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])

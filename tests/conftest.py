@@ -46,6 +46,7 @@ class Workflow:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             check=False,
+            encoding="utf-8",
         )
 
     def pending(self, *arguments: str, config: str = "config/test.yaml") -> dict[str, int]:

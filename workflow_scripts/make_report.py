@@ -25,7 +25,9 @@ def make_report(configuration: dict, out: Path) -> str:
             f"--report={out}",
             f"--report-stylesheet={WORKFLOW / 'report/report.css'}",
         ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, encoding="utf-8"
+        )
     if done.returncode:
         raise ValueError(f"the report was not made:\n{done.stdout}{done.stderr}")
     return f"{out.stat().st_size / 1e6:.1f} MB"

@@ -57,7 +57,7 @@ def _partition(path: Path, images: Members) -> np.ndarray:
     index.execute("CREATE TABLE official (file PRIMARY KEY, number)")
     index.execute("CREATE TABLE zipped (file)")
     try:
-        with open(path) as lines:
+        with open(path, encoding="utf-8") as lines:
             rows = ((os.fsencode(file), int(number)) for file, number in map(str.split, lines))
             index.executemany("INSERT OR REPLACE INTO official VALUES (?, ?)", rows)
     except ValueError as error:

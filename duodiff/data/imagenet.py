@@ -66,7 +66,7 @@ def read(dataset: dict, data: Path) -> Source:
 
 def _english_names(path: Path, synsets: list[str]) -> dict[str, str]:
     """The first English name of each synset, from lines such as 'n01440764 tench, Tinca tinca'."""
-    lines = (line.strip().partition(" ") for line in path.read_text().splitlines())
+    lines = (line.strip().partition(" ") for line in path.read_text(encoding="utf-8").splitlines())
     names = {synset: names.partition(",")[0] for synset, _, names in lines}
     for synset in synsets:
         if not names.get(synset):

@@ -81,7 +81,7 @@ def _size(count: int) -> str:
 def write_text(path: str | Path, text: str) -> None:
     """Writes `text` atomically."""
     with atomic(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, value) -> None:
@@ -99,7 +99,7 @@ def write_csv(path: str | Path, rows) -> None:
 def read_json(path: str | Path):
     """The JSON value in `path`. Raises ValueError naming the file if it is not JSON."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:  # not JSON, or not text
         raise ValueError(f"{path}: damaged, it is not JSON ({error})") from error
 

@@ -42,7 +42,9 @@ def _visible() -> list[str]:
         return [name.strip() for name in told.split(",") if name.strip()]
     command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
     try:
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, encoding="utf-8"
+        ).stdout.split()
     except (
         OSError,
         subprocess.CalledProcessError,
@@ -62,7 +64,7 @@ def _lock(folder: Path, name: str) -> TextIO | None:
     path = folder / f"duodiff-gpu-{name}.lock"
     if not path.exists():
         path.touch(mode=0o666)
-    file = open(path)  # noqa: SIM115  it stays open
+    file = open(path, encoding="utf-8")  # noqa: SIM115  it stays open
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

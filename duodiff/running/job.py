@@ -186,7 +186,7 @@ def _configure_logging(path: Path | None) -> None:
     handlers: list[logging.Handler] = [terminal]
     if path is not None and first:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path, mode="w"))
+        handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
     log.setLevel(logging.DEBUG)
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(message)s"))

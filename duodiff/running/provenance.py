@@ -93,7 +93,9 @@ def _git(*arguments: str) -> str | None:
     # without the optional lock, several jobs may ask at once, and a person may commit meanwhile
     command = ["git", "--no-optional-locks", "-C", str(ROOT), *arguments]
     try:
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, encoding="utf-8"
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 

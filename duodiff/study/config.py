@@ -34,7 +34,7 @@ def complete(config: dict) -> dict:
 
     It is checked against the schema and the rules between keys. Raises ConfigError, which lists every problem.
     """
-    schema = yaml.safe_load(SCHEMA.read_text())
+    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
     errors = sorted(
         _Validator(schema).iter_errors(config), key=lambda e: list(map(str, e.absolute_path))
     )
@@ -110,7 +110,7 @@ def read(path: Path) -> dict:
     """The configuration file `path`, checked and completed. Raises ValueError, also for a file that is no YAML."""
     try:
         refuse_repeated_keys(path)
-        return complete(yaml.safe_load(path.read_text()))
+        return complete(yaml.safe_load(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -118,7 +118,7 @@ def read(path: Path) -> dict:
 def refuse_repeated_keys(path: Path) -> None:
     """Raises ConfigError if a mapping of the YAML file `path` has a key twice: only the last one would count."""
     problems, seen = [], set()
-    pending = [yaml.compose(path.read_text(), Loader=yaml.SafeLoader)]
+    pending = [yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)]
     while pending:
         node = pending.pop()
         if id(node) in seen or isinstance(node, yaml.ScalarNode | None):

@@ -125,7 +125,9 @@ def reader(request, browser, folder) -> Reader:
 
 
 def test_every_item_of_the_rules_is_in_the_report(reader):
-    labels = re.findall(r'(?:label=|"item": )"(.+?)"', (ROOT / "rules/paper.smk").read_text())
+    labels = re.findall(
+        r'(?:label=|"item": )"(.+?)"', (ROOT / "rules/paper.smk").read_text(encoding="utf-8")
+    )
     shown = {label for _, label in reader.items()}
     for label in set(labels) - {ONLY_WITH_MANY_IMAGES}:
         # a wildcard stands for any text

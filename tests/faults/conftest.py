@@ -35,6 +35,7 @@ def small_disk(tmp_path):
             text=True,
             capture_output=True,
             check=False,
+            encoding="utf-8",
         )
         if done.returncode:
             pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")

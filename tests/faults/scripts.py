@@ -31,4 +31,5 @@ def start(script: str, arguments: dict, setup: str = "") -> subprocess.Popen:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        encoding="utf-8",
     )

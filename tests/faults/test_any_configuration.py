@@ -20,7 +20,7 @@ from duodiff.training.backbone import train_backbone
 from duodiff.training.heads import train_heads
 from faults.scripts import ROOT
 
-TEST = yaml.safe_load((ROOT / "config/test.yaml").read_text())
+TEST = yaml.safe_load((ROOT / "config/test.yaml").read_text(encoding="utf-8"))
 EXAMPLES = 60
 IMAGES, BATCH = 3, 2  # of a cell: one batch, and half of another
 

@@ -9,8 +9,8 @@ import yaml
 
 from faults.scripts import ROOT
 
-TEXT = (ROOT / "config/config.yaml").read_text()
-BAD = yaml.safe_load((ROOT / "tests/faults/bad_configurations.yaml").read_text())
+TEXT = (ROOT / "config/config.yaml").read_text(encoding="utf-8")
+BAD = yaml.safe_load((ROOT / "tests/faults/bad_configurations.yaml").read_text(encoding="utf-8"))
 
 CHECK = """
 import json, sys, yaml
@@ -39,6 +39,7 @@ def answers() -> list:
         text=True,
         capture_output=True,
         check=True,
+        encoding="utf-8",
     )
     return [json.loads(line) for line in done.stdout.splitlines()]
 

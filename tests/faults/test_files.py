@@ -66,7 +66,7 @@ def test_damaged_weights_are_named_and_not_loaded(trained, tmp_path, damage):
 def test_a_damaged_manifest_is_named(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "full")
     manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text()[:-9])
+    manifest.write_text(manifest.read_text(encoding="utf-8")[:-9], encoding="utf-8")
     with pytest.raises(ValueError, match=f"{manifest}: damaged, it is not JSON"):
         checkpoints.load_backbone(manifest)
 

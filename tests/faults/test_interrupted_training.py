@@ -54,7 +54,9 @@ class Broken(Exception):
 def test_a_training_killed_at_random_moments_gives_the_weights_of_an_undisturbed_one(tmp_path):
     script = Path(__file__).with_name("killed_training.py")
     command = [sys.executable, str(script), str(tmp_path), str(KILLS), str(SEED)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     print(

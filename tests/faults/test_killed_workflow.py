@@ -24,20 +24,20 @@ CONFIG = "mine.yaml"
 def clone(tmp_path_factory) -> Workflow:
     """A copy of the project with a configuration of four cells."""
     workflow = Workflow(tmp_path_factory.mktemp("killed"))
-    config = yaml.safe_load((ROOT / "config/test.yaml").read_text())
+    config = yaml.safe_load((ROOT / "config/test.yaml").read_text(encoding="utf-8"))
     del config["datasets"]["digits_latent"], config["experiments"]["digits_latent"]
     spread = {"seeds": [], "t_s": [], "theta": []}
     config["experiments"]["digits"]["grid"] = {
         "ddpm": {"steps": 10, "t_s": SETTINGS, "theta": [], "spread": spread}
     }
-    (workflow.folder / CONFIG).write_text(yaml.safe_dump(config))
+    (workflow.folder / CONFIG).write_text(yaml.safe_dump(config), encoding="utf-8")
     return workflow
 
 
 def begin(clone: Workflow, *targets: str) -> subprocess.Popen:
     """Starts a run in its own process group, as a terminal does. The output goes to a file."""
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    with open(clone.folder / "output.txt", "w") as output:
+    with open(clone.folder / "output.txt", "w", encoding="utf-8") as output:
         return subprocess.Popen(
             ["snakemake", "--configfile", CONFIG, "--cores", "1", *targets],
             cwd=clone.folder,
@@ -50,7 +50,7 @@ def begin(clone: Workflow, *targets: str) -> subprocess.Popen:
 
 def output_of(clone: Workflow) -> str:
     """The output, so far, of the run that was begun last."""
-    return (clone.folder / "output.txt").read_text()
+    return (clone.folder / "output.txt").read_text(encoding="utf-8")
 
 
 def finish(process: subprocess.Popen, clone: Workflow) -> str:
@@ -98,7 +98,12 @@ def test_a_grid_killed_in_the_middle_is_completed_and_then_left_alone(clone):
     (command,) = re.findall(r"If none is at work: (snakemake .*)", refused.stdout)
     assert "Traceback" not in refused.stdout
     cleared = subprocess.run(
-        command.split(), cwd=clone.folder, capture_output=True, text=True, check=False
+        command.split(),
+        cwd=clone.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        encoding="utf-8",
     )
     assert cleared.returncode == 0, cleared.stderr
     assert "Unlocked" in cleared.stderr
@@ -130,18 +135,23 @@ def test_a_grid_killed_in_the_middle_is_completed_and_then_left_alone(clone):
 def test_a_run_stopped_by_the_keyboard_leaves_no_lock_and_continues_its_training(clone):
     """Ctrl-C: SIGINT to the whole group."""
     (clone.folder / "duodiff/training/state.py").write_text(
-        re.sub("EVERY_S = .*", "EVERY_S = 0.05", (ROOT / "duodiff/training/state.py").read_text())
+        re.sub(
+            "EVERY_S = .*",
+            "EVERY_S = 0.05",
+            (ROOT / "duodiff/training/state.py").read_text(encoding="utf-8"),
+        ),
+        encoding="utf-8",
     )
     target = "results/digits/train5/full/manifest.json"
-    config = yaml.safe_load((clone.folder / CONFIG).read_text())
+    config = yaml.safe_load((clone.folder / CONFIG).read_text(encoding="utf-8"))
     config["experiments"]["digits"]["backbone_training"]["steps"] = 600
-    (clone.folder / CONFIG).write_text(yaml.safe_dump(config))
+    (clone.folder / CONFIG).write_text(yaml.safe_dump(config), encoding="utf-8")
     process = begin(clone, target)
     states = clone.folder / "results/digits/train5/.resume"
     wait_for(lambda: any(states.glob("full-*/step-*")), process, clone)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait() != 0
-    log = (clone.folder / "logs/digits/train5/train_backbone/full.log").read_text()
+    log = (clone.folder / "logs/digits/train5/train_backbone/full.log").read_text(encoding="utf-8")
     assert re.search(r"stopped by SIG(INT|TERM), saved at step \d+; run again to continue", log)
     output = finish(begin(clone, target), clone)
     assert jobs(output) == {"train_backbone": 1}

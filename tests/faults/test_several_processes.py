@@ -35,6 +35,7 @@ def start(digits: Path, out: Path, training: dict = TRAINING) -> subprocess.Pope
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        encoding="utf-8",
     )
 
 
@@ -89,4 +90,4 @@ def test_an_error_is_told_and_torchrun_says_nothing_of_its_own(digits, tmp_path)
     assert process.returncode == 1
     assert "train_backbone: training.batch: found 9; accepted: a multiple of 2, processes" in output
     assert "Traceback" not in output
-    assert "training.batch: found 9" in (tmp_path / "train.log").read_text()
+    assert "training.batch: found 9" in (tmp_path / "train.log").read_text(encoding="utf-8")

@@ -108,14 +108,14 @@ class Cluster:
         text = CONFIGURATION.format(
             host=host, port=port, folder=self.folder, nodes="\n".join(nodes)
         )
-        (self.folder / "slurm.conf").write_text(text)
-        (self.folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")
+        (self.folder / "slurm.conf").write_text(text, encoding="utf-8")
+        (self.folder / "gres.conf").write_text("Name=gpu File=/dev/null\n", encoding="utf-8")
         (self.folder / "state").mkdir()
         # Snakemake's executor clears SLURM_CONF before it starts a step: no other cluster has one there
         srun = self.folder / "bin/srun"
         srun.parent.mkdir()
         conf, real = self.environment["SLURM_CONF"], shutil.which("srun")
-        srun.write_text(f'#!/bin/sh\nSLURM_CONF={conf} exec {real} "$@"\n')
+        srun.write_text(f'#!/bin/sh\nSLURM_CONF={conf} exec {real} "$@"\n', encoding="utf-8")
         srun.chmod(0o755)
 
     def _start_munge(self) -> None:
@@ -136,7 +136,7 @@ class Cluster:
         self._wait_for("munge", files["socket"].exists)
 
     def _start(self, name: str, *arguments: str, program: str | None = None) -> None:
-        with open(self.folder / f"{name}.out", "w") as output:
+        with open(self.folder / f"{name}.out", "w", encoding="utf-8") as output:
             self.processes[name] = subprocess.Popen(
                 [program or name, *arguments],
                 env=self.environment,
@@ -180,7 +180,12 @@ class Cluster:
     def call(self, *command: str) -> str:
         """Output of a command of SLURM's."""
         done = subprocess.run(
-            command, env=self.environment, text=True, capture_output=True, check=True
+            command,
+            env=self.environment,
+            text=True,
+            capture_output=True,
+            check=True,
+            encoding="utf-8",
         )
         return done.stdout
 
@@ -192,6 +197,7 @@ class Cluster:
             text=True,
             capture_output=True,
             check=False,
+            encoding="utf-8",
         )
         return dict(line.split() for line in done.stdout.splitlines())
 
@@ -209,7 +215,9 @@ class Cluster:
             ended = [name for name, process in self.processes.items() if process.poll() is not None]
             if ended or time.monotonic() > until:
                 logs = [path for path in self.folder.glob("*.*") if path.suffix in (".out", ".log")]
-                said = "\n".join(f"{path.name}: {path.read_text()[-2000:]}" for path in logs)
+                said = "\n".join(
+                    f"{path.name}: {path.read_text(encoding='utf-8')[-2000:]}" for path in logs
+                )
                 raise RuntimeError(f"no {what}; ended: {ended}\n{said}")
             time.sleep(0.2)
 

@@ -14,7 +14,7 @@ from conftest import ROOT, Workflow
 
 from slurm.cluster import Cluster, missing
 
-PROFILE = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+PROFILE = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text(encoding="utf-8"))
 SITE = {
     # a site without accounting
     "slurm-no-account": True,
@@ -45,7 +45,7 @@ class Submitted:
         self._others = {job["job"] for job in cluster.jobs()}
         (workflow.folder / "site").mkdir()
         site = SITE | {"set-resources": resources}
-        (workflow.folder / "site/config.yaml").write_text(yaml.safe_dump(site))
+        (workflow.folder / "site/config.yaml").write_text(yaml.safe_dump(site), encoding="utf-8")
 
     @contextmanager
     def running(self, *targets: str, config: str) -> Iterator[subprocess.Popen]:
@@ -57,7 +57,7 @@ class Submitted:
             if k not in ("OMP_NUM_THREADS", "PYTHONPATH")
         }
         profiles = ["--profile", "profiles/slurm", "--profile", "site"]
-        with open(self.workflow.folder / "output.txt", "w") as output:
+        with open(self.workflow.folder / "output.txt", "w", encoding="utf-8") as output:
             process = subprocess.Popen(
                 ["snakemake", *targets, *profiles, "--configfile", config],
                 cwd=self.workflow.folder,
@@ -83,4 +83,4 @@ class Submitted:
     @property
     def output(self) -> str:
         """What Snakemake has said so far."""
-        return (self.workflow.folder / "output.txt").read_text()
+        return (self.workflow.folder / "output.txt").read_text(encoding="utf-8")

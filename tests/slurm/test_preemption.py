@@ -42,12 +42,12 @@ def target(name: str) -> str:
 def copy(path: Path) -> Workflow:
     """A copy of the project with a configuration of the trainings."""
     workflow = Workflow(path)
-    config = yaml.safe_load((ROOT / "config/test.yaml").read_text())
+    config = yaml.safe_load((ROOT / "config/test.yaml").read_text(encoding="utf-8"))
     del config["datasets"]["digits_latent"]
     training = config["experiments"]["digits"]
     training["backbone_training"]["steps"] = STEPS
     config["experiments"] = {name: training | {"title": name} for name in NAMES}
-    (workflow.folder / CONFIG).write_text(yaml.safe_dump(config))
+    (workflow.folder / CONFIG).write_text(yaml.safe_dump(config), encoding="utf-8")
     return workflow
 
 
@@ -77,7 +77,7 @@ def disturbed(tmp_path_factory, cluster) -> Submitted:
     """The trainings after each was taken away and Snakemake has ended well."""
     workflow = copy(tmp_path_factory.mktemp("disturbed"))
     script = workflow.folder / "workflow_scripts/train_backbone.py"
-    script.write_text(SLOW + script.read_text())
+    script.write_text(SLOW + script.read_text(encoding="utf-8"), encoding="utf-8")
     resources = {rule: dict(values) for rule, values in PROFILE["set-resources"].items()}
     # SLURM counts in minutes, and warns up to one too early: of these two it leaves half a minute to one and a half.
     limited = "wildcards.experiment == 'limited'"
@@ -111,7 +111,7 @@ def test_a_training_taken_away_ends_with_the_weights_of_an_undisturbed_one(
 ):
     if name != "daemonless":  # of whose two processes either may come to the end first
         log = disturbed.workflow.folder / f"logs/{name}/train0/train_backbone/full.log"
-        (steps,) = re.findall(r"continued from .*step-(\d+)", log.read_text())
+        (steps,) = re.findall(r"continued from .*step-(\d+)", log.read_text(encoding="utf-8"))
         assert 0 < int(steps) < STEPS
     for file in FILES:
         found = folder(disturbed.workflow, name) / "full" / file
@@ -124,7 +124,7 @@ def test_each_was_taken_away_in_its_own_way(disturbed):
     number = jobs["limited"]["job"]
     kept = disturbed.workflow.folder / f"logs/slurm/rule_train_backbone/limited_0_full/{number}.log"
     stopped = r"stopped by SIGTERM, saved at step \d+; run again to continue"
-    assert re.search(stopped, kept.read_text())
+    assert re.search(stopped, kept.read_text(encoding="utf-8"))
     assert jobs["cancelled"]["state"] == "CANCELLED"
     for name in ("requeued", "lost", "daemonless"):  # the same job, started again by SLURM
         shown = disturbed.cluster.call("scontrol", "show", "job", jobs[name]["job"])

@@ -20,14 +20,14 @@ CELLS = [
 
 def write_study(workflow: Workflow, shards: int) -> None:
     """config/test.yaml with four cells, those of DDPM in so many shards."""
-    config = yaml.safe_load((ROOT / "config/test.yaml").read_text())
+    config = yaml.safe_load((ROOT / "config/test.yaml").read_text(encoding="utf-8"))
     del config["datasets"]["digits_latent"], config["experiments"]["digits_latent"]
     none = {"seeds": [], "t_s": [], "theta": []}
     config["experiments"]["digits"]["grid"] = {
         "ddpm": {"steps": 20, "shards": shards, "t_s": [0, 500], "theta": ["q0.5"], "spread": none},
         "ddim": {"steps": 10, "eta": 0, "t_s": [0], "theta": [], "spread": none},
     }
-    (workflow.folder / CONFIG).write_text(yaml.safe_dump(config))
+    (workflow.folder / CONFIG).write_text(yaml.safe_dump(config), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_images_and_metrics_are_those_of_this_machine(here, submitted):
             found = (submitted.workflow.folder / path).read_bytes()
             assert found == (here.folder / path).read_bytes(), path
     metrics, expected = (
-        json.loads((workflow.folder / RECORDS).read_text())
+        json.loads((workflow.folder / RECORDS).read_text(encoding="utf-8"))
         for workflow in (submitted.workflow, here)
     )
     assert len(metrics) > len(CELLS)

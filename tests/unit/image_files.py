@@ -91,4 +91,4 @@ def celeba(data: Path, images: dict[str, bytes], partition: str | None = None) -
     files = {f"img_align_celeba/{name}": content for name, content in images.items()}
     write_zip(data / "celeba/img_align_celeba.zip", files)
     if partition is not None:
-        (data / "celeba/list_eval_partition.txt").write_text(partition)
+        (data / "celeba/list_eval_partition.txt").write_text(partition, encoding="utf-8")

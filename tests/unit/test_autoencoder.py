@@ -148,7 +148,9 @@ def test_a_published_checkpoint_computes_what_latent_diffusion_does(wrapped, pub
 def test_the_default_architecture_and_scale_are_stable_diffusions():
     from diffusers import AutoencoderKL
 
-    schema = yaml.safe_load(SCHEMA.read_text())["$defs"]["dataset"]["properties"]["autoencoder"]
+    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))["$defs"]["dataset"]["properties"][
+        "autoencoder"
+    ]
     architecture = schema["properties"]["architecture"]["default"]
     with torch.device("meta"):
         net = AutoencoderKL.from_config(codec.network_config(architecture, 3))

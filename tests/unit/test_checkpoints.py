@@ -48,7 +48,7 @@ def test_what_is_saved_is_read(manifest, tmp_path):
     loaded, again = load(path, type(manifest))
     assert loaded == saved
     assert torch.equal(again["w"], weights["w"])
-    assert list(json.loads(path.read_text())) == KEYS[manifest.KIND].split()
+    assert list(json.loads(path.read_text(encoding="utf-8"))) == KEYS[manifest.KIND].split()
 
 
 def test_an_unfinished_manifest_has_no_keys_that_it_does_not_know_yet():

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 # where a package has another name than its module
 DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
-RECIPE = (ROOT / "envs/Containerfile").read_text()
+RECIPE = (ROOT / "envs/Containerfile").read_text(encoding="utf-8")
 WORKFLOW = [
     "Snakefile",
     "config",
@@ -36,32 +36,41 @@ def test_the_container_copies_what_the_workflow_needs_from_where_it_is():
 
 def test_the_container_has_the_python_that_requirements_are_locked_for():
     (version,) = re.findall(r"^FROM \S+/python:(3\.\d+)-slim$", RECIPE, re.M)
-    assert f"--python-version {version} --generate-hashes" in (ROOT / "Makefile").read_text()
+    assert f"--python-version {version} --generate-hashes" in (ROOT / "Makefile").read_text(
+        encoding="utf-8"
+    )
     for path in ENVIRONMENTS:
-        assert f"python ={version}" in yaml.safe_load(path.read_text())["dependencies"]
+        assert (
+            f"python ={version}" in yaml.safe_load(path.read_text(encoding="utf-8"))["dependencies"]
+        )
 
 
 def test_the_container_installs_as_make_setup_does():
     for line in ("pip sync", "--compile-bytecode", "--require-hashes", "'uv>=0.9'"):
         assert line in RECIPE
-        assert line in (ROOT / "Makefile").read_text()
+        assert line in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def pinned(path: Path) -> dict[str, str]:
     """The packages of a conda environment with their versions."""
-    environment = yaml.safe_load(path.read_text())
+    environment = yaml.safe_load(path.read_text(encoding="utf-8"))
     return dict(pin.split("==") for pin in environment["dependencies"][-1]["pip"])
 
 
 def test_conda_environments_hold_the_locked_versions():
     lock = {}
-    for line in (ROOT / "envs/requirements.txt").read_text().splitlines():
+    for line in (ROOT / "envs/requirements.txt").read_text(encoding="utf-8").splitlines():
         name, separator, rest = line.partition("==")
         if separator and not line.startswith((" ", "#")) and ">= '3.12'" not in rest:
             lock[name] = rest.split()[0]
     found = [(name, version) for path in ENVIRONMENTS for name, version in pinned(path).items()]
     assert [lock[name] for name, _ in found] == [version for _, version in found]
-    wanted = (ROOT / "envs/requirements.in").read_text().split("# development")[0].splitlines()
+    wanted = (
+        (ROOT / "envs/requirements.in")
+        .read_text(encoding="utf-8")
+        .split("# development")[0]
+        .splitlines()
+    )
     assert {name for name, _ in found} == {
         line.split(">=")[0] for line in wanted if line and not line.startswith("#")
     }
@@ -70,7 +79,7 @@ def test_conda_environments_hold_the_locked_versions():
 @cache
 def statements(path: Path) -> list[ast.stmt]:
     """The statements that run when a module is imported: also those of `with job.importing()`."""
-    body = ast.parse(path.read_text()).body
+    body = ast.parse(path.read_text(encoding="utf-8")).body
     blocks = [node.body for node in body if isinstance(node, ast.With)]
     return [*body, *chain.from_iterable(blocks)]
 

@@ -10,6 +10,15 @@ ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "duodiff").rglob("*.py"))
 SOURCES = [*MODULES, *sorted((ROOT / "workflow_scripts").glob("*.py"))]
 MOST_POSITIONAL = 5
+TEXTS = [
+    *(
+        p
+        for room in ("duodiff", "workflow_scripts", "bench", "docs", "tests")
+        for p in (ROOT / room).rglob("*.py")
+    ),
+    *(ROOT / "rules").glob("*.smk"),
+    ROOT / "Snakefile",
+]
 
 
 def floors() -> dict[str, int]:
@@ -100,3 +109,45 @@ def test_arguments_are_named_from_the_sixth(path):
     )  # whose main function a command line calls, by names
     found = many_positional(path.read_text(encoding="utf-8"))
     assert [f for f in found if not (script and f.endswith(f"def {path.stem}"))] == []
+
+
+def without_encoding(source: str) -> list[str]:
+    """Calls that read or write text in the encoding of the locale, as "line: name".
+
+    Ruff's PLW1514 finds only those whose types it can infer.
+    """
+    return [
+        f"{node.lineno}: {ast.unparse(node.func)}"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and _of_the_locale(node)
+    ]
+
+
+def _of_the_locale(call: ast.Call) -> bool:
+    named = {keyword.arg for keyword in call.keywords}
+    if "encoding" in named:
+        return False
+    if isinstance(call.func, ast.Name) and call.func.id == "open":
+        mode = call.args[1] if len(call.args) > 1 else ast.Constant("r")
+        return isinstance(mode, ast.Constant) and "b" not in mode.value
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    given = {"read_text": 0, "write_text": 1}  # arguments, where the encoding is not among them
+    return len(call.args) <= given.get(name, -1) or name == "FileHandler" or "text" in named
+
+
+def test_text_in_the_encoding_of_the_locale_is_found():
+    found = (
+        "a.read_text()\nb.write_text('')\nopen(c, 'w')\nrun(d, text=True)\nx.run(d, text=True)\n"
+    )
+    assert [line[0] for line in without_encoding(found)] == ["1", "2", "3", "4", "5"]
+    assert without_encoding(found.replace(")", ", encoding='utf-8')").replace("(,", "(")) == []
+    assert without_encoding("open(a, 'rb')\nimage.open(b)\nwrite_text(path, text)\n") == []
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_text_is_utf_8(path):
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        assert without_encoding(text) == []
+    else:  # no Python to parse
+        assert re.findall(r"\bread_text\(\)|\bopen\(\w+\)|text=True", text) == []

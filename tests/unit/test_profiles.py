@@ -16,7 +16,9 @@ OF_RULES = ("set-resources", "set-threads", "groups")
 
 def written() -> dict[str, str]:
     """The text of every rule by its name, but of the paper's items, which one loop makes."""
-    text = "\n".join(path.read_text() for path in [ROOT / "Snakefile", *ROOT.glob("rules/*.smk")])
+    text = "\n".join(
+        path.read_text(encoding="utf-8") for path in [ROOT / "Snakefile", *ROOT.glob("rules/*.smk")]
+    )
     start = r"^(?:use )?rule (?:\w+ as )?(\w+)(?: with)?:$"
     _, *parts = re.split(start, text, flags=re.M)
     return dict(zip(parts[::2], parts[1::2], strict=True))
@@ -40,14 +42,14 @@ def test_rules_are_found():
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.parent.name)
 def test_a_profile_names_rules_and_options_that_exist(path):
-    profile = yaml.safe_load(path.read_text())
+    profile = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert profile.keys() <= options()
     for key in OF_RULES:
         assert set(profile.get(key, {})) <= rules()
 
 
 def test_trainings_on_slurm_are_warned_before_their_time_limit():
-    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text(encoding="utf-8"))
     for name in ("train_autoencoder", "train_backbone", "train_heads"):
         assert "--signal=TERM@" in profile["set-resources"][name]["slurm_extra"]
 
@@ -60,18 +62,20 @@ def local() -> set[str]:
 def test_what_is_local_is_said_in_each_rule():
     """A list of local rules would reach into a workflow that imports this one."""
     for path in [ROOT / "Snakefile", *ROOT.glob("rules/*.smk")]:
-        assert "localrules:" not in path.read_text()
-    assert "        localrule: True\n" in (ROOT / "rules/paper.smk").read_text()  # the items
+        assert "localrules:" not in path.read_text(encoding="utf-8")
+    assert "        localrule: True\n" in (ROOT / "rules/paper.smk").read_text(
+        encoding="utf-8"
+    )  # the items
 
 
 def test_every_rule_has_limits_on_slurm_or_is_local():
-    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text(encoding="utf-8"))
     assert local() >= {"all", "fetch_dataset", "gather_samples", "describe_run"}
     assert rules() - local() == set(profile["set-resources"])
 
 
 def test_the_limit_of_this_machines_gpus_is_none_of_a_clusters():
     """With --profile profiles/slurm the default profile is read too, after it."""
-    profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
+    profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text(encoding="utf-8"))
     assert profile["resources"] == ["gpu=1"]
     assert profile["set-resource-scopes"] == ["gpu=local"]

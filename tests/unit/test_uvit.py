@@ -23,7 +23,7 @@ PAPER_NETWORKS = {
 
 @pytest.mark.parametrize("name", PAPER_NETWORKS)
 def test_parameters_and_flops_of_the_papers_networks(name):
-    experiment = yaml.safe_load(PAPER.read_text())["experiments"][name]
+    experiment = yaml.safe_load(PAPER.read_text(encoding="utf-8"))["experiments"][name]
     for role, m, g in zip(("full", "shallow"), *PAPER_NETWORKS[name], strict=True):
         with torch.device("meta"):
             net = UViT(**backbone_architecture(experiment, role))

@@ -94,6 +94,7 @@ class Elsewhere:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            encoding="utf-8",
         )
 
     @property
@@ -240,5 +241,7 @@ def test_make_finds_its_programs_in_a_clone_with_a_space(elsewhere):
         (elsewhere.clone / name).touch()
         os.utime(elsewhere.clone / name, (0, 0))
     command = ["make", "-C", str(elsewhere.clone), "report", "REPORT=results/a report.html"]
-    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(
+        command, capture_output=True, text=True, check=True, encoding="utf-8"
+    ).stdout
     assert f"<{programs}/snakemake><--report><results/a report.html>" in found

@@ -18,7 +18,7 @@ from PIL import Image
 
 from duodiff.uvit import UViT
 
-CONFIG = yaml.safe_load((Path(__file__).parent / "variants.yaml").read_text())
+CONFIG = yaml.safe_load((Path(__file__).parent / "variants.yaml").read_text(encoding="utf-8"))
 PACKED = "results/data/{}/manifest.json"
 TARGETS = [
     PACKED.format("folder"),
@@ -43,7 +43,9 @@ def select(workflow: Workflow, **changes) -> None:
         "published": CONFIG["experiments"]["published"] | {"dataset": "zipped"},
     }
     config = CONFIG | {"datasets": datasets, "experiments": experiments} | changes
-    (workflow.folder / "outside.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (workflow.folder / "outside.yaml").write_text(
+        yaml.safe_dump(config, sort_keys=False), encoding="utf-8"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +150,7 @@ def test_a_change_that_is_taken_in_is_packed_and_watched_from_then_on(copy):
     subprocess.run(command, cwd=copy.folder, check=True)
     copy.snakemake("--cores", "1", *TARGETS, config="outside.yaml")
     assert copy.pending(*TARGETS, config="outside.yaml") == {}
-    manifest = json.loads((copy.folder / PACKED.format("folder")).read_text())
+    manifest = json.loads((copy.folder / PACKED.format("folder")).read_text(encoding="utf-8"))
     assert manifest["splits"] == {"train": [0, 41], "held_out": [41, 121]}
     (copy.folder / FOLDER / "bar/new.png").unlink()
     assert f"{FOLDER}/bar/new.png is gone" in stopped(copy)[0]
@@ -175,9 +177,11 @@ def test_what_the_run_does_not_use_stops_nothing(copy):
     target = PACKED.format("folder")
     assert copy.pending(target, "--config", "only=images", config="outside.yaml") == {}
     # another path of the configuration: the dataset is packed again, and its old file does not count
-    text = (copy.folder / "outside.yaml").read_text()
+    text = (copy.folder / "outside.yaml").read_text(encoding="utf-8")
     shutil.copy(copy.folder / ZIP, copy.folder / "data/other.zip")
-    (copy.folder / "outside.yaml").write_text(text.replace("shapes.zip", "other.zip"))
+    (copy.folder / "outside.yaml").write_text(
+        text.replace("shapes.zip", "other.zip"), encoding="utf-8"
+    )
     jobs = copy.pending(*TARGETS, config="outside.yaml")
     assert jobs == {"fetch_dataset": 1, "pack_dataset": 1}
 
@@ -191,7 +195,7 @@ def test_unlock_and_the_report_do_not_compare(copy):
 
 def test_a_damaged_receipt_is_named_and_its_job_runs_again(copy):
     receipt = copy.folder / "results/receipts/data/folder/manifest.json.json"
-    receipt.write_text("{")
+    receipt.write_text("{", encoding="utf-8")
     done = copy.snakemake("--dry-run", *TARGETS, config="outside.yaml")
     assert "manifest.json.json: damaged, it is not JSON" in done
     assert copy.pending(*TARGETS, config="outside.yaml") == {"pack_dataset": 1}

@@ -128,10 +128,12 @@ def test_files_that_are_not_there_are_asked_for_before_any_compute(fresh, only, 
 
 
 def test_the_cost_command_counts_the_jobs_that_ask_for_a_gpu():
-    rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    rules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
     asking = [rule for rule in re.split(r"^rule ", rules, flags=re.M) if " gpu=" in rule]
     names = [*(rule.partition(":")[0] for rule in asking), "sample_shard"]  # as sample_images
-    config = configuration.complete(yaml.safe_load((ROOT / "config/paper.yaml").read_text()))
+    config = configuration.complete(
+        yaml.safe_load((ROOT / "config/paper.yaml").read_text(encoding="utf-8"))
+    )
     found = sum(work.jobs for works in cost.works(config).values() for work in works)
     # train_autoencoder is no job of this configuration
     assert found == sum(JOBS.get(name, 0) for name in names)

@@ -42,7 +42,9 @@ def variants(tmp_path_factory) -> Workflow:
     workflow = Workflow(tmp_path_factory.mktemp("variants"))
     shutil.copy(CONFIG, workflow.folder / "variants.yaml")
     shapes(workflow.folder / "data/shapes.zip")
-    backbone = yaml.safe_load(CONFIG.read_text())["experiments"]["velocity"]["backbone"]
+    backbone = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["experiments"]["velocity"][
+        "backbone"
+    ]
     torch.manual_seed(0)
     (workflow.folder / "data/weights").mkdir()
     torch.save(UViT(**backbone).state_dict(), workflow.folder / "data/weights/full.pth")
@@ -52,7 +54,7 @@ def variants(tmp_path_factory) -> Workflow:
 
 
 def read(variants, path: str) -> dict | list:
-    return json.loads((variants.folder / "results" / path).read_text())
+    return json.loads((variants.folder / "results" / path).read_text(encoding="utf-8"))
 
 
 def cell(variants, path: str) -> dict:
@@ -126,9 +128,11 @@ def test_guidance_is_recorded(variants):
 
 
 def test_switch_schedules_are_sampled_anew_where_backbones_are_compiled(variants):
-    config = yaml.safe_load(CONFIG.read_text())
+    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     config["experiments"]["velocity"]["sampling"]["compiled"] = True
-    (variants.folder / "compiled.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (variants.folder / "compiled.yaml").write_text(
+        yaml.safe_dump(config, sort_keys=False), encoding="utf-8"
+    )
     options = ("--dry-run", "--printshellcmds", "--config", "only=velocity")
     commands = variants.snakemake(*options, config="compiled.yaml").splitlines()
     sampling = [line for line in commands if "workflow_scripts/sample_images.py" in line]
@@ -148,9 +152,9 @@ def test_every_item_is_made_of_all_three(variants):
         table = pd.read_csv(folder / f"tables/{name}.csv")
         ours = table[table["dataset"].str.startswith("Shapes")]
         assert ours["distance"].notna().any()
-    summary = (folder / "summary.txt").read_text()
+    summary = (folder / "summary.txt").read_text(encoding="utf-8")
     assert summary.count("real images against real images") == 3
     assert summary.count("paper protocol") == 1
     assert not (folder / "left_out").exists()
-    report = (folder / "report.html").read_text()
+    report = (folder / "report.html").read_text(encoding="utf-8")
     assert "Experiments: velocity,published,released." in report

@@ -19,10 +19,10 @@ ROOT = Path(__file__).parents[2]
 def edit(workflow, path: str, old: str, new: str):
     """Replaces text in a file of the copy; returns a function that puts it back."""
     file = workflow.folder / path
-    before = file.read_text()
+    before = file.read_text(encoding="utf-8")
     assert old in before
-    file.write_text(before.replace(old, new, 1))
-    return lambda: file.write_text(before)
+    file.write_text(before.replace(old, new, 1), encoding="utf-8")
+    return lambda: file.write_text(before, encoding="utf-8")
 
 
 # --- before any run
@@ -39,7 +39,7 @@ def test_typos_are_refused_by_name_before_anything_runs(fresh):
 @pytest.mark.parametrize("cores", ["1", "2", "all"])
 def test_a_fresh_clone_plans_the_whole_default_run(fresh, cores):
     found = fresh.snakemake("--dry-run", "--cores", cores, config="config/config.yaml")
-    config = yaml.safe_load((fresh.folder / "config/config.yaml").read_text())
+    config = yaml.safe_load((fresh.folder / "config/config.yaml").read_text(encoding="utf-8"))
     cells = len(grid_points(config["experiments"]["digits"]))
     assert re.search(rf"sample_images +{cells}\n", found)
 
@@ -49,9 +49,9 @@ def test_a_dry_run_needs_no_number_of_cores(fresh):
 
 
 def test_a_configuration_file_replaces_the_default_instead_of_merging(fresh):
-    text = (fresh.folder / "config/test.yaml").read_text()
+    text = (fresh.folder / "config/test.yaml").read_text(encoding="utf-8")
     (fresh.folder / "mine.yaml").write_text(
-        text.replace("  digits: &digits\n", "  mine: &digits\n")
+        text.replace("  digits: &digits\n", "  mine: &digits\n"), encoding="utf-8"
     )
     found = fresh.snakemake("--dry-run", "--cores", "1", config="mine.yaml")
     assert "results/mine/" in found
@@ -88,15 +88,17 @@ def test_every_item_exists_and_is_not_empty(finished):
 
 
 def test_the_run_ends_with_the_headline_and_where_the_report_is(finished):
-    summary = (finished.folder / "results/summary.txt").read_text()
+    summary = (finished.folder / "results/summary.txt").read_text(encoding="utf-8")
     assert summary in finished.output
     assert "DuoDiff there" in summary
     assert "results/report.html" in summary
 
 
 def test_the_report_holds_every_item(finished):
-    report = (finished.folder / "results/report.html").read_text()
-    labels = re.findall(r'(?:label=|"item": )"(.+?)"', (ROOT / "rules/paper.smk").read_text())
+    report = (finished.folder / "results/report.html").read_text(encoding="utf-8")
+    labels = re.findall(
+        r'(?:label=|"item": )"(.+?)"', (ROOT / "rules/paper.smk").read_text(encoding="utf-8")
+    )
     assert len(labels) == 20
     labels.remove("Distance against n, extrapolated")  # too few images here
     for label in labels:
@@ -185,7 +187,8 @@ def test_the_command_line_makes_the_images_of_the_grid(finished, tmp_path, study
     stored = finished.folder / folder / "samples" / cell / "seed0"
     assert np.array_equal(np.load(tmp_path / "images.npy"), np.load(stored / "images.npy")[:70])
     of_the_grid, manifest = (
-        json.loads((path / "manifest.json").read_text()) for path in (stored, tmp_path)
+        json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        for path in (stored, tmp_path)
     )
     for key in ("parameters", "checkpoint_sha256", "sampler", "compute_batch", "made"):
         assert manifest[key] == of_the_grid[key]
@@ -244,7 +247,7 @@ def test_the_claims_are_made_again_from_records_alone_byte_for_byte(finished):
 
 def manifest(finished, cell: str) -> dict:
     path = finished.folder / f"results/digits/train0/samples/{cell}/manifest.json"
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def samples(finished, cell: str) -> np.ndarray:
@@ -253,7 +256,9 @@ def samples(finished, cell: str) -> np.ndarray:
 
 def test_records_say_what_they_measured(finished):
     folder = finished.folder / "results/digits/train0/records"
-    records = [r for path in folder.glob("*.json") for r in json.loads(path.read_text())]
+    records = [
+        r for path in folder.glob("*.json") for r in json.loads(path.read_text(encoding="utf-8"))
+    ]
     timings = [r for r in records if r["metric"] == "seconds_per_image"]
     assert len(timings) == 8  # three t_s, two thetas and all heads under DDPM, two t_s under DDIM
     for record in timings:
@@ -340,7 +345,9 @@ def test_checkpoints_named_by_a_cell_are_those_it_used(finished):
 
 def test_a_quantile_theta_is_resolved_from_the_observed_uncertainties(finished):
     quantiles = json.loads(
-        (finished.folder / "results/digits/train0/profile/quantiles.json").read_text()
+        (finished.folder / "results/digits/train0/profile/quantiles.json").read_text(
+            encoding="utf-8"
+        )
     )
     parameters = manifest(finished, "ddpm/adadiff/theta=q0.5/seed0")["parameters"]
     assert parameters["setting"] == "q0.5"
@@ -390,7 +397,9 @@ def test_the_claims_are_tested_on_every_study_and_on_the_published_tables(finish
     assert tested.isin(["holds", "does not hold"]).all(axis=None)
     row = table.loc[("losses_agree", ours[0])]
     records = json.loads(
-        (finished.folder / "results/digits/train0/records/profile_denoising.json").read_text()
+        (finished.folder / "results/digits/train0/records/profile_denoising.json").read_text(
+            encoding="utf-8"
+        )
     )
     (record,) = (r for r in records if r["metric"] == "loss_ratio_large_t")
     assert [row["value"], row["low"], row["high"]] == pytest.approx(
@@ -411,15 +420,15 @@ def test_the_claims_are_tested_on_every_study_and_on_the_published_tables(finish
 
 def test_the_latent_chain_leaves_its_autoencoder_and_moments(finished):
     folder = finished.folder / "results/data/digits_latent"
-    config = json.loads((folder / "autoencoder/config.json").read_text())
+    config = json.loads((folder / "autoencoder/config.json").read_text(encoding="utf-8"))
     assert (config["in_channels"], config["latent_channels"]) == (1, 3)
     assert (folder / "autoencoder/diffusion_pytorch_model.safetensors").stat().st_size > 10_000
-    manifest = json.loads((folder / "latents/manifest.json").read_text())
+    manifest = json.loads((folder / "latents/manifest.json").read_text(encoding="utf-8"))
     assert manifest["scale"] == config["scaling_factor"]
     assert np.load(folder / "latents/moments.npy", mmap_mode="r").shape == (1797, 1, 6, 8, 8)
     assert not list(folder.glob("latents/shards/*"))
     log = finished.folder / "logs/data/digits_latent/train_autoencoder.log"
-    assert re.search(r"held-out reconstruction rms 0\.\d+", log.read_text())
+    assert re.search(r"held-out reconstruction rms 0\.\d+", log.read_text(encoding="utf-8"))
 
 
 def test_the_latent_cells_are_decoded_and_name_what_they_were_made_with(finished):
@@ -427,19 +436,21 @@ def test_the_latent_cells_are_decoded_and_name_what_they_were_made_with(finished
     for role in ("full", "shallow", "heads"):
         assert (folder / role / "model.safetensors").exists()
     latents = finished.folder / "results/data/digits_latent/latents/manifest.json"
-    weights = json.loads(latents.read_text())["autoencoder"]["weights_sha256"]
+    weights = json.loads(latents.read_text(encoding="utf-8"))["autoencoder"]["weights_sha256"]
     cells = sorted(folder.glob("samples/ddpm/*/*/seed0"))
     assert len(cells) == 3
     for cell in cells:
         images = np.load(cell / "images.npy")
         assert (images.shape, images.dtype) == ((96, 1, 16, 16), np.uint8)
-        made = json.loads((cell / "manifest.json").read_text())
+        made = json.loads((cell / "manifest.json").read_text(encoding="utf-8"))
         assert made["autoencoder"]["weights_sha256"] == weights
 
 
 def test_the_latent_cells_are_measured_and_decoding_is_timed_apart(finished):
     folder = finished.folder / "results/digits_latent/train0/records"
-    records = [r for path in folder.glob("*.json") for r in json.loads(path.read_text())]
+    records = [
+        r for path in folder.glob("*.json") for r in json.loads(path.read_text(encoding="utf-8"))
+    ]
     distances = [r for r in records if r["metric"] == "fd_digits16" and r["sampler"]]
     assert {r["method"] for r in distances} == {"full", "duodiff", "adadiff"}
     (decoding,) = [r for r in records if r["metric"] == "decode_seconds_per_image"]
@@ -447,4 +458,4 @@ def test_the_latent_cells_are_measured_and_decoding_is_timed_apart(finished):
     table = pd.read_csv(finished.folder / "results/tables/table2.csv")
     ours = table[table["dataset"] == "Digits 16x16, latent (test)"]
     assert {"full", "duodiff", "adadiff"} <= set(ours["method"])
-    assert "decoding takes" in (finished.folder / "results/summary.txt").read_text()
+    assert "decoding takes" in (finished.folder / "results/summary.txt").read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from duodiff.records import Record
 from duodiff.study.config import complete
 
 ROOT = Path(__file__).parents[3]
-DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
 LIMITS = DEFAULT["claims"]
 STUDIES = {"digits": {"title": "Digits", "paper_dataset": None}}
 
@@ -427,7 +427,7 @@ def test_the_files_say_the_same_and_are_the_same_twice(tmp_path):
     for folder in (tmp_path / "a", tmp_path / "b"):
         paths = [folder / f"claims{suffix}" for suffix in (".csv", ".md", ".tex", ".html")]
         assert "not tested" in write_claims(table, paths)
-        texts.append([path.read_text() for path in paths])
+        texts.append([path.read_text(encoding="utf-8") for path in paths])
     assert texts[0] == texts[1]
     csv, md, tex, html = texts[0]
     assert csv.count("\n") == 1 + 5 * len(CLAIMS)

@@ -21,7 +21,9 @@ from duodiff.study.grid import backbone_architecture
 from duodiff.uvit import UViT
 
 ROOT = Path(__file__).parents[3]
-PAPER = configuration.complete(yaml.safe_load((ROOT / "config/paper.yaml").read_text()))
+PAPER = configuration.complete(
+    yaml.safe_load((ROOT / "config/paper.yaml").read_text(encoding="utf-8"))
+)
 SMALL = {
     "img_size": 6,
     "patch_size": 2,
@@ -141,7 +143,7 @@ def bench(tmp_path) -> Path:
         "startup_s": 36.0,
     }
     path = tmp_path / "bench.json"
-    path.write_text(json.dumps({"rates": rates}))
+    path.write_text(json.dumps({"rates": rates}), encoding="utf-8")
     return path
 
 
@@ -152,9 +154,11 @@ def rows(text: str) -> dict[str, dict[str, str]]:
 
 
 def test_hours_are_operations_at_the_benchs_rates_and_the_start_of_every_job(bench, tmp_path):
-    only = yaml.safe_load((ROOT / "config/paper.yaml").read_text()) | {"only": "celeba64"}
+    only = yaml.safe_load((ROOT / "config/paper.yaml").read_text(encoding="utf-8")) | {
+        "only": "celeba64"
+    }
     config = tmp_path / "one.yaml"
-    config.write_text(yaml.safe_dump(only))
+    config.write_text(yaml.safe_dump(only), encoding="utf-8")
     found = rows(cost.describe(config, bench))["celeba64"]
     work = cost.works(configuration.complete(only))["celeba64"]
     training = sum(w.operations for w in work if w.kind == "training")
@@ -172,7 +176,7 @@ def test_another_architecture_takes_the_nearest_rates_and_says_so(bench):
 
 
 def test_a_file_that_is_no_yaml_is_named(tmp_path):
-    (tmp_path / "mine.yaml").write_text("threads: 1\n  device: cpu\n")
+    (tmp_path / "mine.yaml").write_text("threads: 1\n  device: cpu\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"mine\.yaml: .*\n.*line 2"):
         cost.describe(tmp_path / "mine.yaml", None)
 
@@ -188,17 +192,19 @@ def test_without_a_bench_there_are_no_hours_and_without_torch_the_rest():
         "print(cost.describe(Path('config/config.yaml'), None), 'torch' in sys.modules)"
     )
     command = [sys.executable, "-c", run]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     assert "GPU hours" not in done.stdout
     assert "Hours need the rates of your GPU: make bench" in done.stdout
     assert done.stdout.endswith("False\n")
 
 
 def test_a_bench_without_the_rates_is_refused(bench):
-    record = json.loads(bench.read_text())
+    record = json.loads(bench.read_text(encoding="utf-8"))
 
     def refused(content: dict, message: str) -> None:
-        bench.write_text(json.dumps(content))
+        bench.write_text(json.dumps(content), encoding="utf-8")
         with pytest.raises(ValueError, match=message):
             cost.read_rates(bench)
 

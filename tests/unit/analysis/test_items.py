@@ -156,7 +156,7 @@ def test_table_4_names_every_difference_of_the_papers_experiments(papers):
 
 
 def test_a_study_without_a_published_dataset_is_compared_with_what_all_share(papers):
-    experiments = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    experiments = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
     digits = config.complete(experiments)["experiments"]["digits"]
     study = {"title": "Digits", "paper_dataset": None, "training": training_keywords(digits)}
     published = published_values(ROOT / "report/paper/table4.csv")
@@ -288,7 +288,7 @@ def item_scripts() -> list[str]:
 def test_drawing_imports_neither_torch_nor_snakemake():
     modules = set()
     for script in item_scripts():
-        tree = ast.parse((ROOT / f"workflow_scripts/{script}.py").read_text())
+        tree = ast.parse((ROOT / f"workflow_scripts/{script}.py").read_text(encoding="utf-8"))
         modules |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert "duodiff.plotting" in modules
     lines = [f"import {module}" for module in sorted(modules)]
@@ -299,5 +299,6 @@ def test_drawing_imports_neither_torch_nor_snakemake():
         capture_output=True,
         check=True,
         cwd=ROOT,
+        encoding="utf-8",
     )
     assert done.stdout.strip() == "[]"

@@ -18,7 +18,7 @@ RULES = ["pack_dataset", "compute_reference", "sample_images"]
 def benchmark(folder, path, seconds, megabytes):
     file = folder / path
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f"{HEADER}{seconds}\t0:00:00\t{megabytes}\t1.0\n")
+    file.write_text(f"{HEADER}{seconds}\t0:00:00\t{megabytes}\t1.0\n", encoding="utf-8")
 
 
 def benchmarks(folder):
@@ -94,9 +94,9 @@ def test_the_page_holds_machines_times_and_the_whole_configuration(tmp_path):
         settings=settings,
     )
     assert line == "5 jobs, 2.5 minutes in all"
-    assert yaml.safe_load(settings.read_text()) == config
+    assert yaml.safe_load(settings.read_text(encoding="utf-8")) == config
     assert pd.read_csv(times)["minutes"].sum() == 2.5
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     for part in ("A &lt;fast&gt; machine", "sample_images", "Mine &amp; yours"):
         assert part in text
 

@@ -187,12 +187,14 @@ def test_celebas_train_split_holds_out_official_test_images(tmp_path):
     held_out = {image[0, 0, 0] for image in store.split("held_out")[0]}
     assert len(held_out) == 2
     assert held_out < {2, 4, 7}
-    (tmp_path / "celeba/list_eval_partition.txt").write_text(partition + "9.png 0\n")
+    (tmp_path / "celeba/list_eval_partition.txt").write_text(
+        partition + "9.png 0\n", encoding="utf-8"
+    )
     with pytest.raises(
         ValueError, match=r"partition\.txt: 9 images for 8 in the zip; 9\.png is in"
     ):
         packed(dataset, tmp_path)
-    (tmp_path / "celeba/list_eval_partition.txt").write_text("1.png\n")
+    (tmp_path / "celeba/list_eval_partition.txt").write_text("1.png\n", encoding="utf-8")
     with pytest.raises(
         ValueError, match=r"partition\.txt: accepted: lines such as '000001\.jpg 0'"
     ):
@@ -269,7 +271,7 @@ def test_imagenet_labels_in_both_class_orders(tmp_path, layout, class_order, exp
 def test_imagenet_needs_its_mapping_for_names_only(tmp_path):
     imagenet(tmp_path, "tar")
     mapping = tmp_path / "imagenet/LOC_synset_mapping.txt"
-    mapping.write_text(MAPPING.partition("\n")[0])
+    mapping.write_text(MAPPING.partition("\n")[0], encoding="utf-8")
     with pytest.raises(ValueError, match=r"LOC_synset_mapping\.txt: no name for n02012849"):
         packed(IMAGENET, tmp_path)
     mapping.unlink()

@@ -95,7 +95,9 @@ def test_records_round_trip_with_parameters_and_seeds_as_columns(tmp_path):
     write(tmp_path / "r.json", [record])
     row = load_records([tmp_path / "r.json"]).iloc[0]
     assert (row["value"], row["t_s"], row["sample_seed"], row["n"]) == (1.5, 500, 1, 96)
-    assert json.loads((tmp_path / "r.json").read_text())[0]["made"] == made("c" * 64)
+    assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))[0]["made"] == made(
+        "c" * 64
+    )
     assert row["device"] == cpu_name()
     record.value = float("nan")
     with pytest.raises(ValueError, match="not JSON compliant"):

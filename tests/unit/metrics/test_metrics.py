@@ -513,7 +513,9 @@ def test_too_few_real_images_for_a_floor_leave_the_rest(evaluation):
 )
 def test_foreign_stale_and_changed_samples_are_refused(evaluation, tmp_path, changes, message):
     path = sample_store(tmp_path, "t_s=0", numbered(600, 100))
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8"
+    )
     with pytest.raises(ValueError, match=message):
         evaluation.of_study([path])
 

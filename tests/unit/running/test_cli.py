@@ -76,7 +76,10 @@ def results(tmp_path) -> Path:
 
 def duodiff(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-c", RUN, *map(str, arguments)], capture_output=True, text=True
+        [sys.executable, "-c", RUN, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
 
 
@@ -204,7 +207,7 @@ def test_a_jobs_line_says_how_long_it_took_and_where_the_result_is(tmp_path, mon
 )
 def test_what_torch_imported_is_not_taken_apart_and_nothing_said_is_lost(imported, printed):
     program = [sys.executable, "-c", ENDING.format(imported=imported)]
-    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    done = subprocess.run(program, capture_output=True, text=True, check=True, encoding="utf-8")
     assert done.stdout == printed
     assert done.stderr == "work: done\n"
 
@@ -216,11 +219,11 @@ def test_a_users_error_is_one_line_on_the_terminal_and_has_its_place_in_the_log(
         "def refuse() -> str:",
         "    raise ValueError('no')",
     ]
-    script.write_text("\n".join([*lines, "job.run(refuse)", ""]))
+    script.write_text("\n".join([*lines, "job.run(refuse)", ""]), encoding="utf-8")
     program = [sys.executable, str(script), "--log", str(logged)]
-    done = subprocess.run(program, capture_output=True, text=True)
+    done = subprocess.run(program, capture_output=True, text=True, encoding="utf-8")
     assert (done.returncode, done.stderr) == (1, "refuse: no\n")
-    assert f'File "{script}", line 3, in refuse' in logged.read_text()
+    assert f'File "{script}", line 3, in refuse' in logged.read_text(encoding="utf-8")
 
 
 IMPORTS = """
@@ -235,8 +238,8 @@ with job.importing():
 def test_an_import_that_fails_is_in_the_log_with_its_place(tmp_path):
     log = tmp_path / "job.log"
     program = [sys.executable, "-c", IMPORTS.format(log=str(log))]
-    done = subprocess.run(program, capture_output=True, text=True)
+    done = subprocess.run(program, capture_output=True, text=True, encoding="utf-8")
     message = "train_backbone: ModuleNotFoundError: No module named 'a_library_that_is_not_there'"
     assert (done.returncode, done.stderr.strip()) == (1, message)
-    assert "Traceback" in log.read_text()
-    assert message in log.read_text()
+    assert "Traceback" in log.read_text(encoding="utf-8")
+    assert message in log.read_text(encoding="utf-8")

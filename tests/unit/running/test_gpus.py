@@ -22,7 +22,7 @@ sys.stdin.read()
 def claimed(tmp_path):
     """A function that starts a process that claims a GPU, of a driver that knows three."""
     driver = tmp_path / "nvidia-smi"
-    driver.write_text("#!/bin/sh\necho GPU-a; echo GPU-b; echo GPU-c\n")
+    driver.write_text("#!/bin/sh\necho GPU-a; echo GPU-b; echo GPU-c\n", encoding="utf-8")
     driver.chmod(0o755)
     environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
     environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
@@ -31,7 +31,9 @@ def claimed(tmp_path):
     def start(count: int = 1, **told: str) -> subprocess.Popen:
         command = [sys.executable, "-c", CLAIM, str(count), str(tmp_path)]
         pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
-        started.append(subprocess.Popen(command, env=environment | told, text=True, **pipes))
+        started.append(
+            subprocess.Popen(command, env=environment | told, text=True, **pipes, encoding="utf-8")
+        )
         return started[-1]
 
     yield start

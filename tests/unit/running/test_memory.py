@@ -37,13 +37,15 @@ job.run(nothing)
 )
 def test_jobs_keep_it_that_work_with_tensors(imported, kept):
     program = [sys.executable, "-c", JOB.format(imported=imported)]
-    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    done = subprocess.run(program, capture_output=True, text=True, check=True, encoding="utf-8")
     assert f"nothing: {kept}" in done.stderr
 
 
 @pytest.mark.slow
 def test_memory_that_was_freed_is_used_again_without_being_cleared():
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, encoding="utf-8"
+    )
     if done.returncode == 3:
         pytest.skip("this C library cannot be told to keep memory")
     assert done.returncode == 0, done.stderr

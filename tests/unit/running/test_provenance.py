@@ -26,12 +26,14 @@ def root(tmp_path, monkeypatch) -> Path:
 def git(folder: Path, *arguments: str) -> str:
     who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
     command = ["git", "-C", str(folder), *who, *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, encoding="utf-8"
+    ).stdout.strip()
 
 
 def clone(folder: Path) -> str:
     """Makes `folder` a clone with one commit, whose name is returned."""
-    (folder / "module.py").write_text("x = 1\n")
+    (folder / "module.py").write_text("x = 1\n", encoding="utf-8")
     git(folder, "init", "-q")
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "First")
@@ -41,7 +43,7 @@ def clone(folder: Path) -> str:
 def test_a_clone_tells_its_commit_and_whether_its_tree_differs(root):
     head = clone(root)
     assert provenance.commit() == {"commit": head}
-    (root / "module.py").write_text("x = 2\n")
+    (root / "module.py").write_text("x = 2\n", encoding="utf-8")
     provenance.commit.cache_clear()
     assert provenance.commit() == {"commit": head, "modified": True}
 

@@ -52,8 +52,8 @@ def test_a_finished_result_is_taken_by_its_identity_with_its_receipt():
     first = receipts.read(plan.receipt)
     finish(planned("second"), "trained otherwise")
     assert receipts.take(plan)
-    assert Path(WEIGHTS).read_text() == "trained"
-    assert json.loads(Path(OUT).read_text()) == {"weights": "trained"}
+    assert Path(WEIGHTS).read_text(encoding="utf-8") == "trained"
+    assert json.loads(Path(OUT).read_text(encoding="utf-8")) == {"weights": "trained"}
     taken = receipts.read(plan.receipt)
     # after its inputs, one of which may have been made again with the same content
     assert taken["finished"] > first["finished"]
@@ -63,16 +63,16 @@ def test_a_finished_result_is_taken_by_its_identity_with_its_receipt():
 
 
 def test_another_identity_input_or_path_is_not_in_the_store():
-    Path("input").write_text("data")
+    Path("input").write_text("data", encoding="utf-8")
     plan = planned(inputs=["input"])
     finish(plan)
     remove_outputs()
     assert receipts.take(plan, write_files=False)
     assert not Path(OUT).exists()  # the other processes of a training only ask
     assert not receipts.take(planned("second", ["input"]))
-    Path("input").write_text("other data")
+    Path("input").write_text("other data", encoding="utf-8")
     assert not receipts.take(plan)
-    Path("input").write_text("data")
+    Path("input").write_text("data", encoding="utf-8")
     elsewhere = Plan("first", ["input"], [OUT, f"{WEIGHTS}.copy"], kept=True)
     assert not receipts.take(elsewhere)
     assert not receipts.take(Plan("first", ["input"], [OUT, WEIGHTS], kept=False))
@@ -83,7 +83,7 @@ def test_inputs_count_by_content_and_not_by_what_is_said_of_their_making():
     Path("images.npy").write_bytes(b"pinned by a manifest")
     plan = planned(inputs=["input.json", "images.npy"])
     before = plan.key()
-    Path("input.json").write_text('{"made": {"commit": "b"},   "steps": 4.0}')
+    Path("input.json").write_text('{"made": {"commit": "b"},   "steps": 4.0}', encoding="utf-8")
     Path("images.npy").write_bytes(b"rewritten")
     assert plan.key() == before
     files.write_json("input.json", {"steps": 5})
@@ -99,7 +99,7 @@ def test_a_damaged_result_is_named_and_not_taken(caplog, damage):
     if damage in ("gone", "no receipt"):
         kept.unlink()
     else:
-        kept.write_text("{")
+        kept.write_text("{", encoding="utf-8")
     assert not receipts.take(plan)
     assert plan.key() in caplog.text
     assert "computed again" in caplog.text
@@ -116,11 +116,11 @@ def test_a_file_system_without_links_gets_copies(monkeypatch):
     monkeypatch.setattr(os, "link", refuse)
     plan = planned()
     finish(plan)
-    assert in_store(plan, "1").read_text() == "trained"
+    assert in_store(plan, "1").read_text(encoding="utf-8") == "trained"
     assert not os.path.samefile(WEIGHTS, in_store(plan, "1"))
     remove_outputs()
     assert receipts.take(plan)
-    assert Path(WEIGHTS).read_text() == "trained"
+    assert Path(WEIGHTS).read_text(encoding="utf-8") == "trained"
     assert not os.path.samefile(WEIGHTS, in_store(plan, "1"))
 
 
@@ -129,10 +129,10 @@ def test_an_output_that_is_written_anew_leaves_the_kept_file_as_it_was():
     finish(plan)
     assert os.path.samefile(WEIGHTS, in_store(plan, "1"))
     files.write_text(WEIGHTS, "trained anew")
-    assert in_store(plan, "1").read_text() == "trained"
+    assert in_store(plan, "1").read_text(encoding="utf-8") == "trained"
     # a file that is changed in place, by another program, changes the kept one: its hash tells
     assert receipts.take(plan)
-    with open(WEIGHTS, "a") as file:
+    with open(WEIGHTS, "a", encoding="utf-8") as file:
         file.write("!")
     assert not receipts.take(plan)
 
@@ -194,7 +194,7 @@ def test_the_state_of_a_training_under_way_is_needed():
 def test_clean_names_a_damaged_receipt(caplog):
     plan = planned()
     finish(plan)
-    plan.receipt.write_text("{")
+    plan.receipt.write_text("{", encoding="utf-8")
     assert list(receipts.unneeded(Path("results"))) == [receipts.STORE / plan.key()]
     assert f"{plan.receipt}: damaged" in caplog.text
 
@@ -205,7 +205,7 @@ def test_clean_names_a_damaged_receipt(caplog):
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"identity": "a"}'])
 def test_a_damaged_receipt_is_named(content):
     path = Path("receipt.json")
-    path.write_text(content)
+    path.write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=r"receipt\.json: damaged"):
         receipts.read(path)
     path.unlink()
@@ -243,11 +243,11 @@ def test_a_moved_definition_is_no_difference():
 
 def test_inputs_that_changed_are_named_and_missing_ones_are_not():
     files.write_json("a.json", {"n": 1})
-    Path("b").write_text("b")
+    Path("b").write_text("b", encoding="utf-8")
     finish(planned(inputs=["a.json", "b"]))
     receipt = receipts.read(planned().receipt)
     assert receipts.changed_inputs(receipt) == []
-    Path("a.json").write_text('{"n": 1.0}')
+    Path("a.json").write_text('{"n": 1.0}', encoding="utf-8")
     assert receipts.changed_inputs(receipt) == []
     files.write_json("a.json", {"n": 20})
     assert receipts.changed_inputs(receipt) == ["a.json"]
@@ -283,13 +283,13 @@ def images(folder) -> Path:
     for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/deep/2.png"):
         path = folder / "data/images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(name)
+        path.write_text(name, encoding="utf-8")
         os.utime(path, (1_000_000, 1_000_000))
     return Path("data/images")
 
 
 def replace(path: Path, text: str, seconds: int = 2_000_000) -> None:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     os.utime(path, (seconds, seconds))
 
 
@@ -405,7 +405,7 @@ def test_a_receipt_of_other_options_and_a_damaged_one_stop_no_run(images):
     one_added(images)
     assert receipts.check_outside(receipt, watched, options)
     assert receipts.check_outside(receipt, watched, {"dataset": {"path": "b"}}) == []
-    receipt.write_text("{")
+    receipt.write_text("{", encoding="utf-8")
     assert receipts.check_outside(receipt, watched, options) == []
     receipt.unlink()
     assert receipts.check_outside(receipt, watched, options) == []

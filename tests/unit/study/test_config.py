@@ -12,7 +12,7 @@ from duodiff.study import config as configuration
 from duodiff.study.grid import grid_points, owner, selected
 
 ROOT = Path(__file__).parents[3]
-DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
 
 
 def changed(path: str, value) -> dict:
@@ -26,7 +26,7 @@ def changed(path: str, value) -> dict:
 
 
 def load(name: str) -> dict:
-    return yaml.safe_load((ROOT / "config" / name).read_text())
+    return yaml.safe_load((ROOT / "config" / name).read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,9 @@ def test_keys_left_out_get_the_schemas_default():
 
 
 def test_the_manual_explains_every_key_of_the_schema():
-    manual = (ROOT / "config/README.md").read_text() + (ROOT / "config/config.yaml").read_text()
+    manual = (ROOT / "config/README.md").read_text(encoding="utf-8") + (
+        ROOT / "config/config.yaml"
+    ).read_text(encoding="utf-8")
 
     def keys(schema):
         if isinstance(schema, dict):
@@ -369,7 +371,7 @@ def test_the_manual_explains_every_key_of_the_schema():
             for value in schema.values():
                 yield from keys(value)
 
-    schema = yaml.safe_load((ROOT / "config/schema.yaml").read_text())
+    schema = yaml.safe_load((ROOT / "config/schema.yaml").read_text(encoding="utf-8"))
     assert {key for key in keys(schema) if key not in manual} == set()
 
 
@@ -403,14 +405,14 @@ def test_every_problem_is_listed_at_once():
 
 
 def test_a_key_that_a_file_has_twice_is_named_with_its_lines(tmp_path):
-    path, text = tmp_path / "config.yaml", (ROOT / "config/config.yaml").read_text()
-    path.write_text(text + "\nthreads: 2\n")
+    path, text = tmp_path / "config.yaml", (ROOT / "config/config.yaml").read_text(encoding="utf-8")
+    path.write_text(text + "\nthreads: 2\n", encoding="utf-8")
     first = text.splitlines().index("threads: 1") + 1
     with pytest.raises(
         configuration.ConfigError, match=rf"threads is given on lines {first} and \d+"
     ):
         configuration.read(path)
-    path.write_text("grid: {t_s: [0], list: [{a: 1, a: 2}], t_s: [5]}")
+    path.write_text("grid: {t_s: [0], list: [{a: 1, a: 2}], t_s: [5]}", encoding="utf-8")
     with pytest.raises(
         configuration.ConfigError, match=r"(?s)t_s is given on lines 1 and 1.*a is given on"
     ):

@@ -18,7 +18,7 @@ from duodiff.study.families import (
 )
 from duodiff.study.grid import SCHEMA, samplers
 
-DATASET = yaml.safe_load(SCHEMA.read_text())["$defs"]["dataset"]["properties"]
+DATASET = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))["$defs"]["dataset"]["properties"]
 
 
 def test_the_schema_the_rules_and_the_readers_know_the_same_families():
