@@ -41,14 +41,15 @@ def read(dataset: dict, data: Path) -> Source:
     if dataset["split"] not in ("all", "train"):
         raise ValueError(f"dataset.split: found {dataset['split']!r}; accepted: all, train")
     paths = list(fetch(dataset, data))
-    images, ignored = only_images(open_members(paths[0]))
+    images, skipped, ignored = only_images(open_members(paths[0]))
     test = None
     if dataset["split"] == "train":
         partition = _partition(paths[1], images)
         used = np.isin(partition, (_TRAIN, _TEST))
         images, test = images.select(used), partition[used] == _TEST
     details = {"split": dataset["split"], "ignored": ignored}
-    return Source(images, unlabelled(images), [], transform_of(dataset), test=test, details=details)
+    labels, transform = unlabelled(images), transform_of(dataset)
+    return Source(images, labels, [], transform, test=test, details=details, skipped=skipped)
 
 
 def _partition(path: Path, images: Members) -> np.ndarray:

@@ -7,12 +7,32 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from duodiff.data.archives import Damaged, Member
 
-# Pillow decodes these formats itself; for some others it runs another program.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+# Pillow decodes these formats itself; for some others it runs another program. Not every Pillow is built with AVIF.
+_AVIF = {"AVIF": (".avif",)} if features.check("avif") else {}
+_FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    **_AVIF,
+}
+EXTENSIONS = tuple(extension for names in _FORMATS.values() for extension in names)
+"""The extensions of the files that are decoded."""
+
+UNSUPPORTED = (
+    *(".avif", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".jxr", ".psd", ".tga"),
+    *(".pfm", ".exr", ".hdr", ".dds", ".svg"),
+    *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+)
+"""Extensions of pictures that are not decoded; `.avif` is here for a Pillow without it."""
+
 FILTERS = {
     name: Image.Resampling[name.upper()] for name in ("box", "bilinear", "bicubic", "lanczos")
 }
@@ -132,7 +152,7 @@ def decode(data: bytes, transform: Transform) -> Decoded:
 
 def _plain(data: bytes, mode: str) -> tuple[Image.Image, list[str]]:
     """The first frame, upright and opaque, in `mode` (RGB or L); and the conversions it took."""
-    opened = Image.open(io.BytesIO(data), formats=_FORMATS)
+    opened = Image.open(io.BytesIO(data), formats=tuple(_FORMATS))
     converted = ["animated"] if getattr(opened, "is_animated", False) else []
     # Pillow drops the low byte of 16-bit colours by itself. Only the file's raw mode tells that they had one.
     deep = any(";16" in str(tile[3]) for tile in opened.tile)

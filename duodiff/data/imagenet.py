@@ -47,7 +47,8 @@ def read(dataset: dict, data: Path) -> Source:
             f"dataset.class_order: found {class_order!r}; accepted: synset, alphabetical"
         )
     path, mapping = _images_path(folder), _mapping_path(dataset, folder)
-    images, ignored = only_images(open_members(path) if path.is_dir() else open_nested_tar(path))
+    members = open_members(path) if path.is_dir() else open_nested_tar(path)
+    images, skipped, ignored = only_images(members)
     classes = sorted({name.partition("/")[0] for name in images.names()})
     for synset in classes:
         if not re.fullmatch(r"n\d{8}", synset):
@@ -61,7 +62,8 @@ def read(dataset: dict, data: Path) -> Source:
         details["english_names"] = [english[synset] for synset in classes]
     synsets = (name.partition("/")[0] for name in images.names())
     labels = labels_of(synsets, classes)
-    return Source(images, labels, classes, transform_of(dataset), details=details)
+    transform = transform_of(dataset)
+    return Source(images, labels, classes, transform, details=details, skipped=skipped)
 
 
 def _english_names(path: Path, synsets: list[str]) -> dict[str, str]:

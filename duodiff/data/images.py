@@ -4,17 +4,24 @@ import logging
 import posixpath
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from duodiff.data.archives import Members, open_members
-from duodiff.data.decode import Transform
-from duodiff.data.source import Source
+from duodiff.data.decode import EXTENSIONS, UNSUPPORTED, Transform
+from duodiff.data.source import Skipped, Source
 from duodiff.running.download import refuse_stand_in
 
 log = logging.getLogger("duodiff")
 
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+class Found(NamedTuple):
+    """The images among some files, the files that are pictures of another format, and the number of other files."""
+
+    images: Members
+    skipped: Skipped
+    ignored: int
 
 
 def _path(dataset: dict, data: Path) -> Path:
@@ -32,10 +39,11 @@ def fetch(dataset: dict, data: Path) -> dict:
 
 def read(dataset: dict, data: Path) -> Source:
     """Every image, sorted by name. `ignored` in the manifest is the number of other files."""
-    images, ignored = only_images(open_members(_path(dataset, data)))
+    images, skipped, ignored = only_images(open_members(_path(dataset, data)))
     class_names, labels = _classes(images)
     transform = transform_of(dataset, dataset["channels"])
-    return Source(images, labels, class_names, transform, details={"ignored": ignored})
+    details = {"ignored": ignored}
+    return Source(images, labels, class_names, transform, details=details, skipped=skipped)
 
 
 def transform_of(dataset: dict, channels: int = 3) -> Transform:
@@ -43,24 +51,27 @@ def transform_of(dataset: dict, channels: int = 3) -> Transform:
     return Transform(dataset["crop"], dataset["size"], dataset["filter"], channels)
 
 
-def only_images(members: Members) -> tuple[Members, int]:
-    """The images among `members` and the number of other files.
+def only_images(members: Members) -> Found:
+    """The images among `members`; the pictures that are not decoded, as `unsupported`; and the number of other files.
 
     An image is known by its extension. Hidden files and the folder `__MACOSX` hold none. Raises ValueError if there is
     no image.
     """
-    images = members.select(map(_is_image, members.names()))
+    images = members.select(_has(name, EXTENSIONS) for name in members.names())
+    skipped = Skipped()
+    for name in members.names():
+        if _has(name, UNSUPPORTED) and not _has(name, EXTENSIONS):
+            skipped.add("unsupported", name)
     if not len(images):
-        raise ValueError(
-            f"{members.root}: found no image among {len(members)} files; accepted:"
-            f" {', '.join(_EXTENSIONS)}"
-        )
-    return images, len(members) - len(images)
+        found = "; ".join([f"found no image among {len(members)} files", *skipped.lines()])
+        raise ValueError(f"{members.root}: {found}; accepted: {', '.join(EXTENSIONS)}")
+    return Found(images, skipped, len(members) - len(images) - skipped.count)
 
 
-def _is_image(name: str) -> bool:
+def _has(name: str, extensions: tuple[str, ...]) -> bool:
+    """Whether a file is one of those of an extension, and not hidden."""
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-    return not hidden and name.lower().endswith(_EXTENSIONS)
+    return not hidden and name.lower().endswith(extensions)
 
 
 def _classes(images: Members) -> tuple[list[str], np.ndarray]:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from duodiff.data.decode import Decoded, decode_all
 from duodiff.data.families import family
-from duodiff.data.source import Source
+from duodiff.data.source import Skipped, Source
 from duodiff.data.store import finish_store, new_arrays, write_arrays
 from duodiff.running.files import remove_leftovers, require_space
 
@@ -26,7 +26,6 @@ log = logging.getLogger("duodiff")
 
 _CHUNK = 64  # images a task: enough to hide the cost of sending it
 _AHEAD = 4  # chunks in flight for each worker
-_NAMES = 20  # skipped images named in the manifest, of each kind
 
 
 def pack(dataset: dict, data: Path, workers: int, manifest: Path) -> dict:
@@ -47,9 +46,8 @@ def pack(dataset: dict, data: Path, workers: int, manifest: Path) -> dict:
     with new_arrays(manifest.parent) as files:
         with tqdm(total=len(order), desc="pack", unit="image", disable=None) as bar:
             write_arrays(*files, _shape(source), tally.kept(_decoded(source, order, workers), bar))
-        skipped = dict(sorted(tally.skipped.items()))
-        for reason, skip in skipped.items():
-            log.warning("%d skipped as %s: %s", skip["count"], reason, ", ".join(skip["names"]))
+        for line in tally.skipped.lines():
+            log.warning("%s", line)
         splits = tally.splits()
     return finish_store(
         manifest,
@@ -60,7 +58,7 @@ def pack(dataset: dict, data: Path, workers: int, manifest: Path) -> dict:
             "transform": source.transform.describe() if source.transform else "none",
             "splits": splits,
             "converted": dict(sorted(tally.converted.items())),
-            "skipped": skipped,
+            "skipped": tally.skipped.as_dict(),
             **source.details,
         },
     )
@@ -127,25 +125,19 @@ class _Tally:
         self._source, self._order, self._train = source, order, train
         self._usable = [0, 0]  # to train on, to hold out
         self.converted: Counter = Counter()
-        self.skipped: dict[str, dict] = {}  # by reason: the count, and the first names
+        self.skipped = Skipped(source.skipped.as_dict())
 
     def kept(self, decoded: Iterable[Decoded], bar: tqdm) -> Iterator[tuple[np.ndarray, int]]:
         """Pixels and label of each image that was not skipped. Every image is counted."""
         for position, (i, image) in enumerate(zip(self._order, decoded, strict=True)):
             bar.update()
             if image.skipped is not None:
-                self._skip(image.skipped, i)
+                self.skipped.add(image.skipped, self._source.images[i].name)
                 continue
             self._usable[position >= self._train] += 1
             self.converted.update(image.converted)
             assert image.pixels is not None  # it has pixels unless it was skipped
             yield image.pixels, int(self._source.labels[i])
-
-    def _skip(self, reason: str, i: int) -> None:
-        skip = self.skipped.setdefault(reason, {"count": 0, "names": []})
-        skip["count"] += 1
-        if len(skip["names"]) < _NAMES:
-            skip["names"].append(self._source.images[i].name)
 
     def splits(self) -> dict[str, list[int]]:
         """[first, past the last] of the training images and of the held-out ones, among the images kept.

@@ -1,6 +1,7 @@
 """Folders, zips and tars: what is read from them, and what is refused."""
 
 import os
+import re
 import stat
 import struct
 import tarfile
@@ -8,6 +9,7 @@ import zipfile
 import zlib
 
 import pytest
+from PIL import Image
 from unit.image_files import (
     IMAGES,
     encoded,
@@ -21,6 +23,7 @@ from unit.image_files import (
 
 from duodiff.data import archives
 from duodiff.data.archives import open_members
+from duodiff.data.decode import EXTENSIONS
 
 
 def test_folder_zip_and_tar_hold_the_same_dataset(tmp_path):
@@ -68,6 +71,48 @@ def test_other_files_are_ignored_and_counted(tmp_path):
         ValueError, match=r"none\.zip: found no image among 1 files; accepted: \.jpg"
     ):
         packed(IMAGES | {"path": "none.zip"}, tmp_path)
+
+
+def test_every_extension_that_is_accepted_is_decoded(tmp_path):
+    kinds = {e: Image.registered_extensions().get(e, "PPM") for e in EXTENSIONS}
+    assert {".jfif", ".avif"} < kinds.keys()
+    files = {f"{kind}{e}": encoded(noise(), kind) for e, kind in kinds.items()}
+    write_folder(tmp_path / "images", files | {"shouted.JFIF": encoded(noise(), "JPEG")})
+    store = packed(IMAGES, tmp_path)
+    assert (len(store), store.manifest["skipped"]) == (len(EXTENSIONS) + 1, {})
+
+
+def test_without_its_decoder_avif_is_skipped_by_name(tmp_path, monkeypatch):
+    others = tuple(e for e in EXTENSIONS if e != ".avif")
+    monkeypatch.setattr("duodiff.data.images.EXTENSIONS", others)
+    write_folder(tmp_path / "images", {"1.avif": b"x", "2.png": png(), "3.png": png()})
+    skipped = packed(IMAGES, tmp_path).manifest["skipped"]
+    assert skipped == {"unsupported": {"count": 1, "names": ["1.avif"]}}
+
+
+@pytest.mark.parametrize("write", [write_folder, write_zip])
+def test_pictures_that_are_not_decoded_are_skipped_by_name_and_are_no_class(
+    tmp_path, write, caplog
+):
+    """They take no part in the order: the other images are packed as if the pictures were not there."""
+    images = {f"{c}/{i}.png": png() for c in "ab" for i in range(4)}
+    photos = dict.fromkeys(["a/1.HEIC", "a/2.heif", "b/3.jxl", "phone/4.heic", "b/5.CR2"], b"x")
+    write(tmp_path / "plain", images)
+    write(tmp_path / "photos", images | photos | {"b/.6.heic": b"x", "notes.txt": b"x"})
+    plain = packed(IMAGES | {"path": "plain"}, tmp_path).manifest
+    caplog.clear()
+    found = packed(IMAGES | {"path": "photos"}, tmp_path).manifest
+    assert found["skipped"] == {"unsupported": {"count": 5, "names": sorted(photos)}}
+    assert caplog.messages == [f"5 skipped as unsupported: {', '.join(sorted(photos))}"]
+    assert found["images_sha256"] == plain["images_sha256"]
+    assert (found["class_names"], found["count"], found["ignored"]) == (["a", "b"], 8, 2)
+
+
+def test_without_any_image_the_pictures_that_are_not_decoded_are_named(tmp_path):
+    write_folder(tmp_path / "images", {"a/1.heic": b"x", "notes.txt": b"x"})
+    message = "found no image among 2 files; 1 skipped as unsupported: a/1.heic; accepted: .jpg, "
+    with pytest.raises(ValueError, match=re.escape(message)):
+        packed(IMAGES, tmp_path)
 
 
 OUTSIDE = ["../a.png", "/etc/a.png", "a/../../b.png", "C:/a.png", "..\\a.png"]

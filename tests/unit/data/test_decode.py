@@ -1,5 +1,6 @@
 """Encoded images to pixels: every mode, format and defect."""
 
+import io
 import struct
 import zlib
 
@@ -99,6 +100,15 @@ def test_a_cmyk_jpeg_has_the_colours_it_shows():
     decoded = decode(data, Transform("square", SIZE, "box"))
     assert decoded.converted == ("cmyk",)
     assert np.abs(decoded.pixels[:, 2, 3].astype(int) - (0, 255, 255)).max() <= 3
+
+
+def test_an_avif_file_is_decoded_as_pillow_decodes_it():
+    """Its first frame, and so under the name of another format: cameras and web pages call it `.jpg`."""
+    data = animation("AVIF")
+    decoded = decode(data, Transform("square", SIZE, "box"))
+    assert decoded.converted == ("animated",)
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(decoded.pixels.transpose(1, 2, 0), np.asarray(image))
 
 
 def test_one_channel_is_grey():
