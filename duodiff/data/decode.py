@@ -1,13 +1,16 @@
 """Decodes images. One policy covers every format, mode and defect, and the conversions of each image are named."""
 
 import io
+import re
+import struct
 import warnings
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import numpy as np
 import PIL
-from PIL import Image, ImageOps, features
+from PIL import Image, features
+from PIL.ImageFile import ImageFile
 
 from duodiff.data.archives import Damaged, Member
 
@@ -50,7 +53,23 @@ _MODES = {
     "CMYK": "cmyk",
     "YCbCr": "ycbcr",
 }
-_ORIENTATION = 0x0112  # the EXIF tag; 2 to 8 are mirrored or turned
+_ORIENTATION, _PHOTOMETRIC = 0x0112, 0x0106  # tags of EXIF and TIFF
+_TURNS = {  # what makes the image of each orientation upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_DEEP = re.compile(";1[26]")  # raw modes of more than 8 bits
+_SPREAD = {
+    "L;2": 85,
+    "L;4": 17,
+}  # Pillow multiplies pixels of 2 and 4 bits so that they span 0 to 255
+_PNG = b"\x89PNG\r\n\x1a\n"
+_NEEDED_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
 
 # Left, top and side, in pixels, of the crops of CelebA's aligned 178x218 images. The first is the paper's, the second
 # the official U-ViT's, around x = 89, y = 121.
@@ -120,15 +139,15 @@ def decode_all(images: list[Member], transform: Transform) -> list[Decoded]:
 def decode(data: bytes, transform: Transform) -> Decoded:
     """The pixels of one encoded image.
 
-    Converted are grey, palette, CMYK, YCbCr and 16-bit modes (the high byte is kept) and the EXIF orientation. Of an
-    animation the first frame is taken. A transparent image is laid on white: without this, the colours stored under
-    transparent pixels would show. Colour profiles are ignored.
+    Converted are grey, palette, CMYK, YCbCr and 16-bit modes (the high byte is kept, or for a PPM the nearest value)
+    and the EXIF orientation. Of an animation the first frame is taken. A transparent image is laid on white: without
+    this, the colours stored under transparent pixels would show. Colour profiles and texts are ignored.
 
     An image is skipped for one of these reasons:
 
     - `corrupt`: Pillow cannot decode it, or it is truncated.
     - `bomb`: it has more pixels than Pillow's limit.
-    - `unsupported`: its mode has no fixed range.
+    - `unsupported`: its mode has no fixed range, or it is HEIC.
     - `tiny`: it is smaller than `size` after the crop. No image is enlarged.
     - `not 178x218`: CelebA's crops need this size.
     """
@@ -152,20 +171,15 @@ def decode(data: bytes, transform: Transform) -> Decoded:
 
 def _plain(data: bytes, mode: str) -> tuple[Image.Image, list[str]]:
     """The first frame, upright and opaque, in `mode` (RGB or L); and the conversions it took."""
-    opened = Image.open(io.BytesIO(data), formats=tuple(_FORMATS))
+    opened, raw = _loaded(data)
     converted = ["animated"] if getattr(opened, "is_animated", False) else []
-    # Pillow drops the low byte of 16-bit colours by itself. Only the file's raw mode tells that they had one.
-    deep = any(";16" in str(tile[3]) for tile in opened.tile)
-    opened.load()
-    image: Image.Image = opened
-    if _orientation(image) in range(2, 9):
-        image = ImageOps.exif_transpose(image)
+    image, orientation = _with_bytes(opened, raw), _orientation(opened)
+    if orientation in _TURNS:
+        image = image.transpose(_TURNS[orientation])
         converted.append("orientation")
-    if image.mode.startswith("I;16"):
-        image, deep = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)), True
     if image.mode not in _MODES:
         raise _Skip("unsupported")
-    if deep:
+    if _DEEP.search(raw):
         converted.append("16-bit")
     kind = _MODES[image.mode]
     if mode == "L" and kind != "grey":
@@ -177,6 +191,75 @@ def _plain(data: bytes, mode: str) -> tuple[Image.Image, list[str]]:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode), converted
+
+
+def _loaded(data: bytes) -> tuple[ImageFile, str]:
+    """The first frame with its pixels; and the raw mode of its samples in the file, such as "RGB;16B"."""
+    try:
+        return _load(data)
+    except Exception:
+        if data[4:8] == b"ftyp" and data[8:12] not in (b"avif", b"avis"):
+            raise _Skip("unsupported") from None  # HEIC, under whatever name
+        if not data.startswith(_PNG):
+            raise
+    return _load(_without_text(data))
+
+
+def _load(data: bytes) -> tuple[ImageFile, str]:
+    opened = Image.open(io.BytesIO(data), formats=tuple(_FORMATS))
+    raw = _raw_mode(opened)
+    opened.load()
+    return opened, raw
+
+
+def _raw_mode(opened: ImageFile) -> str:
+    """The raw mode of an image that is not loaded yet. Pillow drops the low byte of 16-bit colours by itself.
+
+    Only the raw mode tells that there was one.
+    """
+    if not opened.tile:
+        return ""
+    codec, _, _, arguments = opened.tile[0]
+    if codec.startswith("ppm") and isinstance(arguments, tuple):
+        mode, largest = arguments
+        return f"{mode};16" if largest > 255 else mode
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _without_text(png: bytes) -> bytes:
+    """A PNG without its texts and colour profile: Pillow refuses the image where one is damaged or over a megabyte."""
+    parts, start = [_PNG], len(_PNG)
+    while start + 8 <= len(png):
+        length, kind = struct.unpack_from(">L4s", png, start)
+        end = start + 12 + length  # the checksum is part of it
+        if kind in _NEEDED_CHUNKS:
+            parts.append(png[start:end])
+        start = end
+    return b"".join(parts)
+
+
+def _with_bytes(opened: ImageFile, raw: str) -> Image.Image:
+    """The image with 8 bits a sample, and likewise the value that a PNG declares to be transparent."""
+    if opened.mode.startswith("I;16") or (opened.mode == "I" and opened.format == "PPM"):
+        return _high_bytes(opened, raw)
+    transparent = opened.info.get("transparency")
+    if isinstance(transparent, int) and raw in _SPREAD:
+        opened.info["transparency"] = transparent * _SPREAD[raw]
+    if isinstance(transparent, tuple) and _DEEP.search(raw):
+        opened.info["transparency"] = tuple(value >> 8 for value in transparent)
+    return opened
+
+
+def _high_bytes(opened: ImageFile, raw: str) -> Image.Image:
+    """A grey image of 12 or 16 bits as L, or as LA if one of its values is transparent."""
+    samples = np.asarray(opened)
+    high = (samples >> (4 if raw == "I;12" else 8)).astype(np.uint8)
+    if getattr(opened, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # of a TIFF: 0 is white
+        high = 255 - high
+    image = Image.fromarray(high)
+    if (transparent := opened.info.get("transparency")) is not None:
+        image.putalpha(Image.fromarray(np.where(samples == transparent, 0, 255).astype(np.uint8)))
+    return image
 
 
 def _orientation(image: Image.Image) -> int:
