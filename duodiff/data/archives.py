@@ -5,6 +5,7 @@ the number of files; Python's own reader of zips takes 0.6 kB a file.
 """
 
 import os
+import re
 import struct
 import tarfile
 import zlib
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
 
 from duodiff.data.disk import database
+from duodiff.data.folders import walk
 
 MEMBER_LIMIT = 1 << 28
 """Bytes of the largest file accepted inside an archive: 256 MiB. No photograph is larger."""
@@ -43,11 +45,15 @@ class Entry(NamedTuple):
 
 
 class Member(NamedTuple):
-    """The file `name` in `root`: a folder (`entry` is None) or an archive."""
+    """The file `name` in `root`: a folder (`entry` is None) or an archive.
+
+    `problem` says why a file of a folder cannot be read (`duodiff.data.folders`).
+    """
 
     root: Path
     name: str
     entry: Entry | None
+    problem: str | None = None
 
     def read(self) -> bytes:
         """Content of the file. Raises Damaged if its bytes are not what the archive declares."""
@@ -78,9 +84,11 @@ class Members:
         """Takes `members` in any order. Raises ValueError if a name is there twice."""
         self.root = root
         self._index = database()
-        self._index.execute("CREATE TABLE unsorted (name, offset, stored, size, crc, kind)")
-        rows = ((os.fsencode(m.name), *(m.entry or [None] * 5)) for m in members)
-        self._index.executemany("INSERT INTO unsorted VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._index.execute(
+            "CREATE TABLE unsorted (name, problem, offset, stored, size, crc, kind)"
+        )
+        rows = ((os.fsencode(m.name), m.problem, *(m.entry or [None] * 5)) for m in members)
+        self._index.executemany("INSERT INTO unsorted VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         self._index.execute("CREATE TABLE member AS SELECT * FROM unsorted ORDER BY name")
         self._index.execute("DROP TABLE unsorted")
         repeated = (
@@ -101,8 +109,9 @@ class Members:
         return self._member(row)
 
     def _member(self, row: tuple) -> Member:
-        name, *entry = row
-        return Member(self.root, os.fsdecode(name), None if entry[0] is None else Entry(*entry))
+        name, problem, *numbers = row
+        entry = None if numbers[0] is None else Entry(*numbers)
+        return Member(self.root, os.fsdecode(name), entry, problem)
 
     def names(self) -> Iterator[str]:
         """Every name, sorted by its bytes."""
@@ -127,7 +136,7 @@ def open_members(path: Path) -> Members:
     bombs (see MEMBER_LIMIT, BOMB_RATIO) and archives cut short.
     """
     if path.is_dir():
-        return Members(path, (Member(path, name, None) for name in _walk(path)))
+        return Members(path, (Member(path, name, None, problem) for name, problem in walk(path)))
     with open(path, "rb") as file:
         if file.read(2) == b"PK":
             return Members(path, _archived(path, _zip_entries(path, file)))
@@ -177,17 +186,6 @@ def tar_members(path: Path, file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, 
                 raise ValueError(f"{path}: damaged or cut short at byte {archive.offset}")
     except tarfile.TarError as error:
         raise ValueError(f"{path}: neither a zip nor a whole uncompressed tar ({error})") from error
-
-
-def _walk(folder: Path | str, prefix: str = "") -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path, f"{prefix}{entry.name}/")
-            elif entry.is_dir():
-                raise ValueError(f"{entry.path} is a link to a folder; put the folder there")
-            else:
-                yield prefix + entry.name
 
 
 def _tar_entry(member: tarfile.TarInfo, start: int = 0) -> Entry:
@@ -281,7 +279,7 @@ def _parts(name: str) -> list[str]:
 
 def _safe_name(path: Path, name: str) -> None:
     parts = _parts(name)
-    if parts[0] == "" or parts[0].endswith(":") or ".." in parts:
+    if parts[0] == "" or re.fullmatch("[A-Za-z]:", parts[0]) or ".." in parts:
         raise ValueError(f"{path}: {name!r} leads out of the archive; refused")
 
 

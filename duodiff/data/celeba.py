@@ -41,15 +41,16 @@ def read(dataset: dict, data: Path) -> Source:
     if dataset["split"] not in ("all", "train"):
         raise ValueError(f"dataset.split: found {dataset['split']!r}; accepted: all, train")
     paths = list(fetch(dataset, data))
-    images, skipped, ignored = only_images(open_members(paths[0]))
+    found = only_images(open_members(paths[0]))
+    images = found.images
     test = None
     if dataset["split"] == "train":
         partition = _partition(paths[1], images)
         used = np.isin(partition, (_TRAIN, _TEST))
         images, test = images.select(used), partition[used] == _TEST
-    details = {"split": dataset["split"], "ignored": ignored}
+    details = {"split": dataset["split"]} | found.details()
     labels, transform = unlabelled(images), transform_of(dataset)
-    return Source(images, labels, [], transform, test=test, details=details, skipped=skipped)
+    return Source(images, labels, [], transform, test=test, details=details, skipped=found.skipped)
 
 
 def _partition(path: Path, images: Members) -> np.ndarray:

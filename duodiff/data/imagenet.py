@@ -48,12 +48,13 @@ def read(dataset: dict, data: Path) -> Source:
         )
     path, mapping = _images_path(folder), _mapping_path(dataset, folder)
     members = open_members(path) if path.is_dir() else open_nested_tar(path)
-    images, skipped, ignored = only_images(members)
+    found = only_images(members)
+    images = found.images
     classes = sorted({name.partition("/")[0] for name in images.names()})
     for synset in classes:
         if not re.fullmatch(r"n\d{8}", synset):
             raise ValueError(f"{path}: found the class {synset!r}; accepted: ids such as n01440764")
-    details = {"class_order": class_order, "ignored": ignored}
+    details = {"class_order": class_order} | found.details()
     if mapping is not None:
         english = _english_names(mapping, classes)
         if class_order == "alphabetical":
@@ -63,7 +64,7 @@ def read(dataset: dict, data: Path) -> Source:
     synsets = (name.partition("/")[0] for name in images.names())
     labels = labels_of(synsets, classes)
     transform = transform_of(dataset)
-    return Source(images, labels, classes, transform, details=details, skipped=skipped)
+    return Source(images, labels, classes, transform, details=details, skipped=found.skipped)
 
 
 def _english_names(path: Path, synsets: list[str]) -> dict[str, str]:

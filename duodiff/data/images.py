@@ -2,26 +2,35 @@
 
 import logging
 import posixpath
+import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from duodiff.data.archives import Members, open_members
+from duodiff.clutter import clutter
+from duodiff.data.archives import Member, Members, open_members
 from duodiff.data.decode import EXTENSIONS, UNSUPPORTED, Transform
 from duodiff.data.source import Skipped, Source
+from duodiff.data.splits import Splits, find_splits
 from duodiff.running.download import refuse_stand_in
 
 log = logging.getLogger("duodiff")
 
 
 class Found(NamedTuple):
-    """The images among some files, the files that are pictures of another format, and the number of other files."""
+    """The images among some files, the pictures that cannot be read, and the numbers of other files by name."""
 
     images: Members
     skipped: Skipped
-    ignored: int
+    ignored: Counter
+
+    def details(self) -> dict:
+        """The numbers of other files, for a manifest."""
+        by_name = {"ignored_by_name": dict(sorted(self.ignored.items()))} if self.ignored else {}
+        return {"ignored": self.ignored.total()} | by_name
 
 
 def _path(dataset: dict, data: Path) -> Path:
@@ -38,12 +47,23 @@ def fetch(dataset: dict, data: Path) -> dict:
 
 
 def read(dataset: dict, data: Path) -> Source:
-    """Every image, sorted by name. `ignored` in the manifest is the number of other files."""
-    images, skipped, ignored = only_images(open_members(_path(dataset, data)))
-    class_names, labels = _classes(images)
+    """Every image, sorted by name. Images of a split folder for testing are `test`.
+
+    The manifest has the number of other files, `ignored`, and how `split_folders` are used.
+    """
+    found = only_images(open_members(_path(dataset, data)))
+    splits = find_splits(found.images)
+    details, skipped = found.details() | splits.describe(), found.skipped
+    images, test = found.images, None
+    if splits.pool is not None:
+        used = (splits.train.around, splits.pool.around)
+        images = images.select(name.startswith(used) for name in images.names())
+        test = ~np.fromiter(map(splits.trained_on, images.names()), bool)
+    class_names, labels = _classes(images, splits)
     transform = transform_of(dataset, dataset["channels"])
-    details = {"ignored": ignored}
-    return Source(images, labels, class_names, transform, details=details, skipped=skipped)
+    return Source(
+        images, labels, class_names, transform, test=test, details=details, skipped=skipped
+    )
 
 
 def transform_of(dataset: dict, channels: int = 3) -> Transform:
@@ -52,45 +72,67 @@ def transform_of(dataset: dict, channels: int = 3) -> Transform:
 
 
 def only_images(members: Members) -> Found:
-    """The images among `members`; the pictures that are not decoded, as `unsupported`; and the number of other files.
+    """The images among `members`; the pictures that cannot be read; and the numbers of other files by name.
 
-    An image is known by its extension. Hidden files and the folder `__MACOSX` hold none. Raises ValueError if there is
-    no image.
+    An image is known by its extension. What cannot be read is a broken link or a picture that is not decoded
+    (`unsupported`). Ignored are what a system leaves in a folder (`duodiff.clutter`), and files of other extensions.
+    Raises ValueError if there is no image.
     """
-    images = members.select(_has(name, EXTENSIONS) for name in members.names())
-    skipped = Skipped()
-    for name in members.names():
-        if _has(name, UNSUPPORTED) and not _has(name, EXTENSIONS):
-            skipped.add("unsupported", name)
+    skipped, without = Skipped(), set()
+    ignored: Counter[str] = Counter()
+    for member in members:
+        fate, reason = _fate(member)
+        if fate == "skipped":
+            skipped.add(reason, member.name)
+            without.add(posixpath.dirname(member.name))
+        elif fate == "ignored":
+            ignored[reason] += 1
+    images = members.select(_fate(member)[0] == "image" for member in members)
     if not len(images):
-        found = "; ".join([f"found no image among {len(members)} files", *skipped.lines()])
-        raise ValueError(f"{members.root}: {found}; accepted: {', '.join(EXTENSIONS)}")
-    return Found(images, skipped, len(members) - len(images) - skipped.count)
+        others = [f"{count} ignored as {name}" for name, count in sorted(ignored.items())]
+        found = [f"found no image among {len(members)} files", *skipped.lines(), *others]
+        raise ValueError(f"{members.root}: {'; '.join(found)}; accepted: {', '.join(EXTENSIONS)}")
+    if without:
+        without -= set(map(posixpath.dirname, images.names()))
+    if without:
+        log.warning("no image that can be read in %s", ", ".join(sorted(without)))
+    return Found(images, skipped, ignored)
 
 
-def _has(name: str, extensions: tuple[str, ...]) -> bool:
-    """Whether a file is one of those of an extension, and not hidden."""
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-    return not hidden and name.lower().endswith(extensions)
+def _fate(member: Member) -> tuple[str, str]:
+    """`image`; or `skipped` and the reason; or `ignored` and the name to count it by."""
+    name = member.name.lower()
+    if known := clutter(member.name):
+        return "ignored", known
+    if member.problem:
+        return "skipped", member.problem
+    if name.endswith(EXTENSIONS):
+        return "image", ""
+    if name.endswith(UNSUPPORTED):
+        return "skipped", "unsupported"
+    extension = re.search(r"\.[a-z][a-z0-9]{0,7}$", name)
+    return "ignored", f"*{extension.group()}" if extension else "no extension"
 
 
-def _classes(images: Members) -> tuple[list[str], np.ndarray]:
-    """Class names and labels [N] of the images. Without classes there is no name and every label is -1."""
-    # A folder around all images is no class. The names are sorted: the first and the last one show if there is such a
-    # folder.
-    ends = [posixpath.dirname(images[i].name) for i in (0, len(images) - 1)]
-    wrapper = posixpath.commonpath(ends)
-    start = len(wrapper) + 1 if wrapper else 0
+def _classes(images: Members, splits: Splits) -> tuple[list[str], np.ndarray]:
+    """Class names and labels [N] of the images. Without classes there is no name and every label is -1.
 
-    def folder(name: str) -> str:
-        return name[start:].rpartition("/")[0].partition("/")[0]
-
+    Raises ValueError for a class that is not among those to train on.
+    """
+    folder = splits.class_folder
     stray = next((name for name in images.names() if not folder(name)), None)
     if stray is not None:
         if any(map(folder, images.names())):
             log.warning("no classes: %s and others lie outside the class folders", stray)
         return [], unlabelled(images)
-    class_names = sorted(set(map(folder, images.names())))
+    trained = set(map(folder, filter(splits.trained_on, images.names())))
+    untrained = next((name for name in images.names() if folder(name) not in trained), None)
+    if untrained is not None:
+        raise ValueError(
+            f"{images.root}: found {untrained}, and no class {folder(untrained)} in"
+            f" {splits.train.around}; accepted: the classes there"
+        )
+    class_names = sorted(trained)
     return class_names, labels_of(map(folder, images.names()), class_names)
 
 

@@ -40,11 +40,12 @@ def pack(dataset: dict, data: Path, workers: int, manifest: Path) -> dict:
         raise ValueError(f"workers: found {workers}; accepted: 1 or more")
     source = family(dataset).read(dataset, data)
     order, train = _order(source, dataset["held_out"], dataset.get("subset"))
-    tally = _Tally(source, order, train)
+    tally = _Tally(source, order, train, dataset["held_out"])
     remove_leftovers(manifest.parent)
-    require_space(manifest.parent, len(order) * math.prod(_shape(source)), "packing")
+    packed = train + dataset["held_out"]
+    require_space(manifest.parent, packed * math.prod(_shape(source)), "packing")
     with new_arrays(manifest.parent) as files:
-        with tqdm(total=len(order), desc="pack", unit="image", disable=None) as bar:
+        with tqdm(total=packed, desc="pack", unit="image", disable=None) as bar:
             write_arrays(*files, _shape(source), tally.kept(_decoded(source, order, workers), bar))
         for line in tally.skipped.lines():
             log.warning("%s", line)
@@ -65,11 +66,15 @@ def pack(dataset: dict, data: Path, workers: int, manifest: Path) -> dict:
 
 
 def _order(source: Source, held_out: int, subset: int | None) -> tuple[np.ndarray, int]:
-    """Indices (int64) of the images to train on, then of the images to hold out; and how many to train on.
+    """Indices (int64) of the images to train on, then of those to hold out; and how many to train on.
 
-    Both parts are shuffled.
+    Both parts are shuffled. If the source marks test images, all of them follow: the first usable ones are held out.
     """
     n = len(source.labels)
+    if n < 2:
+        raise ValueError(
+            f"found {n} image; accepted: 2 or more, one to train on and one to hold out"
+        )
     most = n - 1 if source.test is None else int(source.test.sum())
     _check("held_out", held_out, most)
     train = n - (held_out if source.test is None else most)
@@ -78,7 +83,7 @@ def _order(source: Source, held_out: int, subset: int | None) -> tuple[np.ndarra
     shuffled = np.random.default_rng(0).permutation(n)
     to_hold_out = np.arange(n) >= train if source.test is None else source.test[shuffled]
     training = shuffled[~to_hold_out][:subset]
-    return np.concatenate([training, shuffled[to_hold_out][:held_out]]), len(training)
+    return np.concatenate([training, shuffled[to_hold_out]]), len(training)
 
 
 def _check(key: str, value: int, most: int) -> None:
@@ -119,16 +124,19 @@ def _decoded(source: Source, order: np.ndarray, workers: int) -> Iterator[Decode
 
 
 class _Tally:
-    """Counts what becomes of the images of `order`; the first `train` of them are to be trained on."""
+    """Counts what becomes of the images of `order`; the first `train` of them are to be trained on.
 
-    def __init__(self, source: Source, order: np.ndarray, train: int):
-        self._source, self._order, self._train = source, order, train
+    Of the others `held_out` are packed.
+    """
+
+    def __init__(self, source: Source, order: np.ndarray, train: int, held_out: int):
+        self._source, self._order, self._train, self._held_out = source, order, train, held_out
         self._usable = [0, 0]  # to train on, to hold out
         self.converted: Counter = Counter()
         self.skipped = Skipped(source.skipped.as_dict())
 
     def kept(self, decoded: Iterable[Decoded], bar: tqdm) -> Iterator[tuple[np.ndarray, int]]:
-        """Pixels and label of each image that was not skipped. Every image is counted."""
+        """Pixels and label of each image that was not skipped, until there are enough. Every image is counted."""
         for position, (i, image) in enumerate(zip(self._order, decoded, strict=True)):
             bar.update()
             if image.skipped is not None:
@@ -138,6 +146,8 @@ class _Tally:
             self.converted.update(image.converted)
             assert image.pixels is not None  # it has pixels unless it was skipped
             yield image.pixels, int(self._source.labels[i])
+            if self._usable[1] == self._held_out:
+                return
 
     def splits(self) -> dict[str, list[int]]:
         """[first, past the last] of the training images and of the held-out ones, among the images kept.
@@ -146,7 +156,7 @@ class _Tally:
         images replace the held-out ones that were skipped. Raises ValueError if too few images are left.
         """
         separate = self._source.test is not None
-        held_out, usable = len(self._order) - self._train, sum(self._usable)
+        held_out, usable = self._held_out, sum(self._usable)
         first = self._usable[0] if separate else usable - held_out
         if first < 1 or usable - first < held_out:
             where = f", {usable - first} of them to hold out" if separate else ""

@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 from duodiff import identity
+from duodiff.clutter import clutter
 from duodiff.running import provenance
 from duodiff.running.files import atomic, read_json, sha256, write_json
 
@@ -332,7 +333,8 @@ def changed_outside(path: Path, before: Mapping[str, list]) -> tuple[list[str], 
             folders_alone or size != known[0] or sha256(path / name) != known[2]
         ):
             changes.append(f"{path / name} has changed")
-    return changes + [f"{path / name} is gone" for name in before if name not in now], now
+    gone = [name for name in before if name not in now and not clutter(name)]
+    return changes + [f"{path / name} is gone" for name in gone], now
 
 
 def check_outside(file: Path, watched: Mapping[str, Path], options: dict) -> list[str]:
@@ -360,7 +362,8 @@ def check_outside(file: Path, watched: Mapping[str, Path], options: dict) -> lis
 def _listed(path: Path, folders_alone: bool = False) -> Iterator[tuple[str, int, int]]:
     """Name, size and time of a file (its name is empty) or of each file below a folder, or of the folders alone.
 
-    A link to a folder is not followed, as in packing.
+    A link to a folder is not followed, as in packing. What a system or a NAS leaves there (`duodiff.clutter`) is left
+    out: its files come and go by themselves.
     """
     if path.is_file():
         found = path.stat()
@@ -374,8 +377,10 @@ def _listed(path: Path, folders_alone: bool = False) -> Iterator[tuple[str, int,
             yield prefix or "./", 0, os.stat(folder).st_mtime_ns
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
+                if clutter(entry.name):
+                    continue
                 if entry.is_dir(follow_symlinks=False):
                     pending.append((entry.path, f"{prefix}{entry.name}/"))
-                elif not folders_alone and entry.is_file():
+                elif not folders_alone and os.path.isfile(entry):  # False for a circle of links too
                     found = entry.stat()
                     yield f"{prefix}{entry.name}", found.st_size, found.st_mtime_ns

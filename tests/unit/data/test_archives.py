@@ -66,9 +66,12 @@ def test_other_files_are_ignored_and_counted(tmp_path):
     write_folder(tmp_path / "images", files)
     store = packed(IMAGES, tmp_path)
     assert (len(store), store.manifest["ignored"]) == (2, 5)
+    by_name = {"*.txt": 1, ".*": 1, ".git": 1, "Thumbs.db": 1, "__MACOSX": 1}
+    assert store.manifest["ignored_by_name"] == by_name
     write_zip(tmp_path / "none.zip", {"notes.txt": b"x"})
     with pytest.raises(
-        ValueError, match=r"none\.zip: found no image among 1 files; accepted: \.jpg"
+        ValueError,
+        match=r"none\.zip: found no image among 1 files; 1 ignored as \*\.txt; accepted: \.jpg",
     ):
         packed(IMAGES | {"path": "none.zip"}, tmp_path)
 
@@ -103,14 +106,15 @@ def test_pictures_that_are_not_decoded_are_skipped_by_name_and_are_no_class(
     caplog.clear()
     found = packed(IMAGES | {"path": "photos"}, tmp_path).manifest
     assert found["skipped"] == {"unsupported": {"count": 5, "names": sorted(photos)}}
-    assert caplog.messages == [f"5 skipped as unsupported: {', '.join(sorted(photos))}"]
+    skipped = f"5 skipped as unsupported: {', '.join(sorted(photos))}"
+    assert caplog.messages == ["no image that can be read in phone", skipped]
     assert found["images_sha256"] == plain["images_sha256"]
     assert (found["class_names"], found["count"], found["ignored"]) == (["a", "b"], 8, 2)
 
 
 def test_without_any_image_the_pictures_that_are_not_decoded_are_named(tmp_path):
     write_folder(tmp_path / "images", {"a/1.heic": b"x", "notes.txt": b"x"})
-    message = "found no image among 2 files; 1 skipped as unsupported: a/1.heic; accepted: .jpg, "
+    message = "found no image among 2 files; 1 skipped as unsupported: a/1.heic; 1 ignored as *.txt"
     with pytest.raises(ValueError, match=re.escape(message)):
         packed(IMAGES, tmp_path)
 
@@ -175,8 +179,8 @@ def test_links_and_devices_in_archives_are_refused(tmp_path):
 
 
 def test_a_link_to_a_folder_is_not_passed_over_silently(tmp_path):
-    write_folder(tmp_path / "images", {"a/1.png": png()})
-    os.symlink(tmp_path, tmp_path / "images/b")
+    write_folder(tmp_path, {"images/a/1.png": png(), "elsewhere/1.png": png()})
+    os.symlink(tmp_path / "elsewhere", tmp_path / "images/b")
     with pytest.raises(ValueError, match=r"images/b is a link to a folder"):
         open_members(tmp_path / "images")
 

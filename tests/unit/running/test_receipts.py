@@ -364,7 +364,20 @@ def test_a_link_to_a_folder_is_not_followed_and_a_broken_link_is_no_file(images)
     before = receipts.fingerprint(images)
     (images / "cat/loop").symlink_to(images.resolve())
     (images / "cat/nothing.png").symlink_to("nowhere")
+    (images / "cat/circle.png").symlink_to("circle.png")
     assert receipts.changed_outside(images, before) == ([], before)
+
+
+def test_what_a_system_leaves_in_a_folder_is_not_watched(images):
+    before = receipts.fingerprint(images)
+    for name in ("cat/@eaDir/1.png/SYNOPHOTO.jpg", "Thumbs.db", "cat/.DS_Store"):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        (images / name).write_bytes(b"x")
+    assert receipts.fingerprint(images) == before
+    assert receipts.changed_outside(images, before) == ([], before)
+    # a receipt of before may name them
+    older = before | {"Thumbs.db": [1, 1, "0"], "gone/.DS_Store": [1, 1, "0"]}
+    assert receipts.changed_outside(images, older) == ([], before)
 
 
 def reading(images) -> tuple[Path, dict, dict]:
