@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(ROOT))
 
+from duodiff.running.receipts import receipt_of
 from duodiff.settings import PATTERN, Setting
 from duodiff.spaces import WEIGHTS, images_to_extrapolate, space, weights_path
 from duodiff.study import config as configuration
@@ -23,10 +24,25 @@ from duodiff.study.grid import (
     training_keywords,
 )
 
+
+def count_images(name, entry, data):
+    """The contents of a dataset of own images: those that fetch_dataset counted, if it has, else counted now.
+
+    Whoever adds images removes the receipt of fetch_dataset (refuse_changes_outside says so), but not its output. Jobs
+    on other machines take the output as it is.
+    """
+    from duodiff.data import families
+
+    fetched = Path("results/data", name, "fetched.json")
+    known = receipt_of(fetched).exists() or not workflow.is_main_process
+    found = families.fetched_contents(entry, fetched) if known else None
+    return found or families.contents(entry, data)
+
+
 try:
     for path in workflow.configfiles if MAIN else []:
         configuration.refuse_repeated_keys(Path(path))
-    config = configuration.complete(config)
+    config = configuration.complete(config, count_images)
 except configuration.ConfigError as error:
     raise WorkflowError(error)
 

@@ -5,6 +5,7 @@ from snakemake.io import apply_wildcards
 
 from duodiff.running import receipts
 from duodiff.spaces import space, weights_path
+from duodiff.study.decided import used_experiments
 from duodiff.study.families import files_read
 
 
@@ -52,8 +53,7 @@ def refuse_changes_outside():
     They are inputs of no rule: a run that needs no more of them than its finished results works without them. Only
     those of the selected experiments count, and of the experiments whose networks these use.
     """
-    used = {owner(config, name, role) for name in SELECTED for role in ROLES}
-    used = {name: EXPERIMENTS[name] for name in sorted(used | {*SELECTED})}
+    used = {name: EXPERIMENTS[name] for name in used_experiments(config)}
     read = []
     for name in sorted({chosen["dataset"] for chosen in used.values()}):
         wc = Named({"dataset": name})

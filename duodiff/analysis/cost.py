@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from duodiff.analysis.operations import Network, network
+from duodiff.data.families import contents
 from duodiff.paper import DATASETS
 from duodiff.protocol import PROTOCOLS
 from duodiff.running.files import read_json
@@ -305,7 +306,7 @@ def nearest(architecture: dict) -> tuple[str, bool]:
 
 def describe(path: Path, bench: Path | None) -> str:
     """The cost of the configuration file `path`: a Markdown table, with hours at the rates in `bench`, and notes."""
-    config = configuration.read(path)
+    config = configuration.read(path, lambda _, dataset, data: contents(dataset, data))
     rates = read_rates(bench) if bench else None
     rows, notes = [], []
     for name, jobs in works(config).items():

@@ -3,6 +3,7 @@
 import copy
 import difflib
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -10,6 +11,8 @@ import jsonschema
 import yaml
 
 from duodiff.schedules import T
+from duodiff.study.decided import Undecided, settle, undecided, used_experiments
+from duodiff.study.families import FAMILIES, Contents
 from duodiff.study.grid import SCHEMA
 from duodiff.study.rules import conflicts
 
@@ -29,23 +32,76 @@ class ConfigError(ValueError):
     """A configuration that cannot be run. The message names the key, the value found and the values accepted."""
 
 
-def complete(config: dict) -> dict:
-    """The configuration with the defaults of config/schema.yaml for the keys left out.
+Count = Callable[[str, dict, Path], Contents]
+"""Counts the images of a dataset, by its name and entry, below the data folder."""
 
-    It is checked against the schema and the rules between keys. Raises ConfigError, which lists every problem.
+
+def complete(config: dict, count: Count | None = None) -> dict:
+    """The configuration with the defaults of config/schema.yaml and the values that datasets decide.
+
+    It is checked against the schema and the rules between keys. With `count` it is also checked against the user's own
+    images, and what they decide is filled in. Raises ConfigError, which lists every problem.
     """
     schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
     errors = sorted(
         _Validator(schema).iter_errors(config), key=lambda e: list(map(str, e.absolute_path))
     )
-    problems = [_explain(error) for error in errors]
-    filled = config
-    if not problems:
-        filled = _with_defaults(copy.deepcopy(config), schema, schema["$defs"])
-        problems = list(conflicts(filled))
+    _refuse([_explain(error) for error in errors])
+    filled = _with_defaults(_unshared(config), schema, schema["$defs"])
+    settle(filled, {})
+    _refuse(list(conflicts(filled, {})))
+    if count is not None:
+        _look_at_images(filled, count)
+    return filled
+
+
+def _refuse(problems: list[str]) -> None:
     if problems:
         raise ConfigError("invalid configuration\n  " + "\n  ".join(problems))
-    return filled
+
+
+def _look_at_images(config: dict, count: Count) -> None:
+    """Counts the user's own images, fills in what they decide, and checks what is asked of them.
+
+    Files may be missing where they decide nothing, or where no selected experiment needs them.
+    """
+    waiting = [*undecided(config)]
+    used = {config["experiments"][name]["dataset"] for name in used_experiments(config)}
+    needed = used & {key.dataset for key in waiting}
+    counted, problems = {}, []
+    for name, dataset in config["datasets"].items():
+        if not FAMILIES[dataset["source"]].counted:
+            continue
+        try:
+            counted[name] = count(name, dataset, Path(config["data"]))
+        except (OSError, ValueError) as error:
+            if name in (needed if isinstance(error, FileNotFoundError) else used):
+                problems.append(f"datasets.{name}.path: {error}")
+    _refuse(problems)
+    settle(config, counted)
+    if problems := [*conflicts(config, counted)]:
+        _refuse([*_said(config, counted, waiting), *problems])
+
+
+def _said(config: dict, counted: dict[str, Contents], waiting: list[Undecided]) -> Iterator[str]:
+    """What was counted, and the numbers that shares of it are: a line each."""
+    for name, found in counted.items():
+        split, classes = found.split, "none" if found.classes < 0 else found.classes
+        test = "" if split.test is None else f" and {split.test} to hold out"
+        yield f"datasets.{name}: {split.images} images{test}; class folders: {classes}"
+    for key in waiting:
+        if key.dataset in counted and key.value is not None:
+            number = config
+            for part in key.key.split("."):
+                number = number[part]
+            yield f"{key.key}: {key.value} is {number}"
+
+
+def _unshared(value):
+    """A copy in which no two places share an object, as a YAML anchor and its aliases do."""
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
 
 
 def _with_defaults(value, schema: dict, defs: dict):
@@ -106,11 +162,11 @@ def published_experiments(path: Path) -> dict[str, dict]:
     return published
 
 
-def read(path: Path) -> dict:
-    """The configuration file `path`, checked and completed. Raises ValueError, also for a file that is no YAML."""
+def read(path: Path, count: Count | None = None) -> dict:
+    """The configuration file `path`, as `complete` returns it. Raises ValueError, also for a file that is no YAML."""
     try:
         refuse_repeated_keys(path)
-        return complete(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return complete(yaml.safe_load(path.read_text(encoding="utf-8")), count)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: {error}") from error
 

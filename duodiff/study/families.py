@@ -17,6 +17,14 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Contents:
+    """What the files of a dataset hold: images, and the number of classes, -1 if there are none."""
+
+    split: Split
+    classes: int
+
+
+@dataclass(frozen=True)
 class Family:
     """A dataset family, the `source` of an entry of the configuration's `datasets`.
 
@@ -26,6 +34,7 @@ class Family:
     - `classes` is the number of classes, -1 if there are none.
     - `splits` are the official images by the entry's key `split`, None if the family has no such key. If `exact`, the
       files cannot hold others: they come with a library, or their hash is checked.
+    - `counted`: the files are counted at the start of a run, since the images are the user's own.
 
     None stands for a fact that only the files tell.
     """
@@ -38,6 +47,7 @@ class Family:
     classes: int | None = None
     splits: Mapping[str | None, Split] = field(default_factory=dict)
     exact: bool = False
+    counted: bool = False
 
 
 FAMILIES = {
@@ -68,7 +78,9 @@ FAMILIES = {
         classes=1000,
         splits={None: Split(1_281_167)},
     ),
-    "images": Family(frozenset({"path", "crop", "size", "filter", "channels"}), crops=("square",)),
+    "images": Family(
+        frozenset({"path", "crop", "size", "filter", "channels"}), crops=("square",), counted=True
+    ),
 }
 """The dataset families by name."""
 
@@ -82,27 +94,43 @@ _FILES = {
 """The files and folders that a family reads below the `path` of an entry; the empty name is the path itself."""
 
 
-def most_held_out(dataset: dict) -> int | None:
-    """The most images that can be held out; None if only the files tell."""
-    split = _exact_split(dataset)
-    if split is None:
-        return None
-    return split.images - 1 if split.test is None else split.test
+def is_share(number: float) -> bool:
+    """Whether a number of the configuration is a share of the images, and not a number of images."""
+    return isinstance(number, float)
 
 
-def training_images(dataset: dict) -> int | None:
-    """The images that are not held out; None if only the files tell."""
-    split = _exact_split(dataset)
-    if split is None:
+def contents(dataset: dict) -> Contents | None:
+    """What the files of a dataset hold, where its family fixes it; None if only the files tell."""
+    family, split = FAMILIES[dataset["source"]], _split(dataset)
+    if not family.exact or split is None or family.classes is None:
         return None
-    return split.images - dataset["held_out"] if split.test is None else split.images
+    return Contents(split, family.classes)
+
+
+def most_held_out(dataset: dict, found: Contents | None = None) -> int | None:
+    """The most images that can be held out; None if only the files tell. `found` is what the files hold, if counted."""
+    known = found or contents(dataset)
+    if known is None:
+        return None
+    return known.split.images - 1 if known.split.test is None else known.split.test
+
+
+def training_images(dataset: dict, found: Contents | None = None) -> int | None:
+    """The images that are not held out; None if only the files tell. `found` is what the files hold, if counted."""
+    known = found or contents(dataset)
+    if known is None:
+        return None
+    split = known.split
+    if split.test is not None:
+        return split.images
+    return None if is_share(dataset["held_out"]) else split.images - dataset["held_out"]
 
 
 def packed_images(dataset: dict) -> int | None:
     """The images of the packed dataset if its files are the official ones; None if only the files tell."""
-    if "subset" in dataset:
-        return dataset["subset"] + dataset["held_out"]
     split = _split(dataset)
+    if "subset" in dataset and not is_share(dataset["held_out"]):
+        return dataset["subset"] + dataset["held_out"]
     if split is None:
         return None
     return split.images if split.test is None else split.images + dataset["held_out"]
@@ -137,7 +165,3 @@ def reduction(autoencoder: dict) -> int:
 def _split(dataset: dict) -> Split | None:
     family = FAMILIES[dataset["source"]]
     return family.splits.get(dataset.get("split") if "split" in family.keys else None)
-
-
-def _exact_split(dataset: dict) -> Split | None:
-    return _split(dataset) if FAMILIES[dataset["source"]].exact else None

@@ -1,15 +1,18 @@
 """Rules between keys of the configuration. A schema cannot express them (no torch)."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from duodiff.paper import PAPER_TITLES
 from duodiff.protocol import PROTOCOLS
 from duodiff.schedules import noise_schedule, one_step_eta_limit
 from duodiff.spaces import space
+from duodiff.study.decided import dataset_classes, network_shape, undecided
 from duodiff.study.families import (
     FAMILIES,
+    Contents,
     image_shape,
+    is_share,
     most_held_out,
     reduction,
     training_images,
@@ -26,8 +29,11 @@ _DERIVED = ("_spread", "_standard", "_matched", "_difference", "_infinity")
 _RESERVED = {"data", "tables", "figures", "bench", "statistics", "run", "paper", "screenshots"}
 
 
-def conflicts(config: dict) -> Iterator[str]:
-    """Every problem of a complete configuration that fits the schema: a line each, which begins with the key."""
+def conflicts(config: dict, counted: Mapping[str, Contents]) -> Iterator[str]:
+    """Every problem of a complete configuration that fits the schema: a line each, which begins with the key.
+
+    `counted` are the contents of the datasets whose files were counted. A key that waits for others is not judged.
+    """
     experiments, datasets = config["experiments"], config["datasets"]
     for name in _RESERVED & set(experiments):
         yield f"experiments.{name}: accepted: another name; results/{name} holds something else"
@@ -41,20 +47,24 @@ def conflicts(config: dict) -> Iterator[str]:
         yield f"gpus: found {gpus}; accepted: 1 with device cpu"
     yield from _title_conflicts(experiments)
     for name, dataset in datasets.items():
-        for problem in _dataset_conflicts(dataset):
+        for problem in _dataset_conflicts(dataset, counted.get(name)):
             yield f"datasets.{name}.{problem}"
+    for waiting in undecided(config):
+        source = datasets.get(waiting.dataset, {}).get("source")
+        if source and not FAMILIES[source].counted:
+            yield f"{waiting.key}: found {waiting.value}; accepted with source {source}: a number of images"
     for name, experiment in experiments.items():
         if experiment["dataset"] not in datasets:
             found = f"found {experiment['dataset']!r}; accepted: {', '.join(datasets)}"
             yield f"experiments.{name}.dataset: {found}"
             continue
-        dataset = datasets[experiment["dataset"]]
+        dataset, contents = datasets[experiment["dataset"]], counted.get(experiment["dataset"])
         for problem in (
             *_backbone_conflicts(experiment),
             *_batch_conflicts(experiment, gpus),
-            *_fit_conflicts(experiment, dataset),
+            *_fit_conflicts(experiment, dataset, contents),
             *_grid_conflicts(experiment),
-            *_metric_conflicts(experiment, dataset),
+            *_metric_conflicts(experiment, dataset, contents),
             *_classifier_conflicts(experiment, name, experiments),
             *_reuse_conflicts(experiment, name, experiments),
         ):
@@ -76,7 +86,7 @@ def _title_conflicts(experiments: dict) -> Iterator[str]:
             )
 
 
-def _dataset_conflicts(dataset: dict) -> Iterator[str]:
+def _dataset_conflicts(dataset: dict, found: Contents | None) -> Iterator[str]:
     source = dataset["source"]
     family = FAMILIES[source]
     needed, optional = family.keys, family.optional
@@ -89,7 +99,7 @@ def _dataset_conflicts(dataset: dict) -> Iterator[str]:
     for key in sorted(optional - set(dataset)):
         if optional & set(dataset):
             yield f"{key}: missing; {', '.join(sorted(optional))} belong together"
-    yield from _count_conflicts(dataset)
+    yield from _count_conflicts(dataset, found)
     crops = family.crops
     if crops and dataset.get("crop", crops[0]) not in crops:
         yield f"crop: found {dataset['crop']!r}; accepted for {source}: {', '.join(crops)}"
@@ -98,9 +108,9 @@ def _dataset_conflicts(dataset: dict) -> Iterator[str]:
             yield f"autoencoder.{problem}"
 
 
-def _count_conflicts(dataset: dict) -> Iterator[str]:
-    """The dataset has as many images as are asked for. Of some families only the files tell."""
-    most, left = most_held_out(dataset), training_images(dataset)
+def _count_conflicts(dataset: dict, found: Contents | None) -> Iterator[str]:
+    """The dataset has as many images as are asked for, as far as is known."""
+    most, left = most_held_out(dataset, found), training_images(dataset, found)
     if most is None or left is None:
         return
     subset = dataset.get("subset", 1)
@@ -141,7 +151,7 @@ def _autoencoder_conflicts(codec: dict, size: int | None) -> Iterator[str]:
 def _backbone_conflicts(experiment: dict) -> Iterator[str]:
     net = experiment["backbone"]
     for divisor, whole in (("patch_size", "img_size"), ("num_heads", "embed_dim")):
-        if net[whole] % net[divisor]:
+        if net.get(whole, 0) % net[divisor]:
             yield f"backbone.{divisor}: found {net[divisor]}; it must divide {whole} {net[whole]}"
     for key, depth in (
         ("backbone.depth", net["depth"]),
@@ -154,8 +164,9 @@ def _backbone_conflicts(experiment: dict) -> Iterator[str]:
             f"shallow_depth: found {experiment['shallow_depth']};"
             f" accepted: fewer blocks than backbone.depth {net['depth']}"
         )
-    if experiment["null_class"] and net["num_classes"] < 2:
-        yield f"null_class: found true; backbone.num_classes {net['num_classes']} leaves no class beside it"
+    classes = net.get("num_classes")
+    if experiment["null_class"] and classes is not None and classes < 2:
+        yield f"null_class: found true; backbone.num_classes {classes} leaves no class beside it"
     dropout, guidance = (
         experiment["backbone_training"]["label_dropout"],
         experiment["sampling"]["guidance"],
@@ -171,7 +182,7 @@ def _backbone_conflicts(experiment: dict) -> Iterator[str]:
     hidden = int(net["embed_dim"] * net["mlp_ratio"])
     if hidden < 1:
         yield f"backbone.mlp_ratio: found {net['mlp_ratio']}; it leaves no unit of embed_dim {net['embed_dim']}"
-    if PROTOCOLS[experiment["protocol"]].labels_from_1 and net["num_classes"] == 1:
+    if PROTOCOLS[experiment["protocol"]].labels_from_1 and classes == 1:
         yield f"backbone.num_classes: found 1; protocol {experiment['protocol']} never draws class 0"
     if "pretrained" in experiment and experiment["prediction"] != "noise":
         yield f"prediction: found {experiment['prediction']!r}; pretrained weights predict noise"
@@ -188,19 +199,15 @@ def _batch_conflicts(experiment: dict, gpus: int) -> Iterator[str]:
             )
 
 
-def _fit_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
-    """The network fits the images, as far as the configuration tells."""
-    net, source = experiment["backbone"], dataset["source"]
-    channels, size = image_shape(dataset)
-    if codec := dataset.get("autoencoder"):
-        size = size and size // reduction(codec)
-        channels = codec["architecture"]["latent_channels"]
+def _fit_conflicts(experiment: dict, dataset: dict, found: Contents | None) -> Iterator[str]:
+    """The network fits the images, as far as is known."""
+    net, codec = experiment["backbone"], dataset.get("autoencoder")
+    channels, size = network_shape(dataset)
     for key, expected in (("img_size", size), ("in_chans", channels)):
         if expected is not None and net[key] != expected:
             yield f"backbone.{key}: found {net[key]}; dataset {experiment['dataset']} has {expected}"
-    classes = FAMILIES[source].classes
-    own = net["num_classes"] - experiment["null_class"]
-    if classes is not None and net["num_classes"] > 0 and own != classes:
+    classes, conditional = dataset_classes(dataset, found), net.get("num_classes", -1) > 0
+    if conditional and classes not in (None, net["num_classes"] - experiment["null_class"]):
         accepted = "-1" if classes < 0 else f"-1, or {classes} (and one more with null_class)"
         yield f"backbone.num_classes: found {net['num_classes']}; accepted: {accepted}"
     for key in ("backbone_training", "heads_training"):
@@ -210,52 +217,60 @@ def _fit_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
                 f" of dataset {experiment['dataset']}"
             )
     order = PROTOCOLS[experiment["protocol"]].class_order
-    if dataset.get("class_order", order) != order and net["num_classes"] > 0:
+    if dataset.get("class_order", order) != order and conditional:
         yield (
             f"dataset: {experiment['dataset']} has class_order {dataset['class_order']};"
             f" protocol {experiment['protocol']} needs {order}"
         )
 
 
-def _metric_conflicts(experiment: dict, dataset: dict) -> Iterator[str]:
-    metric = experiment["metric"]
+def _metric_conflicts(experiment: dict, dataset: dict, found: Contents | None) -> Iterator[str]:
+    metric, classes = experiment["metric"], dataset_classes(dataset, found)
     name, needed = metric["name"], space(metric["name"])
     if needed.weights and "classifier" in metric:
         yield f"metric.classifier: not a key of {name}, whose features are those of {needed.weights}"
-    if not needed.weights and FAMILIES[dataset["source"]].classes == -1:
+    if not needed.weights and classes in (-1, 1):
+        has = "one class alone" if classes == 1 else "no classes"
+        of = experiment["dataset"] if found else dataset["source"]
         yield (
-            f"metric.name: found {name!r}; accepted: fid, fd_dinov2 or fd_inception64"
-            f" ({dataset['source']} has no classes)"
+            f"metric.name: found {name!r}; accepted: fid, fd_dinov2 or fd_inception64, without classifier"
+            f" ({of} has {has})"
         )
     elif not needed.weights and "classifier" not in metric:
         yield f"metric.classifier: missing; {name} is measured in the features of a classifier"
     if name.endswith(_DERIVED):
         yield f"metric.name: found {name!r}; accepted: names that do not end in {', '.join(_DERIVED)}"
-    count, subset = metric.get("reference"), dataset.get("subset")
+    yield from _reference_conflicts(experiment, dataset, found)
+
+
+def _reference_conflicts(experiment: dict, dataset: dict, found: Contents | None) -> Iterator[str]:
+    """There are enough images to measure: sampled ones, held-out ones, and those of the reference."""
+    name, needed = experiment["metric"]["name"], space(experiment["metric"]["name"])
+    count, held_out = experiment["metric"].get("reference"), dataset["held_out"]
+    count, held_out = (None if is_share(number) else number for number in (count, held_out))
+    subset, where = dataset.get("subset"), f"dataset {experiment['dataset']}: dataset"
     if count and subset and count > subset:
         yield f"metric.reference: found {count}; accepted: up to the {subset} of the dataset's subset"
-    if dataset["held_out"] < _FEWEST_HELD_OUT:
+    if held_out is not None and held_out < _FEWEST_HELD_OUT:
         yield (
-            f"dataset {experiment['dataset']}: dataset.held_out: found {dataset['held_out']};"
-            f" accepted: {_FEWEST_HELD_OUT} or more, to be measured as samples are"
+            f"{where}.held_out: found {held_out}; accepted: {_FEWEST_HELD_OUT} or more, to be measured as"
+            " samples are"
         )
-    left = training_images(dataset)
+    left = training_images(dataset, found)
     if left is not None and left <= needed.features:
         yield (
-            f"dataset {experiment['dataset']}: dataset.held_out: found {dataset['held_out']}; it leaves"
-            f" {left} images to train on, accepted: more than the {needed.features} features of {name}"
+            f"{where}.held_out: found {held_out}; it leaves {left} images to train on,"
+            f" accepted: more than the {needed.features} features of {name}"
         )
     elif count and left is not None and count > left:
         yield f"metric.reference: found {count}; accepted: up to the {left} training images"
     needs_images = [
         ("sampling.images", experiment["sampling"]["images"]),
         ("metric.reference", count),
-        (f"dataset {experiment['dataset']}: dataset.subset", subset),
+        (f"{where}.subset", subset),
     ]
     if not needed.weights:
-        needs_images.append(
-            (f"dataset {experiment['dataset']}: dataset.held_out", dataset["held_out"])
-        )
+        needs_images.append((f"{where}.held_out", held_out))
     for key, number in needs_images:
         if number is not None and number <= needed.features:
             yield f"{key}: found {number}; accepted: more than the {needed.features} features of {name}"

@@ -23,14 +23,16 @@ from unit.image_files import (
     png,
     write_folder,
     write_tar,
+    write_zip,
 )
 
 from duodiff.data import cifar10
 from duodiff.data.archives import open_nested_tar
-from duodiff.data.families import family, fetch_dataset
+from duodiff.data.families import contents, family, fetch_dataset, fetched_contents
 from duodiff.data.pack import pack
 from duodiff.data.store import ImageStore
-from duodiff.study.families import files_read
+from duodiff.running.files import write_json
+from duodiff.study.families import Contents, Split, files_read
 
 # --- CIFAR-10
 
@@ -376,6 +378,35 @@ def test_receipts_of_what_needs_no_download(tmp_path):
     imagenet(tmp_path, "folder")
     names = [file["name"] for file in fetch_dataset(IMAGENET, tmp_path)["files"]]
     assert names == ["train", "LOC_synset_mapping.txt"]
+
+
+@pytest.mark.parametrize(
+    ("names", "images", "classes"),
+    [
+        (["a/1.png", "a/2.png", "b/1.png", "notes.txt"], 3, 2),
+        (["photos/a/1.png", "photos/a/2.png"], 2, -1),  # a folder around all images is no class
+        (["1.png", "2.png"], 2, -1),
+    ],
+)
+@pytest.mark.parametrize("write", [write_folder, write_zip, write_tar])
+def test_the_receipt_of_own_images_has_their_number_and_that_of_their_classes(
+    tmp_path, write, names, images, classes
+):
+    write(tmp_path / "images", {name: png() for name in names})
+    receipt = tmp_path / "fetched.json"
+    write_json(receipt, fetch_dataset(IMAGES, tmp_path))
+    expected = Contents(Split(images), classes)
+    assert contents(IMAGES, tmp_path) == fetched_contents(IMAGES, receipt) == expected
+    store = packed(IMAGES, tmp_path)
+    assert (len(store), store.num_classes) == (images, classes)
+    assert fetched_contents(IMAGES | {"path": "others"}, receipt) is None
+
+
+@pytest.mark.parametrize("receipt", ["", "{", "[]", '{"files": []}'])
+def test_a_receipt_that_counts_nothing_is_passed_over(tmp_path, receipt):
+    (tmp_path / "fetched.json").write_text(receipt, encoding="utf-8")
+    assert fetched_contents(IMAGES, tmp_path / "fetched.json") is None
+    assert fetched_contents(IMAGES, tmp_path / "missing.json") is None
 
 
 @pytest.mark.parametrize("found", STAND_INS)

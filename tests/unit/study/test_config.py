@@ -30,7 +30,15 @@ def load(name: str) -> dict:
 
 
 @pytest.mark.parametrize(
-    "name", ["config.yaml", "test.yaml", "paper.yaml", "studies.yaml", "cifar10_cpu.yaml"]
+    "name",
+    [
+        "config.yaml",
+        "test.yaml",
+        "paper.yaml",
+        "studies.yaml",
+        "cifar10_cpu.yaml",
+        "own_images.yaml",
+    ],
 )
 def test_shipped_configurations_are_valid(name):
     configuration.complete(load(name))

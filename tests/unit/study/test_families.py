@@ -11,6 +11,9 @@ from duodiff.samplers import SAMPLERS, steps_of
 from duodiff.schedules import noise_schedule
 from duodiff.study.families import (
     FAMILIES,
+    Contents,
+    Split,
+    contents,
     image_shape,
     most_held_out,
     packed_images,
@@ -53,11 +56,22 @@ def test_the_facts_of_the_digits_and_of_cifar10_are_those_of_their_images():
         ({"source": "imagenet", "held_out": 5000}, None, None, 1_281_167),
         ({"source": "images", "held_out": 10}, None, None, None),
         ({"source": "images", "held_out": 10, "subset": 90}, None, None, 100),
+        ({"source": "images", "held_out": 0.1}, None, None, None),
+        ({"source": "images", "held_out": 0.1, "subset": 90}, None, None, None),
     ],
 )
 def test_how_many_images_a_dataset_has(dataset, most, training, packed):
     assert (most_held_out(dataset), training_images(dataset)) == (most, training)
     assert packed_images(dataset) == packed
+
+
+@pytest.mark.parametrize(
+    ("split", "most", "training"), [(Split(400), 399, 390), (Split(400, test=90), 90, 400)]
+)
+def test_counted_files_tell_what_the_family_does_not(split, most, training):
+    dataset, found = {"source": "images", "held_out": 10}, Contents(split, 3)
+    assert contents(dataset) is None
+    assert (most_held_out(dataset, found), training_images(dataset, found)) == (most, training)
 
 
 def test_the_shape_of_images_is_the_entrys_or_else_the_familys():
