@@ -32,6 +32,14 @@ elif "experiments" not in config:
 
 
 include: "rules/common.smk"
+
+
+if "container" in config:
+
+    # the image of every rule under `--software-deployment-method apptainer`
+    container: config["container"]
+
+
 include: "rules/work.smk"
 include: "rules/outside.smk"
 include: "rules/data.smk"
@@ -82,10 +90,12 @@ rule paper_figures:
 
 
 # The HTML report of the whole study, from anywhere: a workflow that imports this one asks for its file.
+# It runs Snakemake, which the environment and the image of the other rules do not hold.
 MAKE_REPORT = Work(
     "make_report",
     how=lambda wc: {"configuration": config},
     paths=lambda wc, input, output: {"out": output.page},
+    python=sys.executable,
 )
 
 
@@ -101,6 +111,8 @@ rule make_report:
     localrule: True
     conda:
         "envs/environment.yaml"
+    container:
+        None
     resources:
         mem_mb=2000,
         runtime=60,
@@ -120,6 +132,7 @@ onsuccess:
             "out": "results/report.html",
             "log": "logs/make_report.log",
         }
-        command = command_line([own("workflow_scripts/make_report.py")], options)
+        script = own("workflow_scripts/make_report.py")
+        command = command_line([script], options, sys.executable)
         subprocess.run(command, shell=True, check=True)
         print(Path("results/summary.txt").read_text(encoding="utf-8"))

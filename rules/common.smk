@@ -91,6 +91,24 @@ NAMED_CORES = None if workflow.remote_exec else workflow.resource_settings.cores
 ALL_CORES = NAMED_CORES or config["threads"]
 GPU = int(config["device"] == "cuda")
 TRAINING_GPUS = GPU * config["gpus"]
+# What the site gives every job that does not say otherwise (--default-resources), by name.
+SITE = workflow.resource_settings.default_resources or {}
+
+
+def minutes(limit):
+    """The time limit of a rule's job: `limit`, or the `runtime` of --default-resources if that is shorter."""
+    found = SITE.get("runtime")
+    most = getattr(found, "raw", found)
+    if most is not None and not isinstance(most, int):
+        raise WorkflowError(
+            f"runtime of default-resources: found {most!r}; accepted: minutes, or a time such as 4h"
+        )
+    return min(limit, most or limit)
+
+
+def gpus(count):
+    """The GPUs that a job asks for by number: none where a `gres` of --default-resources names them."""
+    return 0 if "gres" in SITE else count
 
 
 def experiment(wc):

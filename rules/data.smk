@@ -64,7 +64,7 @@ rule pack_dataset:
     threads: min(8, ALL_CORES)
     resources:
         mem_mb=2000,
-        runtime=600,
+        runtime=minutes(600),
     params:
         identity=PACK_DATASET.identity,
         command=PACK_DATASET.command,
@@ -134,9 +134,9 @@ rule train_autoencoder:
         "../envs/environment.yaml"
     threads: config["threads"]
     resources:
-        gpu=GPU,
+        gpu=gpus(GPU),
         mem_mb=8000,
-        runtime=1440,
+        runtime=minutes(720),
     params:
         identity=TRAIN_AUTOENCODER.identity,
         command=TRAIN_AUTOENCODER.command,
@@ -170,9 +170,9 @@ rule encode_latents:
         "../envs/environment.yaml"
     threads: config["threads"]
     resources:
-        gpu=GPU,
+        gpu=gpus(GPU),
         mem_mb=latent_memory,
-        runtime=1440,
+        runtime=minutes(240),
     params:
         identity=ENCODE_LATENTS.identity,
         command=ENCODE_LATENTS.command,
@@ -210,7 +210,7 @@ rule gather_latents:
         "../envs/environment.yaml"
     resources:
         mem_mb=1000,
-        runtime=60,
+        runtime=minutes(60),
     params:
         identity=GATHER_LATENTS.identity,
         command=GATHER_LATENTS.command,

@@ -33,9 +33,9 @@ rule compute_reference:
         "../envs/environment.yaml"
     threads: config["threads"]
     resources:
-        gpu=GPU,
+        gpu=gpus(GPU),
         mem_mb=4000,
-        runtime=240,
+        runtime=minutes(240),
     params:
         identity=COMPUTE_REFERENCE.identity,
         command=COMPUTE_REFERENCE.command,
@@ -86,11 +86,11 @@ rule evaluate_samples:
         "../envs/environment.yaml"
     threads: config["threads"]
     resources:
-        gpu=GPU,
+        gpu=gpus(GPU),
         mem_mb=lambda wc: (
             16000 if space(experiment(wc)["metric"]["name"]).weights else 4000
         ),
-        runtime=240,
+        runtime=minutes(240),
     params:
         identity=EVALUATE_SAMPLES.identity,
         command=EVALUATE_SAMPLES.command,
@@ -135,9 +135,9 @@ rule measure_latency:
     # The rule takes all cores, so that nothing runs beside it. It computes with the configuration's `threads`.
     threads: ALL_CORES
     resources:
-        gpu=GPU,
+        gpu=gpus(GPU),
         mem_mb=latent_memory,
-        runtime=60,
+        runtime=minutes(240),
     params:
         identity=MEASURE_LATENCY.identity,
         command=MEASURE_LATENCY.command,

@@ -22,7 +22,7 @@ rule export_npz:
         "../envs/environment.yaml"
     resources:
         mem_mb=4000,
-        runtime=30,
+        runtime=minutes(60),
     params:
         identity=EXPORT_NPZ.identity,
         command=EXPORT_NPZ.command,
@@ -49,7 +49,7 @@ rule export_pngs:
         "../envs/environment.yaml"
     resources:
         mem_mb=1000,
-        runtime=30,
+        runtime=minutes(60),
     params:
         identity=EXPORT_PNGS.identity,
         command=EXPORT_PNGS.command,

@@ -21,7 +21,7 @@ def own_autoencoder(wc):
     if "hub" in codec:
         from huggingface_hub.constants import HF_HUB_CACHE
 
-        model = f"models--{codec['hub'].replace('/', '--')}"
+        model = "--".join(["models", *codec["hub"].split("/")])
         folder = Path(HF_HUB_CACHE, model, "snapshots", codec["revision"])
         return {f"{codec['hub']}/{name}": folder / name for name in saved}
     path = DATA / codec["path"]

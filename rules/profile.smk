@@ -39,9 +39,9 @@ rule profile_denoising:
         "../envs/environment.yaml"
     threads: config["threads"]
     resources:
-        gpu=GPU,
+        gpu=gpus(GPU),
         mem_mb=2000,
-        runtime=30,
+        runtime=minutes(240),
     params:
         identity=PROFILE_DENOISING.identity,
         command=PROFILE_DENOISING.command,

@@ -45,9 +45,9 @@ rule sample_images:
         "../envs/environment.yaml"
     threads: config["threads"]
     resources:
-        gpu=GPU,
+        gpu=gpus(GPU),
         mem_mb=latent_memory,
-        runtime=60,
+        runtime=minutes(240),
     params:
         identity=SAMPLE_IMAGES.identity,
         command=SAMPLE_IMAGES.command,

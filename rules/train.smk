@@ -38,9 +38,9 @@ rule train_backbone:
         "../envs/environment.yaml"
     threads: config["threads"]
     resources:
-        gpu=TRAINING_GPUS,
+        gpu=gpus(TRAINING_GPUS),
         mem_mb=2000,
-        runtime=60,
+        runtime=minutes(720),
     params:
         identity=TRAIN_BACKBONE.identity,
         command=TRAIN_BACKBONE.command,
@@ -85,9 +85,9 @@ rule train_heads:
         "../envs/environment.yaml"
     threads: config["threads"]
     resources:
-        gpu=TRAINING_GPUS,
+        gpu=gpus(TRAINING_GPUS),
         mem_mb=2000,
-        runtime=60,
+        runtime=minutes(720),
     params:
         identity=TRAIN_HEADS.identity,
         command=TRAIN_HEADS.command,
@@ -119,7 +119,7 @@ rule train_classifier:
     threads: config["threads"]
     resources:
         mem_mb=2000,
-        runtime=30,
+        runtime=minutes(60),
     params:
         identity=TRAIN_CLASSIFIER.identity,
         command=TRAIN_CLASSIFIER.command,

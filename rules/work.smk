@@ -1,4 +1,4 @@
-# What the job of a rule is: its command line, the identity of its result, and whether a finished one is accepted.
+# What a job is: its command line, the identity of its result, and whether a finished result is accepted.
 import json
 import os
 import shlex
@@ -16,8 +16,13 @@ COMMAND = "{params.command} --log {log}"
 """The shell command of every rule. It is constant: Snakemake would run a rule again whose text has changed."""
 
 # With conda or a container the interpreter is that of the environment, else the one that runs Snakemake.
-DEPLOYED = bool(workflow.deployment_settings.deployment_method)
-PYTHON = "python" if DEPLOYED else sys.executable
+DEPLOYED = {str(method) for method in workflow.deployment_settings.deployment_method}
+PYTHON = "python" if DEPLOYED & {"conda", "apptainer"} else sys.executable
+if MAIN and "apptainer" in DEPLOYED and "container" not in config:
+    raise WorkflowError(
+        "container: found none; accepted: the image that --software-deployment-method apptainer runs jobs in"
+        " (docs/cluster.md)"
+    )
 STALE = set()  # what was said of jobs that are run again
 
 
@@ -39,9 +44,9 @@ def as_option(value):
     return [str(item) for item in value]
 
 
-def command_line(words, options):
+def command_line(words, options, python=PYTHON):
     """The shell's line for an interpreter with these words and options; an option whose value is None is left out."""
-    words = [PYTHON, *words]
+    words = [python, *words]
     for name, value in options.items():
         if value is not None:
             words += [f"--{name.replace('_', '-')}", *as_option(value)]
@@ -71,7 +76,7 @@ class Work:
     content. `workers` names the option that takes the threads of the rule; `processes` is the number of GPUs that the
     script trains on, a process each. With `kept` a finished result goes into the store. `watched(wc)` are the files
     from outside that the job reads, by name. `named(wc)` are the inputs whose very set counts. `like` is another Work, whose
-    result this one's is.
+    result this one's is. `python` is the interpreter.
     """
 
     def __init__(
@@ -87,10 +92,12 @@ class Work:
         watched=lambda wc: {},
         named=lambda wc: [],
         like=None,
+        python=PYTHON,
     ):
         self.script, self.paths, self.decides, self.how = script, paths, decides, how
         self.own, self.workers, self.processes = own or {}, workers, processes
         self.kept, self.watched, self.named, self.like = kept, watched, named, like
+        self.python = python
 
     @property
     def function(self):
@@ -134,7 +141,7 @@ class Work:
         options |= {name: own(path) for name, path in self.own.items()}
         options |= {self.workers: threads} if self.workers else {}
         options["plan"] = self.plan(wc, input, output)
-        return command_line(words, options)
+        return command_line(words, options, self.python)
 
     def accepted(self, rule):
         """An input function that names no file: it has the job run again if its outputs are not those asked for.

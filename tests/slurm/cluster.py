@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 NODES = ("n1", "n2", "n3")  # of idle ones the first is preferred
+GPU = "none"  # the type of their GPUs
 PROGRAMS = ("munged", "slurmctld", "slurmd", "slurmstepd", "sbatch", "srun", "squeue", "scontrol")
 CONFIGURATION = """\
 ClusterName=test
@@ -52,11 +53,12 @@ ReturnToService=2
 KillWait=30
 MinJobAge=3600
 {nodes}
-PartitionName=main Nodes=ALL Default=YES
+# a job that asks for more than its time would wait for ever
+PartitionName=main Nodes=ALL Default=YES MaxTime=60
 """
 NODE = (
     "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} Weight={weight}"
-    " CPUs=8 RealMemory=200000 Gres=gpu:1"
+    " CPUs=8 RealMemory=200000 Gres=gpu:{gpu}:1"
 )
 
 
@@ -102,14 +104,16 @@ class Cluster:
         self.folder.chmod(0o755)  # or munged refuses to open its socket there
         host, (port, *ports) = socket.gethostname(), free_ports(1 + len(NODES))
         nodes = [
-            NODE.format(name=name, host=host, port=own, weight=weight)
+            NODE.format(name=name, host=host, port=own, weight=weight, gpu=GPU)
             for weight, (name, own) in enumerate(zip(NODES, ports, strict=True), 1)
         ]
         text = CONFIGURATION.format(
             host=host, port=port, folder=self.folder, nodes="\n".join(nodes)
         )
         (self.folder / "slurm.conf").write_text(text, encoding="utf-8")
-        (self.folder / "gres.conf").write_text("Name=gpu File=/dev/null\n", encoding="utf-8")
+        (self.folder / "gres.conf").write_text(
+            f"Name=gpu Type={GPU} File=/dev/null\n", encoding="utf-8"
+        )
         (self.folder / "state").mkdir()
         # Snakemake's executor clears SLURM_CONF before it starts a step: no other cluster has one there
         srun = self.folder / "bin/srun"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import ROOT, Workflow
 
-from slurm.cluster import Cluster, missing
+from slurm.cluster import GPU, Cluster, missing
 
 PROFILE = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text(encoding="utf-8"))
 SITE = {
@@ -22,7 +22,7 @@ SITE = {
     # a machine whose jobs take seconds
     "slurm-init-seconds-before-status-checks": 3,
     "latency-wait": 5,
-    "default-resources": ["slurm_partition=main"],
+    "default-resources": ["slurm_partition=main", f"gpu_model={GPU}", "runtime=60"],
 }
 
 

@@ -77,7 +77,7 @@ GRID = f"{DIGITS}.grid.ddpm"
         (
             "cores",
             2,
-            r"unknown key 'cores'; accepted: threads, device, gpus, data, extractors, only, datasets, experiments",
+            r"unknown key 'cores'; accepted: threads, device, gpus, data, container, extractors, only, datasets",
         ),
         ("device", "gpu", "device: found 'gpu'; accepted: cpu or cuda"),
         ("gpus", 2, "gpus: found 2; accepted: 1 with device cpu"),
