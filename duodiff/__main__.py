@@ -1,10 +1,13 @@
 """Commands: sample and describe a study's folder, results/<experiment>/train<seed>; the cost of a configuration."""
 
 import logging
+import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from duodiff.running import job, receipts
+from duodiff.running.files import read_json
 from duodiff.schedules import timesteps
 from duodiff.settings import Setting
 from duodiff.study.folder import Study
@@ -22,6 +25,8 @@ def sample(
     sampler: str = "ddpm",
     steps: int | None = None,
     eta: float | None = None,
+    guidance: float | None = None,
+    classes: list[str] | None = None,
     images: int = 64,
     batch: int | None = None,
     seed: int = 0,
@@ -30,25 +35,45 @@ def sample(
 ) -> str:
     """Sample images from the checkpoints of a study's folder, results/<experiment>/train<seed>.
 
-    The setting is one of --t-s (DuoDiff: 0 is the full backbone, 1000 the shallow one) and --theta (AdaDiff: 0.12, or
-    a quantile such as q0.4). --sampler is a sampler of config/schema.yaml, such as ddim. --steps, --eta and --batch are
-    by default those of the study's own samples. With the seed and the number of threads of these samples, the images
-    are the same, bit for bit. Writes the folder --out: grid.png, images.npy, labels.npy and a manifest; with --pngs
-    every image too.
+    The setting is one of --t-s and --theta. With the sampler, batch, seed and number of threads of the study's own
+    samples, the images are the same, bit for bit. Pictures of an earlier call in --out are removed.
+
+    - `folder`: results/<experiment>/train<seed> of a run
+    - `out`: the folder to write: grid.png, images.npy, labels.npy, blocks_run.npy and manifest.json
+    - `t_s`: DuoDiff: the shallow backbone runs the first T_S of 1000 timesteps; 0 is the full backbone, 1000 the
+      shallow one
+    - `theta`: AdaDiff: the exit threshold, such as 0.12, or a quantile of the uncertainties, such as q0.4
+    - `sampler`: ddpm, ddim or dpm_solver_pp
+    - `steps`: timesteps of the sampler, 2 to 1000; by default as in the study
+    - `eta`: noise of ddim, 0 to 1; by default as in the study
+    - `guidance`: scale of classifier-free guidance, 0 for none; by default as in the study
+    - `classes`: the classes to sample, in turn, by number or name; by default all
+    - `images`: how many images
+    - `batch`: images computed at once; by default the study's, or fewer where fewer images are wanted
+    - `seed`: of the noise
+    - `device`: cpu or cuda
+    - `pngs`: also write each image, to images/000000.png and so on in --out
 
     Example: python -m duodiff sample results/digits/train0 --t-s 500 --out out
     """
     setting = _setting(t_s, theta)
     _at_least_1("images", images)
     study = Study(folder)
-    options = study.sampler(sampler, steps, eta)
+    options = study.sampler(sampler, steps, eta, guidance)
     timesteps(options["steps"])  # raises ValueError for a wrong number of steps
-    _at_least_1("batch", batch := study.batch if batch is None else batch)
+    _at_least_1("batch", batch := min(images, study.batch) if batch is None else batch)
     paths, codec = study.models(setting), study.autoencoder()
     if theta is not None and options.get("guidance"):
         raise ValueError(
-            f"theta: the samples of {folder} are guided, early exit is not; accepted: --t-s"
+            f"theta: the samples of {folder} are guided, early exit is not; accepted: --t-s, or --guidance 0"
         )
+    backbone = paths[setting.networks[0]]
+    if guidance and not read_json(backbone)["null_class"]:
+        raise ValueError(
+            f"guidance: found {guidance} for networks that were trained without label dropout; accepted: 0"
+        )
+    labels = None if classes is None else study.labels(classes, backbone)
+    _check_out(out, folder)
 
     # These are slow to import: errors in the arguments come first.
     import numpy as np
@@ -67,6 +92,9 @@ def sample(
         precision=study.precision,
         compiled=study.compiled,
     )
+    _remove_pictures(out)
+    if batch != study.batch:
+        log.info("batches of %d; the study's own samples: --batch %d", batch, study.batch)
     manifest = write_samples(
         out / "manifest.json",
         models,
@@ -77,6 +105,7 @@ def sample(
         seed=seed,
         experiment=study.experiment,
         train_seed=study.train_seed,
+        classes=labels,
         autoencoder=load(codec, Path(), device) if codec else None,
     )
     write_png(out / "grid.png", grid(np.load(out / "images.npy"), round(images**0.5)))
@@ -90,28 +119,40 @@ def sample(
 
 
 def info(folder: Path, /) -> str:
-    """List the checkpoints in a study's folder, and its samples by sampler and setting."""
+    """List the checkpoints in a study's folder, its samples by sampler and setting, and files that are missing.
+
+    - `folder`: results/<experiment>/train<seed> of a run
+    """
     return Study(folder).describe()
 
 
-def cost(config: Path = Path("config/config.yaml"), bench: Path | None = None) -> str:
-    """Estimate the cost of a configuration: operations, GPU jobs, disk, and with --bench GPU-hours.
+def cost(
+    config: Path = Path("config/config.yaml"), bench: Path | None = None, gpu: str | None = None
+) -> str:
+    """Estimate the cost of a configuration: operations, jobs, disk, and with --gpu or --bench hours.
 
-    Prints a table with a row for each experiment and dataset. EFLOP are 10^18 operations; a multiply-add counts as two.
-    `disk GB` is the size of the results, without downloads. `peak GB` is further space that one training or encoding
-    needs while it runs. --bench is the record that `make bench` wrote on the GPU in question.
+    Prints a table with a row for each experiment and dataset. EFLOP are 10^18 operations, PFLOP 10^15, TFLOP 10^12; a
+    multiply-add counts as two. `disk GB` is the size of the results, without downloads. `peak GB` is further space that
+    one training or encoding needs while it runs.
 
-    Example: python -m duodiff cost --config config/paper.yaml --bench results/bench/bench.json
+    - `config`: the configuration file
+    - `bench`: hours at the rates that `make bench` measured on the device in question: its record
+    - `gpu`: hours on a GPU by its name, such as A100: a rough estimate without a measurement
+
+    Example: python -m duodiff cost --config config/paper.yaml --gpu A100
     """
     from duodiff.analysis import cost  # pandas takes a second
 
-    return cost.describe(config, bench)
+    return cost.describe(config, bench, gpu)
 
 
 def clean(results: Path = Path("results"), remove: bool = False) -> str:
     """List what no result at hand needs, with sizes; remove it with --remove.
 
     These are results of other identities in the store, and states of trainings that have been finished since.
+
+    - `results`: the folder of the results
+    - `remove`: remove what is listed
     """
     folders = receipts.unneeded(results)
     sizes = {folder: receipts.size_of(folder) for folder in folders}
@@ -121,6 +162,27 @@ def clean(results: Path = Path("results"), remove: bool = False) -> str:
             shutil.rmtree(folder)
     done = "removed" if remove else "found; --remove removes them"
     return f"{len(folders)} folders, {sum(sizes.values()) / 1e6:.1f} MB, {done}"
+
+
+def _check_out(out: Path, folder: Path) -> None:
+    """Raises ValueError if samples in `out` would replace results of a run."""
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"out: found {out}, inside the study; accepted: a folder elsewhere")
+    manifest = out / "manifest.json"
+    of_samples = not manifest.exists() or "sampler" in read_json(manifest)
+    if not of_samples or receipts.receipt_of(os.path.relpath(manifest)).exists():
+        raise ValueError(f"out: found {out}, a result of a run; accepted: a folder elsewhere")
+
+
+def _remove_pictures(out: Path) -> None:
+    """Removes the pictures of an earlier call, which its manifest in the folder `out` counts. Arrays are replaced."""
+    if not (out / "manifest.json").exists():
+        return
+    (out / "grid.png").unlink(missing_ok=True)
+    for i in range(read_json(out / "manifest.json").get("count", 0)):
+        (out / f"images/{i:06d}.png").unlink(missing_ok=True)
+    with suppress(OSError):  # none, or with files of someone else
+        (out / "images").rmdir()
 
 
 def _setting(t_s: int | None, theta: str | None) -> Setting:

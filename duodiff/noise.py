@@ -43,6 +43,11 @@ def balanced_labels(start: int, count: int, num_classes: int) -> torch.Tensor:
     return torch.arange(start, start + count) % num_classes
 
 
+def labels_in_turn(classes: list[int], start: int, count: int) -> torch.Tensor:
+    """Class of the images start .. start+count-1, int64 [count]: the given classes in turn."""
+    return torch.tensor(classes)[torch.arange(start, start + count) % len(classes)]
+
+
 def labels_from_1(seed: int, start: int, count: int, num_classes: int) -> torch.Tensor:
     """Random classes from 1..num_classes-1 for the images start .. start+count-1, int64 [count].
 

@@ -13,7 +13,7 @@ COMPUTE_REFERENCE = Work(
         "weights": feature_file(wc.metric, input),
         "out": output.receipt,
     },
-    kept=True,
+    # Not kept: the statistics themselves are, by their identity. Of files that were removed a kept receipt would tell.
 )
 
 
@@ -63,6 +63,7 @@ EVALUATE_SAMPLES = Work(
         "curves": output.curves,
     },
     named=samples,
+    described=lambda wc: study_models(wc).values(),  # their hashes stand in the records
 )
 
 

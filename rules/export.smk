@@ -39,6 +39,7 @@ EXPORT_PNGS = Work(
 rule export_pngs:
     input:
         samples=f"{STUDY}/samples/{CELL}/manifest.json",
+        accepted=read_beside("export_pngs"),
     output:
         folder=directory(f"{STUDY}/export/{CELL}"),
     log:

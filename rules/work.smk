@@ -67,6 +67,41 @@ def listed_inputs(rule, wc):
     return [str(path) for path in found]
 
 
+def beside(path):
+    """The arrays or weights that a manifest describes, and that its readers read. None for another file, and for a shard.
+
+    The rule of a shard's readers names them itself.
+    """
+    folder, name = os.path.split(path)
+    if name != "manifest.json" or "/shards/" in folder:
+        return []
+    if "/samples/" in folder:
+        names = [f"{array}.npy" for array in ARRAYS]
+    elif folder.endswith("/latents"):
+        names = ["moments.npy", "labels.npy"]
+    elif folder.startswith("results/data/"):
+        names = ["images.npy", "labels.npy"]
+    else:
+        names = ["model.safetensors"]
+    return [f"{folder}/{name}" for name in names]
+
+
+def read_beside(rule, described=lambda wc: []):
+    """An input function: the arrays and weights beside the manifests that a rule's job reads.
+
+    They may have been removed to save disk. As inputs they are made again where a job needs them, and only there. Of
+    `described(wc)` the job reads the manifests alone.
+    """
+
+    def files(wc):
+        if LISTING or REPORTING:
+            return []
+        manifests = {*listed_inputs(rule, wc)} - {*described(wc)}
+        return [file for path in sorted(manifests) for file in beside(path)]
+
+    return files
+
+
 class Work:
     """What a rule's script is to do: its options, its files, and the identity of its result.
 
@@ -76,7 +111,8 @@ class Work:
     content. `workers` names the option that takes the threads of the rule; `processes` is the number of GPUs that the
     script trains on, a process each. With `kept` a finished result goes into the store. `watched(wc)` are the files
     from outside that the job reads, by name. `named(wc)` are the inputs whose very set counts. `like` is another Work, whose
-    result this one's is. `python` is the interpreter.
+    result this one's is. `python` is the interpreter. `described(wc)` are manifests of which the job reads nothing else
+    (`read_beside`).
     """
 
     def __init__(
@@ -93,11 +129,13 @@ class Work:
         named=lambda wc: [],
         like=None,
         python=PYTHON,
+        described=lambda wc: [],
     ):
         self.script, self.paths, self.decides, self.how = script, paths, decides, how
         self.own, self.workers, self.processes = own or {}, workers, processes
         self.kept, self.watched, self.named, self.like = kept, watched, named, like
         self.python = python
+        self.described = described
 
     @property
     def function(self):
@@ -144,10 +182,12 @@ class Work:
         return command_line(words, options, self.python)
 
     def accepted(self, rule):
-        """An input function that names no file: it has the job run again if its outputs are not those asked for.
+        """An input function: it has the job run again if its outputs are not those asked for.
 
         Snakemake compares parameters only where it has run the job itself. A receipt tells it of results from anywhere.
+        The files that it names are those beside the job's manifests (`read_beside`).
         """
+        read = read_beside(rule, self.described)
 
         def check(wc):
             if workflow.is_main_process and not (REPORTING or LISTING):
@@ -155,9 +195,11 @@ class Work:
                     apply_wildcards(str(path), wc)
                     for path in getattr(rules, rule).output
                 ]
-                if all(map(os.path.exists, outputs)):
+                if any(
+                    map(os.path.exists, outputs)
+                ):  # the others may be removed to save disk
                     self._check(rule, wc, outputs)
-            return []
+            return read(wc)
 
         return check
 

@@ -293,6 +293,49 @@ def read_rates(bench: Path) -> Rates:
     return rates
 
 
+PEAK_TFLOPS = {
+    "A10": 125,
+    "A100": 312,
+    "A6000": 155,
+    "H100": 989,
+    "H200": 989,
+    "L4": 121,
+    "L40S": 362,
+    "RTX 3090": 71,
+    "RTX 4090": 165,
+}
+"""TFLOP/s of products in bfloat16, without sparsity, that the makers' data sheets give to GPUs."""
+
+_SAMPLING_SHARES = {"S/2": 0.185, "S/4": 0.185, "M/4": 0.26, "L/2": 0.34}
+_TRAINING_SHARES = {"S/2": 0.168, "S/4": 0.168, "M/4": 0.22, "L/2": 0.28}
+"""The part of this peak that the networks reached on an H100: sampling S/2 and L/2, and training S/2; eager, batch 128.
+
+The others are set between these, S/4 as S/2, and training L/2 in the ratio of S/2.
+"""
+_STARTUP_S = 20.0  # of a job on a cluster (docs/cluster.md)
+
+
+def estimated_rates(gpu: str) -> Rates:
+    """Rates of a GPU of `PEAK_TFLOPS`, not measured. Raises ValueError for another name."""
+    peaks = {name.lower(): (name, 1e12 * peak) for name, peak in PEAK_TFLOPS.items()}
+    if gpu.lower() not in peaks:
+        raise ValueError(
+            f"gpu: found {gpu!r}; accepted: {', '.join(PEAK_TFLOPS)}. For another: make bench there, then --bench"
+        )
+    name, peak = peaks[gpu.lower()]
+    sampling, training = (
+        {net: share * peak for net, share in shares.items()}
+        for shares in (_SAMPLING_SHARES, _TRAINING_SHARES)
+    )
+    return Rates(name, "bfloat16", sampling, training, _STARTUP_S)
+
+
+def _chosen_rates(bench: Path | None, gpu: str | None) -> Rates | None:
+    if bench and gpu:
+        raise ValueError("accepted: one of --bench and --gpu")
+    return read_rates(bench) if bench else estimated_rates(gpu) if gpu else None
+
+
 def nearest(architecture: dict) -> tuple[str, bool]:
     """The paper's architecture whose operations are nearest to those of a U-ViT, and whether it is that one."""
     forward = network(architecture).forward
@@ -304,17 +347,23 @@ def nearest(architecture: dict) -> tuple[str, bool]:
     return name, papers[name] == architecture
 
 
-def describe(path: Path, bench: Path | None) -> str:
-    """The cost of the configuration file `path`: a Markdown table, with hours at the rates in `bench`, and notes."""
+def describe(path: Path, bench: Path | None, gpu: str | None = None) -> str:
+    """The cost of the configuration file `path`: a Markdown table and notes.
+
+    Hours are at the rates in `bench`, or at those estimated for the GPU of the name `gpu`. Raises ValueError for both.
+    """
     config = configuration.read(path, lambda _, dataset, data: contents(dataset, data))
-    rates = read_rates(bench) if bench else None
+    rates = _chosen_rates(bench, gpu)
+    of_gpus = "GPU " if config["device"] == "cuda" or gpu else ""
+    works_of = works(config)
+    unit = _unit(max(sum(w.operations for w in jobs) for jobs in works_of.values()))
     rows, notes = [], []
-    for name, jobs in works(config).items():
+    for name, jobs in works_of.items():
         experiment = _of(config, name)
         architecture, exact = nearest(experiment["backbone"])
         if rates and not exact and name in config["experiments"]:
             notes.append(f"{name}: at the rates of {architecture}, the nearest in operations.")
-        rows.append(_row(name, jobs, rates, architecture))
+        rows.append(_row(name, jobs, rates, architecture, unit=unit))
     table = pd.DataFrame(rows)
     unknown = [n for n in config["datasets"] if packed_images(config["datasets"][n]) is None]
     notes += [
@@ -325,17 +374,47 @@ def describe(path: Path, bench: Path | None) -> str:
     total = table.drop(columns=["of", "peak GB", "start-up %"], errors="ignore").sum()
     total["peak GB"] = table["peak GB"].max()
     if rates:
-        startup = (table["GPU hours"] * table["start-up %"]).sum()
-        total["start-up %"] = startup / total["GPU hours"]
+        startup = (table["hours"] * table["start-up %"]).sum()
+        total["start-up %"] = startup / total["hours"]
         notes.append(
             f"Hours on one {rates.device} ({rates.dtype}), {rates.startup_s:g} s of start-up a job."
         )
     else:
         notes.append(
-            "Hours need the rates of your GPU: make bench there, then --bench results/bench/bench.json."
+            "Hours: --gpu A100 for an estimate, or make bench on the device, then --bench results/bench/bench.json."
         )
+    if gpu:
+        notes += _of_estimate(config, gpu)
     table.loc[len(table)] = {"of": "all", **total}
-    return "\n".join([str(path), _markdown(table[list(rows[0])]), *notes])
+    named = {"jobs": f"{of_gpus}jobs", "hours": f"{of_gpus}hours"}
+    return "\n".join([str(path), _markdown(table[list(rows[0])].rename(columns=named)), *notes])
+
+
+def _precisions(experiment: dict) -> list[str]:
+    return [experiment[key]["precision"] for key in ("sampling", "backbone_training")]
+
+
+_UNITS = {"E": 1e18, "P": 1e15, "T": 1e12}
+
+
+def _unit(operations: float) -> str:
+    """The unit in which the largest row of a table is readable: 0.1 of it or more."""
+    return next((unit for unit, size in _UNITS.items() if operations >= size / 10), "T")
+
+
+def _of_estimate(config: dict, gpu: str) -> list[str]:
+    """What is said of hours that nobody measured."""
+    notes = [
+        f"These hours are not measured. They take the peak of the {gpu}'s data sheet, and of it what the networks"
+        " reached on an H100. Half or twice as many are possible. make bench on the GPU measures its rates."
+    ]
+    chosen = [config["experiments"][name] for name in selected(config)]
+    if any("float32" in _precisions(experiment) for experiment in chosen):
+        notes.append(
+            "What is configured in float32 takes 5 to 8 times as long (H100): sampling.precision,"
+            " backbone_training.precision."
+        )
+    return notes
 
 
 def _of(config: dict, name: str) -> dict:
@@ -346,16 +425,17 @@ def _of(config: dict, name: str) -> dict:
     return next(experiments[e] for e in selected(config) if experiments[e]["dataset"] == dataset)
 
 
-def _row(name: str, jobs: list[Work], rates: Rates | None, architecture: str) -> dict:
-    row: dict[str, str | float] = {"of": name, "GPU jobs": sum(work.jobs for work in jobs)}
+def _row(name: str, jobs: list[Work], rates: Rates | None, architecture: str, *, unit: str) -> dict:
+    row: dict[str, str | float] = {"of": name, "jobs": sum(work.jobs for work in jobs)}
     for kind in ("training", "sampling", "other"):
-        row[f"{kind} EFLOP"] = sum(w.operations for w in jobs if w.kind == kind) / 1e18
+        operations = sum(w.operations for w in jobs if w.kind == kind)
+        row[f"{kind} {unit}FLOP"] = operations / _UNITS[unit]
     row["disk GB"] = sum(work.bytes for work in jobs) / 1e9
     row["peak GB"] = max(work.peak for work in jobs) / 1e9
     if rates:
         startup = sum(map(rates.startup_hours, jobs))
         hours = startup + sum(rates.hours(work, architecture) for work in jobs)
-        row |= {"GPU hours": hours, "start-up %": 100 * startup / hours if hours else 0.0}
+        row |= {"hours": hours, "start-up %": 100 * startup / hours if hours else 0.0}
     return row
 
 

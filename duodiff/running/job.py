@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import sys
 import time
 import types
@@ -45,7 +46,8 @@ def run(function: Callable[..., str]) -> None:
 
     Every parameter is an option. A positional-only parameter is an argument without a name. A `dict` or `bool` is
     given as JSON, a `list[Path]` as several paths, a `Literal` as one of its values. A `bool` that is False by default
-    is a flag without a value. `--log FILE` also writes the log to a file.
+    is a flag without a value. `--log FILE` also writes the log to a file. A line "- `name`: text" of the docstring is
+    the help of this parameter.
 
     ValueError and OSError are errors of the user: the terminal shows only the message, the log file the traceback too.
     Any other error shows its traceback on both. The exit code of an error is 1. It is 75 where SIGTERM, SIGUSR1 or
@@ -71,17 +73,26 @@ def run_one_of(functions: list[Callable[..., str]], name: str, description: str)
     _call(options.pop("function"), options)
 
 
+_PARAMETER = re.compile(r"^- `(\w+)`: (.*(?:\n  .*)*)\n?", re.M)
+"""What a docstring says of a parameter: a line that begins with its name, and further lines that are indented."""
+
+
 def _help(function: Callable) -> dict:
     formatter = argparse.RawDescriptionHelpFormatter
-    return {"description": inspect.getdoc(function), "formatter_class": formatter}
+    description = _PARAMETER.sub("", inspect.getdoc(function) or "").replace("\n\n\n", "\n\n")
+    return {"description": description.replace("%", "%%"), "formatter_class": formatter}
 
 
 def _add_options(parser: argparse.ArgumentParser, function: Callable) -> None:
+    said = {k: " ".join(v.split()) for k, v in _PARAMETER.findall(inspect.getdoc(function) or "")}
     for name, parameter in inspect.signature(function).parameters.items():
+        text = said.get(name, "").replace("%", "%%")
         if parameter.kind is parameter.POSITIONAL_ONLY:
-            parser.add_argument(name, type=parameter.annotation)
+            parser.add_argument(name, type=parameter.annotation, help=text)
         else:
-            parser.add_argument(f"--{name.replace('_', '-')}", **_option(parameter))
+            option = _option(parameter)
+            option["help"] = " ".join(filter(None, [text, option.get("help")]))
+            parser.add_argument(f"--{name.replace('_', '-')}", **option)
     parser.add_argument("--log", type=Path, help="also write what is logged to this file")
     parser.add_argument("--plan", type=json.loads, help=argparse.SUPPRESS)
 
@@ -114,7 +125,7 @@ def _call(function: Callable[..., str], options: dict) -> None:
         log.warning("%s: %s", function.__name__, stopped)
         sys.exit(signals.EXIT_CODE)
     except (ValueError, OSError) as error:
-        log.error("%s: %s", function.__name__, error)
+        log.error("%s: %s", function.__name__, _message(error))
         log.debug("", exc_info=True)  # the traceback, only to the file of --log
         sys.exit(1)
     except Exception:
@@ -122,6 +133,13 @@ def _call(function: Callable[..., str], options: dict) -> None:
         sys.exit(1)
     if "torch" in sys.modules:
         _leave()
+
+
+def _message(error: ValueError | OSError) -> str:
+    """What is said of an error. Of a file that is not there: its name, and for a result the command that makes it."""
+    if not isinstance(error, FileNotFoundError) or not error.filename:
+        return str(error)
+    return f"{error.filename}: found no such file{receipts.made_by(error.filename)}"
 
 
 def _leave() -> None:
@@ -162,7 +180,7 @@ def _option(parameter: inspect.Parameter) -> dict:
     else:
         option["default"] = parameter.default
     if option.get("default") is not None:
-        option["help"] = f"default: {option['default']}"
+        option["help"] = f"(default: {option['default']})"
     return option
 
 

@@ -8,6 +8,7 @@ No torch.
 import json
 import logging
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,8 @@ log = logging.getLogger("duodiff")
 RECEIPTS = Path("results/receipts")
 STORE = Path("results/.store")
 
-_PINNED_BESIDE = ".npy"  # arrays: a manifest beside them holds their hashes
+_PINNED_BESIDE = (".npy", "/model.safetensors")
+"""Arrays and weights: a manifest beside them holds their hashes."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,17 @@ def receipt_of(output: str | Path) -> Path:
     return RECEIPTS / below.with_name(f"{below.name}.json")
 
 
+def made_by(path: str | Path) -> str:
+    """The end of a message that a file is missing: the command that makes it. Empty for a file that is no result."""
+    below = Path(os.path.relpath(path))
+    if not below.is_relative_to("results"):
+        return ""
+    return (
+        f"; if it was removed to save disk: snakemake --cores all {shlex.quote(str(below))}"
+        " (with the --configfile of the run)"
+    )
+
+
 def read(path: str | Path) -> dict:
     """The receipt in a file. Raises ValueError naming the file if it is damaged, FileNotFoundError if there is none."""
     receipt = read_json(path)
@@ -81,7 +94,7 @@ def content(path: str | Path) -> str:
 
 
 def read_inputs(paths: list[str]) -> dict[str, str]:
-    """The content of each input by its path; arrays are left out, since a manifest beside them holds their hashes."""
+    """The content of each input by its path, without arrays and weights: a manifest beside them holds their hashes."""
     return {p: content(p) for p in sorted(paths) if not p.endswith(_PINNED_BESIDE)}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from duodiff import samplers
+from duodiff import noise, samplers
 from duodiff.autoencoder import Autoencoder
 from duodiff.running.parts import Parts
 from duodiff.sampling.cells import Cell, denoiser
@@ -34,14 +34,17 @@ def sample_batch(
     batch: int,
     seed: int,
     *,
+    classes: list[int] | None = None,
     on_step: Callable[[int], object] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One compute batch of a cell, from the global index `first`.
+    """One compute batch of a cell, from the global index `first`. `classes` are its labels in turn, in place of all.
 
     Images or latents (float32 [batch, C, H, W], unclipped), labels (int64 [batch], -1 without classes) and
     blocks run (int8 [steps, batch]).
     """
     y = models.labels(seed, first, batch, cell.protocol)
+    if classes is not None:
+        y = noise.labels_in_turn(classes, first, batch)
     x = samplers.sample(
         cell.schedule,
         cell.steps,
@@ -64,13 +67,14 @@ def generate(
     *,
     batch: int,
     seed: int,
+    classes: list[int] | None = None,
     autoencoder: Autoencoder | None = None,
     parts: Parts | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images uint8 [n, C, H, W], labels int64 [n] (-1 without classes) and blocks run int8 [steps, n].
 
     n = stop - start. `start` and `stop` are global image indices. The blocks that an image ran in a step are AdaDiff's
-    exit layer, or the depth of the backbone at t.
+    exit layer, or the depth of the backbone at t. The labels are `classes` in turn, if they are given.
 
     `autoencoder` decodes latents, a whole compute batch at a time, so its batches do not depend on the range either.
     Compute batches that `parts` holds are taken from there; the others are saved there. Raises ValueError if an image
@@ -85,7 +89,14 @@ def generate(
             if arrays is None:
                 began = time.perf_counter()
                 arrays = _finished_batch(
-                    models, cell, first, batch, seed, autoencoder=autoencoder, bar=bar
+                    models,
+                    cell,
+                    first,
+                    batch,
+                    seed,
+                    classes=classes,
+                    autoencoder=autoencoder,
+                    bar=bar,
                 )
                 if parts:
                     parts.save(str(first), arrays)
@@ -98,7 +109,7 @@ def generate(
                 (arrays["images"][wanted], arrays["labels"][wanted], arrays["blocks"][:, wanted])
             )
     if seconds:
-        _log_speed(seconds, batch, len(cell.steps))
+        _log_speed(seconds, batch, len(cell.steps), filling=len(batches) * batch - (stop - start))
     images, labels, blocks = zip(*finished, strict=True)
     return np.concatenate(images), np.concatenate(labels), np.concatenate(blocks, axis=1)
 
@@ -108,16 +119,16 @@ def _title(cell: Cell) -> str:
     return " ".join([cell.method, *(f"{k} {v:.4g}" for k, v in parameters.items())])
 
 
-def _log_speed(seconds: list[float], batch: int, calls: int) -> None:
-    """Logs the time of an image from the `seconds` of each compute batch, without the first, which warms up."""
+def _log_speed(seconds: list[float], batch: int, calls: int, filling: int) -> None:
+    """Logs the time of a computed image from the `seconds` of each batch, without the first, which warms up.
+
+    `filling` is the number of computed images that nobody asked for, which fill batches up.
+    """
     warm = seconds[1:] or seconds
-    log.info(
-        "%d network calls, %.2f ms an image in batches of %d%s",
-        calls,
-        1e3 * sum(warm) / len(warm) / batch,
-        batch,
-        "" if len(seconds) > 1 else ", warming up included",
-    )
+    said = f", of which {filling} images only fill batches up" if filling else ""
+    said += "" if len(seconds) > 1 else ", warming up included"
+    each = 1e3 * sum(warm) / len(warm) / batch
+    log.info("%d network calls, %.2f ms an image in batches of %d%s", calls, each, batch, said)
 
 
 def _finished_batch(
@@ -127,12 +138,15 @@ def _finished_batch(
     batch: int,
     seed: int,
     *,
+    classes: list[int] | None,
     autoencoder: Autoencoder | None,
     bar: tqdm,
 ) -> dict[str, np.ndarray]:
     """The arrays of `generate` for one compute batch, and the number of uncertainties that were NaN."""
     before = _nan_count(models, cell)
-    x, y, ran = sample_batch(models, cell, first, batch, seed, on_step=lambda t: bar.update(batch))
+    x, y, ran = sample_batch(
+        models, cell, first, batch, seed, classes=classes, on_step=lambda t: bar.update(batch)
+    )
     x = x if autoencoder is None else autoencoder.decode(x)
     if not torch.isfinite(x).all():
         raise ValueError(f"images {first} to {first + batch - 1} are not finite")

@@ -41,6 +41,7 @@ def write_samples(
     seed: int,
     experiment: str,
     train_seed: int,
+    classes: list[int] | None = None,
     autoencoder: Autoencoder | None = None,
     shard: int = 0,
     shards: int = 1,
@@ -48,8 +49,8 @@ def write_samples(
     """The manifest of a cell's sample store. It is written to `out`, and blocks_run.npy beside it.
 
     The store holds all `images` of the cell, or those of one `shard` (0-based) of `shards`, cut between compute batches
-    of `batch` images. The manifest holds everything that a record says of its samples. An interrupted run is continued
-    after its last compute batch.
+    of `batch` images. The labels are `classes` in turn, if they are given. The manifest holds everything that a record
+    says of its samples. An interrupted run is continued after its last compute batch.
     """
     cell = build_cell(models, sampler, setting)
     first, end = shard_range(images, batch, shard, shards)
@@ -72,6 +73,8 @@ def write_samples(
         "checkpoint_sha256": models.sha256(cell.roles),
         "departures": models.departures,
     }
+    if classes is not None:
+        description["classes"] = classes
     if autoencoder is not None:
         description["autoencoder"] = autoencoder.source | {"batch": autoencoder.batch}
     objects = (Models, Autoencoder) if autoencoder else (Models,)  # whose methods do the work
@@ -88,7 +91,15 @@ def write_samples(
     # twice: as parts, and as the whole
     require_space(out.parent, 2 * (end - first) * (math.prod(size) + len(cell.steps)), "sampling")
     pixels, labels, blocks = generate(
-        models, cell, first, end, batch=batch, seed=seed, autoencoder=autoencoder, parts=parts
+        models,
+        cell,
+        first,
+        end,
+        batch=batch,
+        seed=seed,
+        classes=classes,
+        autoencoder=autoencoder,
+        parts=parts,
     )
     with atomic(out.parent / "blocks_run.npy") as file:
         np.save(file, blocks)

@@ -1,8 +1,10 @@
 """A study's folder, results/<experiment>/train<seed>: its models, and how its samples were made (no torch)."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from duodiff.running.files import read_json
+from duodiff.running.receipts import made_by
 from duodiff.settings import Setting
 from duodiff.study.grid import samplers
 
@@ -12,18 +14,24 @@ class Study:
 
     `cells` are these manifests. They agree on `experiment`, `train_seed`, `protocol`, `conventions` (schedule,
     time_input, class_order), `batch` (the compute batch) and `precision`. Raises FileNotFoundError if there is no
-    sample store.
+    such folder or no sample store in it.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
+        if not folder.is_dir():
+            here = ", ".join(sorted(map(str, Path("results").glob("*/train*")))) or "none"
+            raise FileNotFoundError(
+                f"{folder}: found no such folder; accepted: the folder results/<experiment>/train<seed> of a run;"
+                f" found here: {here}"
+            )
         paths = sorted(folder.glob("samples/*/*/*/*/manifest.json"), key=_in_order)
         if not paths:
             raise FileNotFoundError(
                 f"{folder}: found no samples; accepted: the folder results/<experiment>/train<seed> of a run that has"
                 " sampled at least one cell of its grid"
             )
-        self.cells = [read_json(path) for path in paths]
+        self.paths, self.cells = paths, [read_json(path) for path in paths]
         first = self.cells[0]
         self.protocol, self.batch = first["protocol"], first["compute_batch"]
         self.precision = first["dtype"]
@@ -31,24 +39,35 @@ class Study:
         self.experiment, self.train_seed = first["experiment"], first["train_seed"]
         self.conventions = {k: first[k] for k in ("schedule", "time_input", "class_order")}
 
-    def checkpoint(self, role: str) -> Path:
+    def manifest(self, role: str) -> Path:
         """Manifest of the checkpoint in `role` (full, shallow, heads).
 
-        It is in this folder, or in a folder beside it: the samples name their checkpoints by hash. Raises
-        FileNotFoundError if there is none.
+        It is in this folder, or in a folder beside it: the samples name their checkpoints by hash. One whose weights
+        are there comes first. Raises FileNotFoundError if there is none.
         """
         own = self.folder / role / "manifest.json"
-        if own.exists():
+        found = [own] if own.exists() else []
+        if found and _weights(own).exists():
             return own
         used = {cell["checkpoint_sha256"].get(role) for cell in self.cells}
+        wanted = {read_json(own)["weights_sha256"]} if found else used
         results = self.folder.resolve().parents[1]
         trained = sorted(results.glob(f"*/train*/{role}/manifest.json"))
         for path in [*trained, *sorted(results.glob("*/pretrained/manifest.json"))]:
-            if read_json(path)["weights_sha256"] in used:
-                return path
-        raise FileNotFoundError(
-            f"{own}: there is no {role} checkpoint, nor one below {results} that the samples were made with"
-        )
+            if read_json(path)["weights_sha256"] in wanted:
+                found.append(path)
+        if not found:
+            raise FileNotFoundError(
+                f"{own}: there is no {role} checkpoint, nor one below {results} that the samples were made with"
+            )
+        return next((path for path in found if _weights(path).exists()), found[0])
+
+    def checkpoint(self, role: str) -> Path:
+        """As `manifest`. Raises FileNotFoundError, with the command that makes them, if the weights are not there."""
+        weights = _weights(manifest := self.manifest(role))
+        if not weights.exists():
+            raise FileNotFoundError(f"{weights}: found no such file{made_by(weights)}")
+        return manifest
 
     def models(self, setting: Setting) -> dict[str, Path]:
         """The files that a setting needs, by role, as `sampling.models.Models` takes them.
@@ -60,17 +79,19 @@ class Study:
             quantiles = self.folder / "profile/quantiles.json"
             if not quantiles.exists():
                 raise FileNotFoundError(
-                    f"{quantiles} is missing; a theta that is a number needs none"
+                    f"{quantiles} is missing; a theta that is a number needs none{made_by(quantiles)}"
                 )
             files["quantiles"] = quantiles
         return files
 
-    def sampler(self, name: str, steps: int | None, eta: float | None) -> dict:
-        """The options of the sampler `name`, with `steps` and `eta` if they are given.
+    def sampler(
+        self, name: str, steps: int | None, eta: float | None, guidance: float | None = None
+    ) -> dict:
+        """The options of the sampler `name`, with `steps`, `eta` and `guidance` if they are given.
 
         The other options are those of the study's samples, or the schema's example if no sample is by this sampler.
-        Raises ValueError for an unknown sampler, and for an eta that the sampler does not have or that is not from 0
-        to 1.
+        Raises ValueError for an unknown sampler, for an eta that the sampler does not have or that is not from 0 to 1,
+        and for a negative guidance.
         """
         if name not in samplers():
             raise ValueError(f"sampler: found {name!r}; accepted: {', '.join(samplers())}")
@@ -78,11 +99,43 @@ class Study:
             with_eta = [n for n, schema in samplers().items() if "eta" in schema["properties"]]
             accepted = f"0 to 1 with --sampler {' or '.join(with_eta)}"
             raise ValueError(f"eta: found {eta} for {name}; accepted: {accepted}")
-        guidance = {k: v for k, v in self.cells[0]["sampler"].items() if k == "guidance"}
+        if guidance is not None and not guidance >= 0:
+            raise ValueError(f"guidance: found {guidance}; accepted: 0 (none) or more")
+        own = {k: v for k, v in self.cells[0]["sampler"].items() if k == "guidance"}
         grid = [cell["sampler"] for cell in self.cells if cell["sampler"]["name"] == name]
-        options = grid[0] if grid else {"name": name} | samplers()[name]["examples"][0] | guidance
-        given = {k: v for k, v in (("steps", steps), ("eta", eta)) if v is not None}
-        return options | given
+        options = grid[0] if grid else {"name": name} | samplers()[name]["examples"][0] | own
+        given = {"steps": steps, "eta": eta, "guidance": guidance}
+        chosen = options | {key: value for key, value in given.items() if value is not None}
+        return {k: v for k, v in chosen.items() if k != "guidance" or guidance != 0}
+
+    def labels(self, named: list[str], manifest: Path) -> list[int]:
+        """The labels of classes, each named by its number or its name, for the checkpoint at `manifest`.
+
+        Raises ValueError for a class that the network does not know.
+        """
+        if not named:
+            raise ValueError("classes: found none; accepted: one or more")
+        described = read_json(manifest)
+        count = described["architecture"]["num_classes"] - described["null_class"]
+        if count < 1:
+            raise ValueError("classes: found some for networks without classes; accepted: none")
+        names = self._class_names(described["dataset_sha256"])
+        labels = {str(label): label for label in range(count)}
+        labels |= {name: label for label, name in enumerate(names)}  # a name may be a number, too
+        if unknown := [name for name in named if name not in labels]:
+            by_name = names and names != [str(label) for label in range(count)]
+            accepted = f"0 to {count - 1}" + (f", or names such as {names[0]}" if by_name else "")
+            raise ValueError(f"classes: found {', '.join(unknown)}; accepted: {accepted}")
+        return [labels[name] for name in named]
+
+    def _class_names(self, trained_on: str | None) -> list[str]:
+        """The names of the classes, by label; empty where the packed data are not below the same results."""
+        data = self.folder.resolve().parents[1] / "data"
+        for path in sorted([*data.glob("*/manifest.json"), *data.glob("*/latents/manifest.json")]):
+            described = read_json(path)
+            if trained_on in (described.get("images_sha256"), described.get("moments_sha256")):
+                return described.get("class_names") or []
+        return []
 
     def autoencoder(self) -> dict | None:
         """The configuration's section of the samples' autoencoder, with an absolute path; None for images.
@@ -105,12 +158,15 @@ class Study:
         )
 
     def describe(self) -> str:
-        """A text: the checkpoints with their paths, and the seeds of the samples by sampler and setting."""
+        """A text: the checkpoints with their paths, and the seeds of the samples by sampler and setting.
+
+        Weights and arrays that are missing are named, with the command that makes them again.
+        """
         about = f"{self.protocol} protocol, {self.conventions['schedule']} schedule"
         lines = [f"{self.folder}: {self.experiment}, {about}, compute batch {self.batch}"]
         for role in ("full", "shallow", "heads"):
             try:
-                path = self.checkpoint(role)
+                path = self.manifest(role)
             except FileNotFoundError:
                 continue
             manifest = read_json(path)
@@ -126,7 +182,29 @@ class Study:
         for sampler, by_setting in seeds.items():
             lines.append(f"  samples of {sampler}")
             lines += [f"    {s:12s} seed {', '.join(map(str, n))}" for s, n in by_setting.items()]
+        missing = self._missing()
+        lines += [f"  missing: {path}{made_by(path)}" for path in missing[:_MOST_NAMED]]
+        if len(missing) > _MOST_NAMED:
+            lines.append(f"  and {len(missing) - _MOST_NAMED} more files are missing")
         return "\n".join(lines)
+
+    def _missing(self) -> list[Path]:
+        """The weights and arrays whose manifests are there, and they are not."""
+        checkpoints = []
+        for role in ("full", "shallow", "heads"):
+            with suppress(FileNotFoundError):
+                checkpoints.append(self.manifest(role))
+        files = [_weights(path) for path in checkpoints]
+        files += [path.with_name(name) for path in self.paths for name in _ARRAYS]
+        return [path for path in files if not path.exists()]
+
+
+_ARRAYS = ("images.npy", "labels.npy", "blocks_run.npy")
+_MOST_NAMED = 5
+
+
+def _weights(manifest: Path) -> Path:
+    return manifest.with_name("model.safetensors")
 
 
 def _in_order(path: Path) -> tuple:

@@ -196,8 +196,38 @@ def test_without_a_bench_there_are_no_hours_and_without_torch_the_rest():
         command, cwd=ROOT, capture_output=True, text=True, check=True, encoding="utf-8"
     )
     assert "GPU hours" not in done.stdout
-    assert "Hours need the rates of your GPU: make bench" in done.stdout
+    assert "Hours: --gpu A100 for an estimate, or make bench on the device" in done.stdout
     assert done.stdout.endswith("False\n")
+
+
+def test_a_configuration_of_the_cpu_speaks_of_no_gpu_and_in_readable_units():
+    text = cost.describe(ROOT / "config/config.yaml", None)
+    assert "EFLOP" not in text
+    assert "GPU jobs" not in text
+    found = rows(text)["digits"]
+    work = cost.works(configuration.read(ROOT / "config/config.yaml"))["digits"]
+    training = sum(w.operations for w in work if w.kind == "training")
+    assert float(found["training TFLOP"]) == pytest.approx(training / 1e12, rel=6e-3)
+    assert 1 < float(found["training TFLOP"]) < 1e5
+    assert "GPU jobs" in cost.describe(ROOT / "config/paper.yaml", None)
+
+
+def test_hours_on_a_named_gpu_are_those_of_its_peak_and_say_that_they_are_estimated(bench):
+    texts = {gpu: cost.describe(ROOT / "config/paper.yaml", None, gpu) for gpu in ("H100", "a100")}
+    hours, jobs = (
+        {gpu: float(rows(text)["cifar10"][column]) for gpu, text in texts.items()}
+        for column in ("GPU hours", "GPU jobs")
+    )
+    working = {gpu: hours[gpu] - jobs[gpu] * 20 / 3600 for gpu in hours}
+    assert working["a100"] / working["H100"] == pytest.approx(989 / 312, rel=1e-2)
+    assert "Hours on one A100" in texts["a100"]
+    assert "These hours are not measured" in texts["a100"]
+    assert "5 to 8 times" not in texts["a100"]
+    assert "5 to 8 times" in cost.describe(ROOT / "config/config.yaml", None, "A100")
+    with pytest.raises(ValueError, match="gpu: found 'B7'; accepted: A10, A100, "):
+        cost.estimated_rates("B7")
+    with pytest.raises(ValueError, match="one of --bench and --gpu"):
+        cost.describe(ROOT / "config/paper.yaml", bench, "A100")
 
 
 def test_a_bench_without_the_rates_is_refused(bench):

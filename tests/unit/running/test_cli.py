@@ -1,5 +1,6 @@
 """`python -m duodiff`: what it refuses before torch is imported, and how it finds a study's models."""
 
+import argparse
 import logging
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from duodiff import __main__ as commands
 from duodiff.running import job
 from duodiff.running.files import read_json, write_json
 from duodiff.settings import Setting
@@ -45,8 +47,16 @@ def results(tmp_path) -> Path:
         ("b", "shallow", "2"),
         ("b", "heads", "3"),
     ):
-        manifest = {"weights_sha256": digest, "architecture": {"depth": 5}}
+        manifest = {
+            "weights_sha256": digest,
+            "architecture": {"depth": 5, "num_classes": 4 if name == "b" else 3},
+            "null_class": name == "b",
+            "dataset_sha256": "c0",
+        }
         write_json(tmp_path / name / "train0" / role / "manifest.json", manifest)
+        (tmp_path / name / "train0" / role / "model.safetensors").touch()
+    packed = {"images_sha256": "c0", "class_names": ["cat", "1", "owl"]}
+    write_json(tmp_path / "data/animals/manifest.json", packed)
     cells = {
         ("a", "duodiff/t_s=500"): ({"t_s": 500}, {"full": "f", "shallow": "1"}),
         ("b", "duodiff/t_s=1000"): ({"t_s": 1000}, {"shallow": "2"}),
@@ -71,6 +81,8 @@ def results(tmp_path) -> Path:
         }
         folder = tmp_path / name / "train0/samples/ddpm" / path / "seed0"
         write_json(folder / "manifest.json", manifest)
+        for array in ("images", "labels", "blocks_run"):
+            (folder / f"{array}.npy").touch()
     return tmp_path
 
 
@@ -100,6 +112,10 @@ def duodiff(*arguments: str) -> subprocess.CompletedProcess:
         (["--t-s", "0", "--images", "0"], "images: found 0; accepted: 1 or more"),
         (["--t-s", "0", "--batch", "0"], "batch: found 0; accepted: 1 or more"),
         (["--theta", "0.2"], "heads/manifest.json: there is no heads checkpoint"),
+        (["--t-s", "0", "--guidance", "-1"], "guidance: found -1.0; accepted: 0 (none) or more"),
+        (["--t-s", "0", "--guidance", "2"], "guidance: found 2.0 for networks that were trained"),
+        (["--t-s", "0", "--classes", "3"], "found 3; accepted: 0 to 2, or names such as cat"),
+        (["--t-s", "0", "--classes"], "classes: found none; accepted: one or more"),
     ],
 )
 def test_bad_values_and_missing_checkpoints_are_refused_before_torch(results, arguments, message):
@@ -109,6 +125,112 @@ def test_bad_values_and_missing_checkpoints_are_refused_before_torch(results, ar
     assert "Traceback" not in done.stderr
     assert done.stdout.strip() == "False"
     assert not (results / "out").exists()
+
+
+def test_results_of_a_run_are_not_replaced(results):
+    for out in ("a/train0/mine", "data/animals"):
+        done = duodiff("sample", results / "a/train0", "--t-s", "0", "--out", results / out)
+        assert done.returncode == 1
+        assert f"out: found {results / out}, " in done.stderr
+        assert "accepted: a folder elsewhere" in done.stderr
+
+
+def test_every_argument_of_every_command_is_explained():
+    for command in (commands.sample, commands.info, commands.cost, commands.clean):
+        parser = argparse.ArgumentParser(**job._help(command))
+        job._add_options(parser, command)
+        for action in parser._actions:
+            said = (action.help or "").partition("(default")[0]
+            assert len(said) > 10, (command.__name__, action.dest)
+        assert "- `" not in parser.format_help()
+
+
+def test_classes_are_named_or_numbered(results):
+    study = Study(results / "a/train0")
+    manifest = study.checkpoint("full")
+    assert study.labels(["owl", "0", "1"], manifest) == [2, 0, 1]
+    (results / "data/animals/manifest.json").unlink()
+    assert study.labels(["2", "1"], manifest) == [2, 1]
+    with pytest.raises(ValueError, match=r"classes: found owl; accepted: 0 to 2$"):
+        study.labels(["owl"], manifest)
+    # the null class is none of them
+    guided = Study(results / "b/train0").checkpoint("shallow")
+    assert study.labels(["2"], guided) == [2]
+    with pytest.raises(ValueError, match="classes: found 3; accepted: 0 to 2"):
+        study.labels(["3"], guided)
+    write_json(manifest, read_json(manifest) | {"architecture": {"num_classes": -1}})
+    with pytest.raises(ValueError, match="networks without classes"):
+        study.labels(["0"], manifest)
+
+
+def test_pictures_of_an_earlier_call_are_removed_and_nothing_else(tmp_path):
+    write_json(tmp_path / "manifest.json", {"count": 2, "sampler": {}})
+    (tmp_path / "images").mkdir()
+    for name in ("grid.png", "images/000000.png", "images/000001.png", "images/000002.png"):
+        (tmp_path / name).touch()
+    commands._remove_pictures(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*.png")) == ["000002.png"]
+    (tmp_path / "images/000002.png").rename(tmp_path / "images/000001.png")
+    commands._remove_pictures(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json"]
+    (tmp_path / "manifest.json").unlink()
+    (tmp_path / "grid.png").touch()  # of someone else
+    commands._remove_pictures(tmp_path)
+    assert (tmp_path / "grid.png").exists()
+
+
+def test_a_folder_that_is_not_there_is_named_with_those_that_are(results, monkeypatch, tmp_path):
+    (tmp_path / "results").mkdir()
+    for name in ("a", "b"):
+        (results / name).rename(tmp_path / "results" / name)
+    monkeypatch.chdir(tmp_path)
+    done = duodiff("info", "results/c/train0")
+    assert done.returncode == 1
+    assert "results/c/train0: found no such folder; accepted: the folder results/" in done.stderr
+    assert "found here: results/a/train0, results/b/train0" in done.stderr
+
+
+def test_removed_weights_and_arrays_are_named_with_the_command_that_makes_them(
+    results, monkeypatch, tmp_path
+):
+    (tmp_path / "results").mkdir()
+    for name in ("a", "b"):
+        (results / name).rename(tmp_path / "results" / name)
+    monkeypatch.chdir(tmp_path)
+    study = Study(Path("results/b/train0"))
+    assert "missing" not in study.describe()
+    weights = Path("results/b/train0/shallow/model.safetensors")
+    images = next(Path("results/b/train0/samples").glob("*/*/t_s=300/*/images.npy"))
+    weights.unlink()
+    images.unlink()
+    command = f"snakemake --cores all {weights}"
+    with pytest.raises(FileNotFoundError, match=f"{weights}: found no such file.*{command}"):
+        study.models(Setting.parse("t_s=300"))
+    assert set(study.models(Setting.parse("t_s=0"))) == {"full"}
+    said = study.describe()
+    assert f"missing: {weights}; if it was removed to save disk: {command}" in said
+    assert f"missing: {images}" in said
+    # another folder's weights of the same hash do
+    other = Path("results/a/train0/shallow/manifest.json")
+    write_json(other, read_json(other) | {"weights_sha256": "2"})
+    assert study.checkpoint("shallow").samefile(other)
+
+
+def test_a_file_that_is_gone_is_one_line_with_what_makes_it(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    for path in ("results/a/train0/full/x.npy", "y"):
+        monkeypatch.setattr(sys, "argv", ["read", "--path", path])
+        with pytest.raises(SystemExit):
+            job.run(_read)
+        message = next(m for m in reversed(caplog.messages) if m)
+        assert message.startswith(f"_read: {path}: found no such file")
+        assert "Errno" not in message
+        assert ("snakemake --cores all results/a" in message) == path.startswith("results")
+
+
+def _read(path: Path) -> str:
+    """Read it."""
+    return path.read_text(encoding="utf-8")
 
 
 def test_early_exit_is_refused_where_samples_are_guided(results):
@@ -176,6 +298,8 @@ def test_a_study_is_compiled_where_a_cell_is(results):
 def test_samplers_are_the_grids_with_what_is_given(results):
     study = Study(results / "a/train0")
     assert study.sampler("ddpm", None, None) == {"name": "ddpm", "steps": 20, "guidance": 0.4}
+    assert study.sampler("ddpm", None, None, 0.0) == {"name": "ddpm", "steps": 20}
+    assert study.sampler("ddpm", None, None, 1.5)["guidance"] == 1.5
     assert study.sampler("ddpm", 7, None) == {"name": "ddpm", "steps": 7, "guidance": 0.4}
     ddim = {"name": "ddim", "steps": 50, "eta": 0, "guidance": 0.4}
     assert study.sampler("ddim", None, None) == ddim

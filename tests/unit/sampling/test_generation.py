@@ -51,6 +51,22 @@ def test_shards_at_one_compute_batch_give_identical_images(paths, setting):
         assert np.array_equal(part_blocks, blocks[:, start:stop])
 
 
+def test_chosen_classes_come_in_turn_whatever_the_batch(paths):
+    models = loaded(paths)
+    cell = build_cell(models, DDPM, Setting.parse("t_s=400"))
+    images, labels, _ = generate(models, cell, 0, 7, batch=4, seed=3, classes=[8, 3, 5])
+    assert labels.tolist() == [8, 3, 5, 8, 3, 5, 8]
+    part, part_labels, _ = generate(models, cell, 5, 7, batch=4, seed=3, classes=[8, 3, 5])
+    assert part_labels.tolist() == [5, 8]
+    assert np.array_equal(part, images[5:7])
+    chosen, in_turn, by_default = (
+        sample_batch(models, cell, 0, 4, 3, classes=classes)[0]
+        for classes in ([8, 3, 5], list(range(10)), None)
+    )
+    assert torch.equal(in_turn, by_default)
+    assert not torch.equal(chosen, by_default)
+
+
 def test_blocks_run_are_the_depth_of_the_backbone_at_work(paths):
     models = loaded(paths)
     cell = build_cell(models, DDPM, Setting.parse("t_s=400"))
@@ -180,7 +196,12 @@ def test_compiled_backbones_give_the_images_of_eager_ones(
 
 
 @pytest.mark.parametrize(
-    ("images", "logged"), [(12, "1.50 ms an image in batches of 4"), (4, "0.75 ms an image in")]
+    ("images", "logged"),
+    [
+        (12, "1.50 ms an image in batches of 4"),
+        (11, "1.50 ms an image in batches of 4, of which 1 images only fill batches up"),
+        (4, "0.75 ms an image in"),
+    ],
 )
 def test_the_logged_time_is_that_of_warm_networks_where_there_is_one(
     paths, monkeypatch, caplog, images, logged

@@ -52,6 +52,14 @@ def test_a_written_cell_says_what_it_is(paths, tmp_path):
     assert "openvino" not in made["libraries"]
 
 
+def test_a_cell_of_chosen_classes_says_so_and_takes_no_parts_of_others(paths, tmp_path):
+    out = tmp_path / "cell/manifest.json"
+    manifest = write_samples(out, loaded(paths), **cell_of("t_s=400"), classes=[2, 7])
+    assert manifest["classes"] == [2, 7]
+    assert ImageStore(out).labels.tolist() == [2, 7, 2, 7, 2, 7]
+    assert "classes" not in write_samples(out, loaded(paths), **cell_of("t_s=400"))
+
+
 def made_by(monkeypatch, commit: str) -> None:
     """Has what follows made under another commit."""
     monkeypatch.setattr(provenance, "commit", lambda: {"commit": commit})
