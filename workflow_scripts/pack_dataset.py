@@ -18,10 +18,12 @@ def pack_dataset(dataset: dict, data: Path, workers: int, out: Path) -> str:
     manifest = pack(dataset, data, workers, out)
     first, end = manifest["splits"]["held_out"]
     skipped = sum(kind["count"] for kind in manifest["skipped"].values())
+    ignored = [f"{n} {name}" for name, n in manifest.get("ignored_by_name", {}).items()]
+    left_out = ", ".join([f"{skipped} skipped", *["ignored " + ", ".join(ignored)] * bool(ignored)])
     names = manifest["class_names"]
     some = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
     classes = f"{len(names)} classes ({some})" if names else "no classes"
-    counts = f"{end - first} held out, {skipped} skipped, {classes}"
+    counts = f"{end - first} held out, {left_out}, {classes}"
     return f"{end} images of {manifest['shape']}, {counts}"
 
 

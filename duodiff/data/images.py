@@ -13,7 +13,7 @@ import numpy as np
 from duodiff.clutter import clutter
 from duodiff.data.archives import Member, Members, open_members
 from duodiff.data.decode import EXTENSIONS, UNSUPPORTED, Transform
-from duodiff.data.source import Skipped, Source
+from duodiff.data.source import Skipped, Source, some_of
 from duodiff.data.splits import Splits, find_splits
 from duodiff.running.download import refuse_stand_in
 
@@ -53,16 +53,22 @@ def read(dataset: dict, data: Path) -> Source:
     """
     found = only_images(open_members(_path(dataset, data)))
     splits = find_splits(found.images)
-    details, skipped = found.details() | splits.describe(), found.skipped
-    images, test = found.images, None
+    images, test, unused = found.images, None, None
     if splits.pool is not None:
         used = (splits.train.around, splits.pool.around)
         images = images.select(name.startswith(used) for name in images.names())
         test = ~np.fromiter(map(splits.trained_on, images.names()), bool)
+        unused = len(found.images) - len(images)
     class_names, labels = _classes(images, splits)
-    transform = transform_of(dataset, dataset["channels"])
     return Source(
-        images, labels, class_names, transform, test=test, details=details, skipped=skipped
+        images,
+        labels,
+        class_names,
+        transform_of(dataset, dataset["channels"]),
+        test=test,
+        details=found.details() | splits.describe(),
+        skipped=found.skipped,
+        unused=unused,
     )
 
 
@@ -95,7 +101,7 @@ def only_images(members: Members) -> Found:
     if without:
         without -= set(map(posixpath.dirname, images.names()))
     if without:
-        log.warning("no image that can be read in %s", ", ".join(sorted(without)))
+        log.warning("no image that can be read in %s", some_of(sorted(without)))
     return Found(images, skipped, ignored)
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from duodiff.data.decode import Decoded, decode_all
 from duodiff.data.families import family
-from duodiff.data.source import Skipped, Source
+from duodiff.data.source import Skipped, Source, some_of
 from duodiff.data.store import finish_store, new_arrays, write_arrays
 from duodiff.running.files import remove_leftovers, require_space
 
@@ -50,6 +50,7 @@ def pack(dataset: dict, data: Path, workers: int, manifest: Path) -> dict:
         for line in tally.skipped.lines():
             log.warning("%s", line)
         splits = tally.splits()
+    _warn_of_untrained(manifest.parent / "labels.npy", splits["train"], source.class_names)
     return finish_store(
         manifest,
         {
@@ -61,6 +62,7 @@ def pack(dataset: dict, data: Path, workers: int, manifest: Path) -> dict:
             "converted": dict(sorted(tally.converted.items())),
             "skipped": tally.skipped.as_dict(),
             **source.details,
+            **({} if source.unused is None else {"unused": source.unused + tally.unseen}),
         },
     )
 
@@ -84,6 +86,15 @@ def _order(source: Source, held_out: int, subset: int | None) -> tuple[np.ndarra
     to_hold_out = np.arange(n) >= train if source.test is None else source.test[shuffled]
     training = shuffled[~to_hold_out][:subset]
     return np.concatenate([training, shuffled[to_hold_out]]), len(training)
+
+
+def _warn_of_untrained(labels: Path, train: list[int], class_names: list[str]) -> None:
+    """Warns of classes without an image among the training images, whose places in the file of labels are `train`."""
+    trained = set(np.load(labels, mmap_mode="r")[slice(*train)].tolist())
+    names = [name for i, name in enumerate(class_names) if i not in trained]
+    if names:
+        where = f"{len(names)} of {len(class_names)} classes: {some_of(names)}"
+        log.warning("no image to train on in %s", where)
 
 
 def _check(key: str, value: int, most: int) -> None:
@@ -132,6 +143,7 @@ class _Tally:
     def __init__(self, source: Source, order: np.ndarray, train: int, held_out: int):
         self._source, self._order, self._train, self._held_out = source, order, train, held_out
         self._usable = [0, 0]  # to train on, to hold out
+        self.unseen = len(source.labels)
         self.converted: Counter = Counter()
         self.skipped = Skipped(source.skipped.as_dict())
 
@@ -139,6 +151,7 @@ class _Tally:
         """Pixels and label of each image that was not skipped, until there are enough. Every image is counted."""
         for position, (i, image) in enumerate(zip(self._order, decoded, strict=True)):
             bar.update()
+            self.unseen -= 1
             if image.skipped is not None:
                 self.skipped.add(image.skipped, self._source.images[i].name)
                 continue

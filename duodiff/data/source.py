@@ -1,6 +1,7 @@
 """The images and labels that a dataset family provides for packing."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +10,12 @@ from duodiff.data.archives import Members
 from duodiff.data.decode import Transform
 
 _NAMES = 20  # named of each kind
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first 20 names, and how many more there are."""
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return ", ".join(names[:_NAMES]) + more
 
 
 class Skipped:
@@ -47,7 +54,8 @@ class Source:
 
     `labels` (int64 [N]) are positions in `class_names`; without classes they are -1 and `class_names` is empty.
     `test` (bool [N]) is true for images that may only be held out. If it is None, the held-out images are drawn at
-    random. `details` go into the manifest, as do `skipped`, files that are left out before any is decoded.
+    random. `details` go into the manifest, as do `skipped`, files that are left out before any is decoded. Unless
+    `unused` is None, so does its sum with the number of images that are not packed.
     """
 
     images: np.ndarray | Members
@@ -57,3 +65,4 @@ class Source:
     test: np.ndarray | None = None
     details: dict = field(default_factory=dict)
     skipped: Skipped = field(default_factory=Skipped)
+    unused: int | None = None

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from duodiff.data.archives import Members
+from duodiff.data.source import some_of
 
 _PARTS = {
     "train": ("train", "training"),
@@ -17,7 +18,6 @@ _ENDING = r"([-_ ]?(set|images|data)|[-_ ]?\d{4})?"  # training_set, val2017
 _PATTERNS = {
     part: re.compile(f"({'|'.join(names)}){_ENDING}", re.I) for part, names in _PARTS.items()
 }
-_SHOWN = 5  # folders named in an error
 
 
 class Folder(NamedTuple):
@@ -71,13 +71,13 @@ def find_splits(images: Members) -> Splits:
         return Splits(whole)
     if others := [name or "images in no folder" for name in folders if name not in parts]:
         raise ValueError(
-            f"{images.root}: found {_listed(parts)} beside {_listed(others)}; accepted: split folders"
+            f"{images.root}: found {some_of(sorted(parts))} beside {some_of(others)}; accepted: split folders"
             " alone, or class folders alone (a class that is called as a split needs another name)"
         )
     by_part = {part: folders[name] for name, part in parts.items()}
     if len(by_part) < len(parts) or "train" not in by_part:
         raise ValueError(
-            f"{images.root}: found the split folders {_listed(parts)}; accepted: one train, and one"
+            f"{images.root}: found the split folders {some_of(sorted(parts))}; accepted: one train, and one"
             " test or val or one of each"
         )
     train, pool = by_part.pop("train"), by_part.pop("test", None) or by_part.pop("val")
@@ -127,9 +127,3 @@ def _refuse_inside(images: Members, start: int) -> None:
                     f"{images.root}: found split folders inside {top}, such as {top}/{below[0]};"
                     f" accepted: split folders around the classes, such as {below[0]}/{top}"
                 )
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = sorted(names)
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -204,7 +204,8 @@ def _configure_logging(path: Path | None) -> None:
     handlers: list[logging.Handler] = [terminal]
     if path is not None and first:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
+        # the name of a file may hold bytes that are no text
+        handlers.append(logging.FileHandler(path, "w", "utf-8", errors="backslashreplace"))
     log.setLevel(logging.DEBUG)
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(message)s"))
