@@ -205,7 +205,8 @@ def _configure_logging(path: Path | None) -> None:
     if path is not None and first:
         path.parent.mkdir(parents=True, exist_ok=True)
         # the name of a file may hold bytes that are no text
-        handlers.append(logging.FileHandler(path, "w", "utf-8", errors="backslashreplace"))
+        errors = "backslashreplace"
+        handlers.append(logging.FileHandler(path, "w", encoding="utf-8", errors=errors))
     log.setLevel(logging.DEBUG)
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(message)s"))
