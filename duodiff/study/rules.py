@@ -68,7 +68,10 @@ def conflicts(config: dict, counted: Mapping[str, Contents]) -> Iterator[str]:
             *_classifier_conflicts(experiment, name, experiments),
             *_reuse_conflicts(experiment, name, experiments),
         ):
-            yield f"experiments.{name}.{problem}"
+            of_dataset = problem.startswith("datasets.")
+            yield (
+                f"{problem} (experiments.{name})" if of_dataset else f"experiments.{name}.{problem}"
+            )
 
 
 def _title_conflicts(experiments: dict) -> Iterator[str]:
@@ -248,7 +251,7 @@ def _reference_conflicts(experiment: dict, dataset: dict, found: Contents | None
     name, needed = experiment["metric"]["name"], space(experiment["metric"]["name"])
     count, held_out = experiment["metric"].get("reference"), dataset["held_out"]
     count, held_out = (None if is_share(number) else number for number in (count, held_out))
-    subset, where = dataset.get("subset"), f"dataset {experiment['dataset']}: dataset"
+    subset, where = dataset.get("subset"), f"datasets.{experiment['dataset']}"
     if count and subset and count > subset:
         yield f"metric.reference: found {count}; accepted: up to the {subset} of the dataset's subset"
     if held_out is not None and held_out < _FEWEST_HELD_OUT:

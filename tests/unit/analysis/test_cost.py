@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from unit.image_files import png, write_folder
 
 from duodiff.analysis import cost
 from duodiff.analysis.operations import network
@@ -184,6 +185,23 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path):
 def test_a_dataset_whose_size_only_its_files_tell_is_named():
     text = cost.describe(ROOT / "config/cifar10_cpu.yaml", None)
     assert "dataset cifar10_jpeg: its images are left out" in text
+
+
+def test_own_images_decide_what_their_networks_cost(tmp_path):
+    written = yaml.safe_load((ROOT / "config/own_images.yaml").read_text(encoding="utf-8"))
+    path = tmp_path / "mine.yaml"
+
+    def described(classes: int) -> dict[str, str]:
+        files = {f"photos/{i % classes}/{i}.png": png() for i in range(330)}
+        written["data"] = str(write_folder(tmp_path / str(classes), files))
+        path.write_text(yaml.safe_dump(written), encoding="utf-8")
+        return rows(cost.describe(path, None))["own_images"]
+
+    assert float(described(3)["disk GB"]) < float(described(300)["disk GB"])
+    written["data"] = str(tmp_path / "nowhere")
+    path.write_text(yaml.safe_dump(written), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"datasets.own.path: .*photos is missing"):
+        cost.describe(path, None)
 
 
 def test_without_a_bench_there_are_no_hours_and_without_torch_the_rest():

@@ -96,7 +96,11 @@ GRID = f"{DIGITS}.grid.ddpm"
             r"found \[0, 1\]; accepted: seeds other than sampling.seed 0",
         ),
         (f"{DIGITS}.sampling.images", 64, "found 64; accepted: more than the 64 features"),
-        ("datasets.digits.held_out", 50, "dataset.held_out: found 50; accepted: more than the 64"),
+        (
+            "datasets.digits.held_out",
+            50,
+            r"datasets.digits.held_out: found 50; accepted: more than the 64 .*\(experiments.digits\)",
+        ),
         (f"{GRID}.t_s", [500], "grid.ddpm.t_s: 0 is missing"),
         (f"{GRID}.t_s", [0, 0], "found \\[0, 0\\]; accepted: a list of different values of t_s"),
         (
@@ -155,8 +159,16 @@ GRID = f"{DIGITS}.grid.ddpm"
         ),
         (f"{DIGITS}.metric.inception", "x.pth", "unknown key 'inception'; accepted: name"),
         (f"{DIGITS}.metric.name", "fd_my_spread", "found 'fd_my_spread'; accepted: names that do"),
-        ("datasets.digits.held_out", 15, "dataset.held_out: found 15; accepted: 16 or more"),
-        ("datasets.digits.subset", 60, "dataset.subset: found 60; accepted: more than the 64"),
+        (
+            "datasets.digits.held_out",
+            15,
+            "datasets.digits.held_out: found 15; accepted: 16 or more",
+        ),
+        (
+            "datasets.digits.subset",
+            60,
+            "datasets.digits.subset: found 60; accepted: more than the 64",
+        ),
         ("extractors", {"inceptionv3": "x"}, r"'inceptionv3' \(did you mean 'inception'"),
         ("only", "digit", "only: found 'digit'; accepted: digits"),
         ("only", "", "only: found ''; accepted: digits"),  # --config only=$UNSET

@@ -172,7 +172,7 @@ def test_everything_that_does_not_fit_the_images_is_said_at_once():
     assert [line.split(":")[0] for line in said[2:]] == [
         f"{NET}.num_classes",
         "experiments.own_images.metric.reference",
-        "experiments.own_images.dataset own",
+        "datasets.own.held_out",
     ]
     assert "found 10; accepted: -1, or 3" in said[2]
     assert "found 5000; accepted: up to the 360 training images" in said[3]
