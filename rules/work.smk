@@ -109,10 +109,10 @@ class Work:
     `how(wc)` are options that say how the work is run. `paths(wc, input, output)` are options that name files. An
     option whose value is None is left out. `own` are options that name files of this workflow, which count by their
     content. `workers` names the option that takes the threads of the rule; `processes` is the number of GPUs that the
-    script trains on, a process each. With `kept` a finished result goes into the store. `watched(wc)` are the files
-    from outside that the job reads, by name. `named(wc)` are the inputs whose very set counts. `like` is another Work, whose
-    result this one's is. `python` is the interpreter. `described(wc)` are manifests of which the job reads nothing else
-    (`read_beside`).
+    script trains on, a process each. With `kept` a finished result goes into the store, but no shard does.
+    `watched(wc)` are the files from outside that the job reads, by name. `named(wc)` are the inputs whose very set
+    counts. `like` is another Work, whose result this one's is. `python` is the interpreter. `described(wc)` are
+    manifests of which the job reads nothing else (`read_beside`).
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Work:
             "identity": self.identity(wc),
             "inputs": [str(path) for path in input],
             "outputs": [str(path) for path in output],
-            "kept": self.kept,
+            "kept": self.kept and "shard" not in wc.keys(),
             "watched": {name: str(path) for name, path in self.watched(wc).items()},
             "options": self.decisive(wc),
         }
