@@ -29,9 +29,11 @@ from unit.image_files import (
 
 from duodiff.clutter import clutter
 from duodiff.data.archives import open_members
+from duodiff.data.families import contents
 from duodiff.data.folders import walk
 from duodiff.data.splits import find_splits
 from duodiff.data.store import ImageStore
+from duodiff.study.families import Split
 
 ROOT = Path(__file__).parents[3]
 WRITERS = {"images": write_folder, "images.zip": write_zip, "images.tar": write_tar}
@@ -156,6 +158,8 @@ def test_nothing_of_a_pool_is_trained_on_and_the_manifest_says_so(tmp_path, path
         "unused": {"val": 3},
     }
     assert store.manifest["unused"] == 3 + 2
+    counted = contents(IMAGES | {"path": path}, tmp_path)  # before any job
+    assert (counted.split, counted.classes) == (Split(8, test=6), 2)
     with pytest.raises(ValueError, match=r"dataset.held_out: found 7; accepted: 1 to 6"):
         packed(IMAGES | {"path": path, "held_out": 7}, tmp_path)
 
@@ -328,6 +332,15 @@ def test_names_that_are_no_text_are_packed_and_logged(tmp_path):
     assert store.manifest["class_names"] == ["b", "caf\udce9"]
 
 
+def test_a_zip_with_the_separators_of_windows_has_the_same_classes(tmp_path):
+    files = {f"{c}/{i}.png": png() for c in ("cats", "dogs") for i in range(2)}
+    write_zip(tmp_path / "x.zip", {name.replace("/", "\\"): file for name, file in files.items()})
+    write_zip(tmp_path / "y.zip", files)
+    found = [packed(IMAGES | {"path": path}, tmp_path).manifest for path in ("x.zip", "y.zip")]
+    assert found[0] == found[1]
+    assert found[0]["class_names"] == ["cats", "dogs"]
+
+
 # --- folders drawn at random
 
 NAMES = st.text(
@@ -342,28 +355,32 @@ TINY = png(SIZE - 1)
 EXTENSIONS = {"text": ".txt", "heic": ".HEIC"}
 
 
+SPLITS = st.one_of(
+    st.lists(SPLIT_NAMES, min_size=1, max_size=3, unique=True),
+    st.sampled_from([["train", "Test"], ["TRAINING", "dev"], ["train", "val", "test_set"]]),
+)
+
+
 @st.composite
 def trees(draw) -> dict[str, str]:
     """The kind of each file of a folder, by its name."""
     classes = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
     folders = [[c] for c in classes]
     if draw(st.booleans()):
-        tops = draw(st.lists(SPLIT_NAMES, min_size=1, max_size=3, unique=True))
-        folders = [[top, c] for top in tops for c in classes]
-    folders += [
-        [draw(CLUTTER), *draw(st.lists(NAMES, max_size=1))] for _ in range(draw(st.integers(0, 2)))
-    ]
+        folders = [[split, c] for split in draw(SPLITS) for c in classes]
+    for _ in range(draw(st.integers(0, 2))):
+        folders.append([draw(CLUTTER), *draw(st.lists(NAMES, max_size=1))])
     around = draw(st.lists(NAMES, max_size=2))
     tree: dict[str, str] = {}
     for folder in folders:
         below = draw(st.lists(NAMES, max_size=2))
-        for name, kind in draw(st.lists(st.tuples(NAMES, FILES), min_size=1, max_size=4)):
+        others = draw(st.lists(st.tuples(NAMES, FILES), max_size=3))
+        for name, kind in [(draw(NAMES), "good"), *others]:
             path = "/".join([*around, *folder, *below, f"{name}{EXTENSIONS.get(kind, '.png')}"])
             tree[path] = kind
     if draw(st.integers(0, 9)) == 0:
         tree[draw(NAMES) + ".png"] = "good"
-    files = set(tree)
-    return {n: k for n, k in tree.items() if not any(o.startswith(f"{n}/") for o in files)}
+    return {n: k for n, k in tree.items() if not any(o.startswith(f"{n}/") for o in tree)}
 
 
 def write_tree(folder: Path, tree: dict[str, str]) -> dict[str, bytes]:

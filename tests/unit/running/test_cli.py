@@ -350,6 +350,16 @@ def test_a_users_error_is_one_line_on_the_terminal_and_has_its_place_in_the_log(
     assert f'File "{script}", line 3, in refuse' in logged.read_text(encoding="utf-8")
 
 
+def test_a_log_has_names_of_files_that_are_no_text(tmp_path):
+    script, logged = tmp_path / "name.py", tmp_path / "name.log"
+    lines = ["from duodiff.running import job", "def name() -> str:", "    return 'caf\\udce9'"]
+    script.write_text("\n".join([*lines, "job.run(name)", ""]), encoding="utf-8")
+    program = [sys.executable, str(script), "--log", str(logged)]
+    done = subprocess.run(program, capture_output=True, text=True, encoding="utf-8")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert r"name: caf\udce9" in logged.read_text(encoding="utf-8")
+
+
 IMPORTS = """
 import sys
 sys.argv = ["train_backbone.py", "--data", "x", "--log", {log!r}]
