@@ -125,15 +125,12 @@ class Transform:
         return {**asdict(self), "transparency": "on white", "pillow": PIL.__version__}
 
 
-def decode_all(images: list[Member], transform: Transform) -> list[Decoded]:
-    """All `images`, decoded, in their order. An image that raises Damaged is skipped as corrupt."""
-    decoded = []
-    for image in images:
-        try:
-            decoded.append(decode(image.read(), transform))
-        except Damaged:
-            decoded.append(Decoded(None, skipped="corrupt"))
-    return decoded
+def decode_member(image: Member, transform: Transform) -> Decoded:
+    """An image of a folder or archive, decoded. One that raises Damaged is skipped as corrupt."""
+    try:
+        return decode(image.read(), transform)
+    except Damaged:
+        return Decoded(None, skipped="corrupt")
 
 
 def decode(data: bytes, transform: Transform) -> Decoded:

@@ -1,31 +1,34 @@
 """Any dataset to one packed store, shuffled once and split into training and held-out images.
 
-Several processes decode the images, a chunk at a time. Images are written in order, each with its label. So no image
-stays in memory, and the store does not depend on the number of processes.
+Several processes decode the images. Images are written in order, each with its label. So no image stays in memory, and
+the store does not depend on the number of processes. An interrupted packing is continued.
 """
 
+import hashlib
 import logging
 import math
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from itertools import islice
-from multiprocessing import get_context
+import os
+from collections import Counter
+from collections.abc import Generator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from duodiff.data.decode import Decoded, decode_all
+from duodiff.data.decode import Decoded, decode_member
 from duodiff.data.families import family
 from duodiff.data.source import Skipped, Source, some_of
-from duodiff.data.store import finish_store, new_arrays, write_arrays
+from duodiff.data.store import finish_store
+from duodiff.data.unfinished import Unfinished
+from duodiff.identity import code_digest
 from duodiff.running.files import remove_leftovers, require_space
+from duodiff.running.pool import Lost, mapped
 
 log = logging.getLogger("duodiff")
 
-_CHUNK = 64  # images a task: enough to hide the cost of sending it
-_AHEAD = 4  # chunks in flight for each worker
+_KEPT_EVERY = 2048  # images: where a packing that is killed continues
 
 
 def pack(dataset: dict, data: Path, workers: int, manifest: Path) -> dict:
@@ -33,23 +36,31 @@ def pack(dataset: dict, data: Path, workers: int, manifest: Path) -> dict:
 
     `data` is the folder that the dataset's `path` is under, `workers` the number of decoding processes (1: this one).
     Training images come first, in a fixed random order: all, or as many as `subset` says. The `held_out` images follow;
-    they are never trained on. Skipped images (`duodiff.data.decode`) leave no holes; manifest and log name them. Raises
-    ValueError for a value out of range or if too few images are left, FileNotFoundError for a missing file.
+    they are never trained on. Skipped images (`duodiff.data.decode`) leave no holes; manifest and log name them.
+
+    What is packed is kept beside the manifest (`duodiff.data.unfinished`), and the same call continues there. Raises
+    ValueError for a value out of range or if too few images are left, FileNotFoundError for a missing file, and
+    ChildProcessError, with the image that it had, for a process that was killed.
     """
     if workers < 1:
         raise ValueError(f"workers: found {workers}; accepted: 1 or more")
     source = family(dataset).read(dataset, data)
     order, train = _order(source, dataset["held_out"], dataset.get("subset"))
-    tally = _Tally(source, order, train, dataset["held_out"])
     remove_leftovers(manifest.parent)
-    packed = train + dataset["held_out"]
-    require_space(manifest.parent, packed * math.prod(_shape(source)), "packing")
-    with new_arrays(manifest.parent) as files:
-        with tqdm(total=packed, desc="pack", unit="image", disable=None) as bar:
-            write_arrays(*files, _shape(source), tally.kept(_decoded(source, order, workers), bar))
-        for line in tally.skipped.lines():
-            log.warning("%s", line)
+    unfinished = Unfinished(manifest, _identity(dataset, source, order), _shape(source))
+    tally = _Tally(source, order, train, dataset["held_out"])
+    tally.restore(unfinished.state)
+    size = tally.wanted * math.prod(_shape(source))
+    require_space(manifest.parent, size - unfinished.size, "packing")
+    _pack_images(source, order, workers, tally, unfinished)
+    for line in tally.skipped.lines():
+        log.warning("%s", line)
+    try:
         splits = tally.splits()
+    except ValueError:
+        unfinished.remove()
+        raise
+    unfinished.finish()
     _warn_of_untrained(manifest.parent / "labels.npy", splits["train"], source.class_names)
     return finish_store(
         manifest,
@@ -62,7 +73,7 @@ def pack(dataset: dict, data: Path, workers: int, manifest: Path) -> dict:
             "converted": dict(sorted(tally.converted.items())),
             "skipped": tally.skipped.as_dict(),
             **source.details,
-            **({} if source.unused is None else {"unused": source.unused + tally.unseen}),
+            **tally.unused(),
         },
     )
 
@@ -110,28 +121,71 @@ def _shape(source: Source) -> tuple[int, int, int]:
     return source.images.shape[1:]
 
 
-def _decoded(source: Source, order: np.ndarray, workers: int) -> Iterator[Decoded]:
+def _identity(dataset: dict, source: Source, order: np.ndarray) -> list:
+    """What decides the packed images and their counts; of the files it is a cheap fingerprint."""
+    files = hashlib.sha256(source.labels.tobytes() + order.tobytes())
+    if isinstance(source.images, np.ndarray):
+        files.update(source.images.tobytes())
+    else:
+        folder = source.images.root if source.images.root.is_dir() else None
+        files.update(_stat(source.images.root) if folder is None else b"")
+        for name in source.images.names():
+            files.update(os.fsencode(name) + (b"" if folder is None else _stat(folder / name)))
+    transform = source.transform.describe() if source.transform else None
+    skipped = source.skipped.as_dict()
+    return [dataset, transform, files.hexdigest(), skipped, code_digest(pack)]
+
+
+def _stat(path: Path) -> bytes:
+    found = path.stat()
+    return f"/{found.st_size}/{found.st_mtime_ns}/".encode()
+
+
+def _pack_images(
+    source: Source, order: np.ndarray, workers: int, tally: "_Tally", unfinished: Unfinished
+) -> None:
+    """Adds the images that are missing in `unfinished`, until there are enough."""
+    bar = tqdm(total=tally.wanted, initial=tally.position, desc="pack", unit="image", disable=None)
+    decoded = _decoded(source, order[tally.position :], workers)
+    with unfinished, bar, closing(decoded):
+        try:
+            for image in decoded:
+                if image.pixels is not None:
+                    unfinished.append(image.pixels, tally.label())
+                tally.count(image)
+                bar.update()
+                if tally.enough():
+                    break
+                if tally.position % _KEPT_EVERY == 0:
+                    unfinished.keep(tally.state())
+        except Lost as lost:
+            unfinished.keep(tally.state())
+            raise ChildProcessError(_advice(lost, workers, unfinished.count)) from lost
+        unfinished.keep(tally.state())
+
+
+def _advice(lost: Lost, workers: int, packed: int) -> str:
+    what = (
+        "a process that decodes images"
+        if lost.item is None
+        else f"the process that decoded {lost.item.name}"
+    )
+    return (
+        f"{what} {lost}. Lower the number of processes, now {workers} (`snakemake --set-threads pack_dataset=N`),"
+        " give the job more memory (`--set-resources pack_dataset:mem_mb=N` on a cluster), or take the image out."
+        f" The {packed} images packed so far are kept: the same command continues"
+    )
+
+
+def _decoded(source: Source, order: np.ndarray, workers: int) -> Generator[Decoded, None, None]:
     """The images at the indices in `order`, decoded, in the same order."""
     images, transform = source.images, source.transform
     if transform is None or isinstance(images, np.ndarray):
         yield from (Decoded(np.asarray(images[i])) for i in order)
         return
-    members = (images[i] for i in order)
-    chunks = iter(lambda: list(islice(members, _CHUNK)), [])
-    tasks = ((chunk, transform) for chunk in chunks)
-    if workers == 1:
-        for task in tasks:
-            yield from decode_all(*task)
-        return
-    # Spawned: a forked process may hang if there are threads.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting: deque[Future[list[Decoded]]] = deque()
-        for task in tasks:
-            waiting.append(pool.submit(decode_all, *task))
-            if len(waiting) == _AHEAD * workers:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+    yield from mapped(
+        partial(decode_member, transform=transform), (images[i] for i in order), workers
+    )
 
 
 class _Tally:
@@ -142,25 +196,51 @@ class _Tally:
 
     def __init__(self, source: Source, order: np.ndarray, train: int, held_out: int):
         self._source, self._order, self._train, self._held_out = source, order, train, held_out
+        self.position = 0
+        """The number of images counted."""
+        self.wanted = train + held_out
+        """The number of images to pack, if none is skipped."""
         self._usable = [0, 0]  # to train on, to hold out
-        self.unseen = len(source.labels)
         self.converted: Counter = Counter()
         self.skipped = Skipped(source.skipped.as_dict())
 
-    def kept(self, decoded: Iterable[Decoded], bar: tqdm) -> Iterator[tuple[np.ndarray, int]]:
-        """Pixels and label of each image that was not skipped, until there are enough. Every image is counted."""
-        for position, (i, image) in enumerate(zip(self._order, decoded, strict=True)):
-            bar.update()
-            self.unseen -= 1
-            if image.skipped is not None:
-                self.skipped.add(image.skipped, self._source.images[i].name)
-                continue
-            self._usable[position >= self._train] += 1
+    def state(self) -> dict:
+        """All counts, for `restore`."""
+        return {
+            "position": self.position,
+            "usable": self._usable,
+            "converted": dict(self.converted),
+            "skipped": self.skipped.as_dict(),
+        }
+
+    def restore(self, state: dict) -> None:
+        """Sets the counts to those of a `state`; an empty one leaves them as they are."""
+        if state:
+            self.position, self._usable = state["position"], state["usable"]
+            self.converted, self.skipped = Counter(state["converted"]), Skipped(state["skipped"])
+
+    def unused(self) -> dict[str, int]:
+        """The number of images that are not packed, for a manifest, if the source has some of its own."""
+        if self._source.unused is None:
+            return {}
+        return {"unused": self._source.unused + len(self._source.labels) - self.position}
+
+    def enough(self) -> bool:
+        """Whether no further image is needed."""
+        return self._usable[1] == self._held_out
+
+    def label(self) -> int:
+        """The label of the next image."""
+        return int(self._source.labels[self._order[self.position]])
+
+    def count(self, image: Decoded) -> None:
+        """Counts the next image."""
+        if image.skipped is None:
+            self._usable[self.position >= self._train] += 1
             self.converted.update(image.converted)
-            assert image.pixels is not None  # it has pixels unless it was skipped
-            yield image.pixels, int(self._source.labels[i])
-            if self._usable[1] == self._held_out:
-                return
+        else:
+            self.skipped.add(image.skipped, self._source.images[self._order[self.position]].name)
+        self.position += 1
 
     def splits(self) -> dict[str, list[int]]:
         """[first, past the last] of the training images and of the held-out ones, among the images kept.

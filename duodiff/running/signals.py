@@ -10,6 +10,19 @@ EXIT_CODE = 75
 _ASKING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
+def how_it_ended(code: int) -> str:
+    """What became of a process, from its exit code; that of one that a signal ended is the signal's number, negative.
+
+    The system kills a process where memory runs out, and a scheduler kills one that takes more than it asked for.
+    """
+    if code >= 0:
+        return f"ended with exit code {code}"
+    if code == -signal.SIGKILL:
+        return "was killed (SIGKILL), most likely because memory ran out"
+    names = {number.value: number.name for number in signal.Signals}
+    return f"was ended by {names.get(-code, f'signal {-code}')}"
+
+
 class Stopped(BaseException):
     """The process was asked to stop and can end now. The message says what the next run does.
 

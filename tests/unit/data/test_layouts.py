@@ -242,7 +242,7 @@ def forbid(monkeypatch, name: str) -> None:
     scan = os.scandir
 
     def scandir(path):
-        if Path(path).name == name:
+        if not isinstance(path, int) and Path(path).name == name:  # not an open folder
             raise PermissionError(13, "Permission denied", str(path))
         return scan(path)
 

@@ -1,6 +1,9 @@
 """Datasets to stores: order, splits, skipped images, memory; and real images."""
 
 import io
+import os
+import re
+import signal
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -22,7 +25,7 @@ from unit.image_files import (
 )
 
 from duodiff.data import cifar10
-from duodiff.data.decode import Decoded
+from duodiff.data.decode import Decoded, decode_member
 from duodiff.data.pack import pack
 from duodiff.data.store import ImageStore
 
@@ -31,7 +34,7 @@ REAL = Path(__file__).parents[3].parent / "shared/data/cifar10-test-jpeg.zip"
 
 def test_the_store_does_not_depend_on_the_workers(tmp_path, monkeypatch):
     """Byte for byte, with skipped and converted images and more chunks than are in flight; as np.save's."""
-    monkeypatch.setattr("duodiff.data.pack._CHUNK", 10)
+    monkeypatch.setattr("duodiff.running.pool._CHUNK", 10)
     files = {f"{'ab'[i % 2]}/{i:03}.png": png() for i in range(150)}
     files |= {"a/007.png": b"\x89PNG\r\n\x1a\nbroken", "b/130.png": encoded(noise(mode="L"))}
     write_zip(tmp_path / "images.zip", files)
@@ -53,16 +56,15 @@ def test_ten_times_the_images_take_a_few_numbers_more(tmp_path, monkeypatch, fam
     """But for some numbers of 8 bytes an image, where a name alone would take 50 bytes and its place 600."""
     few, many = 500, 5000
 
-    def decoded(images, _):  # for true decoding takes longer; of every six one is skipped
-        skip = [int(Path(image.name).stem) % 6 == 0 for image in images]
-        return [Decoded(None, skipped="corrupt") if s else Decoded(pixels) for s in skip]
+    def decoded(image, transform):  # for true decoding takes longer; of every six one is skipped
+        skip = int(Path(image.name).stem) % 6 == 0
+        return Decoded(None, skipped="corrupt") if skip else Decoded(pixels)
 
     pixels = np.zeros((3, 4, 4), np.uint8)
-    monkeypatch.setattr("duodiff.data.pack.decode_all", decoded)
+    monkeypatch.setattr("duodiff.data.pack.decode_member", decoded)
     # What has a fixed size would hide much.
     monkeypatch.setattr("duodiff.data.store.sha256", lambda _: "")
     monkeypatch.setattr("duodiff.data.archives._COMMENT", 0)
-    monkeypatch.setattr("duodiff.data.pack._CHUNK", 8)
     peaks = []
     for n in (few // 2, few, many):  # the first time modules and caches fill
         data = tmp_path / str(n)
@@ -169,6 +171,141 @@ def test_too_few_usable_images_are_an_error_that_leaves_no_store(tmp_path):
     with pytest.raises(ValueError, match=message):
         packed(IMAGES, tmp_path)
     assert list((tmp_path / "store1").iterdir()) == []
+
+
+# --- interrupted
+
+
+FILES = {f"{'ab'[i % 2]}/{i:02}.png": png() for i in range(60)} | {"b/03.png": b"broken"}
+
+
+def killing(image, transform):
+    """Decodes, but for one image that kills its process."""
+    if image.name == "a/40.png":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return decode_member(image, transform)
+
+
+class Counting:
+    """Decodes and counts; stops at the image number `last`."""
+
+    def __init__(self, last: int | None = None):
+        self.count, self.last = 0, last
+
+    def __call__(self, image, transform):
+        if self.count == self.last:
+            raise KeyboardInterrupt
+        self.count += 1
+        return decode_member(image, transform)
+
+
+@pytest.fixture
+def whole(tmp_path) -> dict[str, bytes]:
+    """The files of the store of FILES, packed without interruption; the next one goes to another folder."""
+    write_folder(tmp_path / "images", FILES)
+    pack(IMAGES | {"held_out": 5}, tmp_path, 1, tmp_path / "whole/manifest.json")
+    return contents(tmp_path / "whole")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def interrupted(tmp_path, monkeypatch, last: int) -> Path:
+    """Packs FILES until the image number `last`, with states every 10 images; where the store is to be."""
+    manifest = tmp_path / "store/manifest.json"
+    monkeypatch.setattr("duodiff.data.pack._KEPT_EVERY", 10)
+    monkeypatch.setattr("duodiff.data.pack.decode_member", Counting(last))
+    with pytest.raises(KeyboardInterrupt):
+        pack(IMAGES | {"held_out": 5}, tmp_path, 1, manifest)
+    (unfinished,) = manifest.parent.iterdir()
+    assert unfinished.name.endswith(".unfinished")
+    return manifest
+
+
+def decoded_now(tmp_path, monkeypatch, manifest: Path, **changes) -> int:
+    """Packs FILES; the number of images that were decoded."""
+    counting = Counting()
+    monkeypatch.setattr("duodiff.data.pack.decode_member", counting)
+    pack(IMAGES | {"held_out": 5} | changes, tmp_path, 1, manifest)
+    return counting.count
+
+
+def test_a_killed_process_is_reported_with_its_image_and_packing_continues(
+    tmp_path, whole, monkeypatch
+):
+    monkeypatch.setattr("duodiff.running.pool._CHUNK", 4)
+    monkeypatch.setattr("duodiff.data.pack.decode_member", killing)
+    manifest = tmp_path / "store/manifest.json"
+    with pytest.raises(ChildProcessError) as error:
+        pack(IMAGES | {"held_out": 5}, tmp_path, 2, manifest)
+    said = str(error.value)
+    assert "the process that decoded a/40.png was killed (SIGKILL), most likely because" in said
+    assert "Lower the number of processes, now 2" in said
+    packed_before = int(re.search(r"The (\d+) images packed so far are kept", said)[1])
+    names = sorted(FILES)
+    order = np.random.default_rng(0).permutation(60).tolist()
+    place = order.index(names.index("a/40.png"))
+    assert place - 4 * 4 * 2 - 4 <= packed_before <= place
+    left = decoded_now(tmp_path, monkeypatch, manifest)
+    broken_before = order.index(names.index("b/03.png")) < place
+    assert left in (60 - packed_before - broken_before, 60 - packed_before)
+    assert contents(manifest.parent) == whole
+
+
+def test_a_lack_of_memory_names_the_image(tmp_path, monkeypatch):
+    def hungry(image, transform):
+        raise MemoryError
+
+    write_folder(tmp_path / "images", FILES)
+    monkeypatch.setattr("duodiff.data.pack.decode_member", hungry)
+    with pytest.raises(
+        ChildProcessError, match=r"decoded [ab]/\d\d.png had no memory left\. Lower"
+    ):
+        packed(IMAGES, tmp_path)
+
+
+@pytest.mark.parametrize(("last", "kept"), [(0, 0), (9, 0), (10, 10), (37, 30), (59, 50)])
+def test_an_interrupted_packing_continues_to_the_same_bytes(
+    tmp_path, whole, monkeypatch, last, kept
+):
+    manifest = interrupted(tmp_path, monkeypatch, last)
+    assert decoded_now(tmp_path, monkeypatch, manifest) == 60 - kept
+    assert contents(manifest.parent) == whole
+
+
+def test_other_images_and_another_configuration_start_anew(tmp_path, monkeypatch):
+    write_folder(tmp_path / "images", FILES)
+    manifest = interrupted(tmp_path, monkeypatch, 37)
+    write_folder(tmp_path / "images", {"b/11.png": png() + b"changed"})
+    assert decoded_now(tmp_path, monkeypatch, manifest) == 60
+    manifest.unlink()
+    for name in ("images.npy", "labels.npy"):
+        (manifest.parent / name).unlink()
+    interrupted(tmp_path, monkeypatch, 37)
+    assert decoded_now(tmp_path, monkeypatch, manifest, size=SIZE - 1) == 60
+    assert sorted(contents(manifest.parent)) == ["images.npy", "labels.npy", "manifest.json"]
+
+
+def damage_state(folder: Path) -> None:
+    (folder / "state.json").write_text("{", encoding="utf-8")
+
+
+def cut_images(folder: Path) -> None:
+    with open(folder / "images.npy", "r+b") as file:
+        file.truncate(500)
+
+
+def lose_labels(folder: Path) -> None:
+    (folder / "labels.npy").unlink()
+
+
+@pytest.mark.parametrize("damage", [damage_state, cut_images, lose_labels])
+def test_a_damaged_packing_starts_anew(tmp_path, whole, monkeypatch, damage):
+    manifest = interrupted(tmp_path, monkeypatch, 37)
+    damage(*manifest.parent.iterdir())
+    assert decoded_now(tmp_path, monkeypatch, manifest) == 60
+    assert contents(manifest.parent) == whole
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f"{REAL.name} is not there")
