@@ -135,4 +135,5 @@ onsuccess:
         script = own("workflow_scripts/make_report.py")
         command = command_line([script], options, sys.executable)
         subprocess.run(command, shell=True, check=True)
+        job.tolerate_console()
         print(Path("results/summary.txt").read_text(encoding="utf-8"))

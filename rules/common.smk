@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(ROOT))
 
+from duodiff.running import job
 from duodiff.running.receipts import receipt_of
 from duodiff.settings import PATTERN, Setting
 from duodiff.spaces import WEIGHTS, images_to_extrapolate, space, weights_path

@@ -24,8 +24,21 @@ _SPECIAL = {character: "\\" + character for character in "&%$#_{}"} | {
     "<": "$<$",
     ">": "$>$",
     "±": r"$\pm$",
-    "—": "---",
+    "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
 }
+# What Markdown would read as its own signs, and how a cell has it as text. In this order.
+_MARKDOWN = (
+    (r"\\", r"\\\\"),
+    (r"&(?=[#A-Za-z])", "&amp;"),
+    (r"<(?=[A-Za-z/!?])", "&lt;"),
+    (r"([`|])", r"\\\1"),
+    (r"\*(?!$)", r"\\*"),
+    (r"(?<![^\W_])_|_(?![^\W_])", r"\\_"),  # within a word it is no emphasis
+    (r"\](?=[(\[])", r"\\]"),
+    (r"\$", "&#36;"),
+    ("~", "&#126;"),
+)
 _STYLE = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
 body{font:14px/1.4 system-ui,sans-serif;margin:1em}
@@ -113,8 +126,16 @@ def _cell(name: str, value: str | float) -> str:
 def markdown(table: pd.DataFrame) -> str:
     """A table of text as GitHub Markdown."""
     headings = [", ".join(filter(None, column)) for column in table.columns]
-    lines = [headings, ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    rows = [[_in_markdown(text) for text in row] for row in [headings, *table.to_numpy().tolist()]]
+    lines = [rows[0], ["---"] * len(table.columns), *rows[1:]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _in_markdown(text: str) -> str:
+    """`text` for a cell of a Markdown table, which shows it as it is."""
+    for sign, written in _MARKDOWN:
+        text = re.sub(sign, written, text)
+    return text
 
 
 def latex(table: pd.DataFrame, columns: str | None = None, environment: str = "tabular") -> str:
@@ -127,9 +148,10 @@ def latex(table: pd.DataFrame, columns: str | None = None, environment: str = "t
     groups = [(name, len(list(columns))) for name, columns in groupby(c[0] for c in table.columns)]
     if any(name for name, _ in groups):
         lines += _latex_groups(groups)
-    lines += [_latex_row(column[1] for column in table.columns), r"\midrule"]
+    symbols = [_SYMBOLS.get(column[1]) or _escape(column[1]) for column in table.columns]
+    lines += [_latex_row(symbols), r"\midrule"]
     for first, rows in groupby(table.to_numpy().tolist(), lambda row: row[0]):
-        lines += [_latex_row(row) for row in rows]
+        lines += [_latex_row(map(_escape, row)) for row in rows]
         lines += [r"\midrule"] if first != table.iloc[-1, 0] else []
     return "\n".join([*lines, r"\bottomrule", rf"\end{{{environment}}}"]) + "\n"
 
@@ -148,13 +170,16 @@ def _latex_groups(groups: list[tuple[str, int]]) -> list[str]:
 
 
 def _latex_row(cells: Iterable[str]) -> str:
-    return " & ".join(map(_escape, cells)) + r" \\"
+    return " & ".join(cells) + r" \\"
 
 
 def _escape(text: str) -> str:
-    """`text` for LaTeX: special characters escaped, the symbols of headings and a number's minus in math."""
-    if text in _SYMBOLS:
-        return _SYMBOLS[text]
+    """`text` for LaTeX: special characters escaped, a number's minus in math."""
     if re.fullmatch(r"-[\d.]+", text):
         return f"${text}$"
-    return "".join(_SPECIAL.get(character, character) for character in text)
+    parts = [
+        "".join(_SPECIAL.get(character, character) for character in p) for p in text.split("—")
+    ]
+    escaped = "---".join(re.sub("-(?=-)", "-{}", part) for part in parts)
+    # The end of the row before would take a bracket or a star for its own argument.
+    return f"{{{escaped[0]}}}{escaped[1:]}" if escaped.startswith(("[", "*")) else escaped

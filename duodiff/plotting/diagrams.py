@@ -27,7 +27,7 @@ def duodiff(title: str, networks: dict) -> Figure:
     """Figure 3: DuoDiff over the timesteps, and its two backbones with their long skip connections."""
     depth = max(len(_blocks(networks[role])) for role in ("full", "shallow"))
     figure, axis = _canvas(width=7.0, rows=depth + 7.6)
-    axis.set_title(f"{title}: DuoDiff")
+    axis.set_title(f"{title}: DuoDiff", parse_math=False)
     ends = {"shallow": (0.2, 4.8), "full": (5.0, 9.8)}
     texts = {"shallow": "$t \\geq T - t_s$: shallow", "full": "$t < T - t_s$: full"}
     for role, (left, right) in ends.items():
@@ -55,7 +55,7 @@ def adadiff(title: str, networks: dict) -> Figure:
     full, added = networks["full"], networks["adadiff"]
     blocks = _blocks(full)
     figure, axis = _canvas(width=7.0, rows=2 * len(blocks) + len(added["output_head"]) + 4)
-    axis.set_title(f"{title}: AdaDiff")
+    axis.set_title(f"{title}: AdaDiff", parse_math=False)
     y = -0.6
     _box(axis, (4.6, y), 4.4, _embedding(full), _FILL["embedding"])
     read = {
@@ -96,7 +96,7 @@ def uncertainty(title: str, networks: dict) -> Figure:
     figure, axis = _canvas(
         width=6.2, rows=2 * (4 + len(after)) - 2 * (not head["timestep_aware"]) - 1.5
     )
-    axis.set_title(f"{title}: uncertainty")
+    axis.set_title(f"{title}: uncertainty", parse_math=False)
     y = -0.6
     _box(axis, (3.0, y), 4.6, f"tokens: {_shape(tokens)}", _FILL["embedding"])
     if head["timestep_aware"]:

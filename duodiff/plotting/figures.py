@@ -1,4 +1,8 @@
-"""One function per figure, each fed by data frames (or arrays of images) only."""
+"""One function per figure, each fed by data frames (or arrays of images) only.
+
+A title is free text, which is drawn with `parse_math=False`: matplotlib would read the text between two $ as
+mathematics.
+"""
 
 import math
 
@@ -24,15 +28,16 @@ def _facets(
 ) -> tuple[Figure, list[tuple[str, Axes, pd.DataFrame]]]:
     """A figure with a panel of `size` inches for each value of the column `by`, and each panel's value, axis and rows.
 
-    At most two panels stand beside each other: more cannot be read on a phone.
+    At most two panels stand beside each other: more cannot be read on a phone. The grid knows the panels by number,
+    since it draws what it knows them by before a title can be set.
     """
     style.apply()
     names = list(data[by].unique())
     width, height = size
     facets = sns.FacetGrid(
-        data,
-        col=by,
-        col_order=names,
+        data.assign(number=data[by].map(names.index)),
+        col="number",
+        col_order=range(len(names)),
         col_wrap=min(columns, len(names)),
         height=height,
         aspect=width / height,
@@ -40,7 +45,7 @@ def _facets(
         sharey=False,
     )
     facets.figure.set_layout_engine("constrained")
-    panels = facets.axes_dict.items()
+    panels = zip(names, facets.axes, strict=True)
     return facets.figure, [(name, axis, data[data[by] == name]) for name, axis in panels]
 
 
@@ -77,7 +82,9 @@ def _legend_below(figure: Figure, looks: list[style.Look], inferred: bool) -> No
     if inferred:
         handles.append(Line2D([], [], color=style.GREY, marker="o", linestyle="none"))
         handles[-1].set(label="setting inferred", markerfacecolor="white")
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize="small")
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize="small")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def exit_layers(profiles: pd.DataFrame) -> Figure:
@@ -110,7 +117,8 @@ def exit_layers(profiles: pd.DataFrame) -> Figure:
         for i, line in enumerate(axis.get_lines()):
             line.set_markevery((i, every))
         axis.axhline(depth, color=style.GREY, linewidth=1, zorder=0)
-        axis.set(xlim=(T - 1, 0), ylim=(-0.2, depth + 0.4), title=f"{title} (n = {n} a line)")
+        axis.set(xlim=(T - 1, 0), ylim=(-0.2, depth + 0.4))
+        axis.set_title(f"{title} (n = {n} a line)", parse_math=False)
         axis.set(xlabel=_TIME, ylabel=f"exit layer (blocks run, of {depth})")
         axis.legend(
             handles=[look.handle() for look in looks],
@@ -137,7 +145,8 @@ def noised(panels: list[tuple[str, list[np.ndarray]]], similarity: pd.DataFrame)
     parts = figure.subfigures(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for part, (title, images) in zip(parts, panels, strict=True):
         mine = similarity[similarity["title"] == title]
-        part.suptitle(f"{title}: r is the correlation of input and target, n = {mine['n'].iloc[0]}")
+        about = f"r is the correlation of input and target, n = {mine['n'].iloc[0]}"
+        part.suptitle(f"{title}: {about}", parse_math=False)
         axes = part.subplots(2 * len(images), beside, squeeze=False)
         for pair, image in zip(axes.reshape(len(images), 2, beside), images, strict=True):
             _show(pair[0, 0], image[0], 1)
@@ -182,7 +191,7 @@ def trade_off(points: pd.DataFrame) -> Figure:
             _name_points(axis, line.sort_values("seconds"), look.color, above=method != "duodiff")
         axis.margins(x=0.1, y=0.22)
         axis.set(xlabel="seconds per image", ylabel=panel["metric"].iloc[0])
-        axis.set_title(title, fontsize="medium")
+        axis.set_title(title, fontsize="medium", parse_math=False)
         axis.locator_params(axis="x", nbins=4)
     shown = [look for method, look in style.METHODS.items() if method in set(points["method"])]
     _legend_below(figure, shown, points["inferred"].any())
@@ -252,7 +261,7 @@ def qualitative(panels: list[dict]) -> Figure:
     headers = {"adadiff": "AdaDiff: rising θ →", "duodiff": "DuoDiff: rising $t_s$ →"}
     for part, panel, height in zip(parts, panels, heights, strict=True):
         kinds = [kind for kind in headers if panel[kind]]
-        part.suptitle(panel["title"], y=1 - 0.05 / height, va="top")
+        part.suptitle(panel["title"], y=1 - 0.05 / height, va="top", parse_math=False)
         edges = {"left": 0.06, "right": 0.99, "top": 1 - 0.9 / height, "bottom": 0.1 / height}
         widths = [len(panel[kind]) for kind in kinds]
         blocks = part.add_gridspec(1, len(kinds), width_ratios=widths, wspace=0.08, **edges)
@@ -288,7 +297,7 @@ def gallery(title: str, panels: list[tuple[str, np.ndarray]]) -> Figure:
     for axis, (name, images) in zip(axes.flat, panels, strict=False):
         axis.imshow(grid(images, math.isqrt(len(images) - 1) + 1), interpolation="nearest")
         axis.set_title(name, fontsize=11)
-    figure.suptitle(title, y=1, va="bottom")
+    figure.suptitle(title, y=1, va="bottom", parse_math=False)
     figure.tight_layout()
     return figure
 
@@ -303,13 +312,14 @@ def training_curves(curves: pd.DataFrame) -> Figure:
     lines = curves.rename(columns=names).melt(
         ["title", "model", "step"], list(names.values()), var_name="images", value_name="loss"
     )
-    heads = lines["model"] == "heads"
-    lines["panel"] = lines["title"] + np.where(heads, ": AdaDiff heads", ": backbones")
     panels = [
-        f"{title}: {kind}"
+        (title, of_heads)
         for title in curves["title"].unique()
-        for kind in ("backbones", "AdaDiff heads")
+        for of_heads in (False, True)
+        if ((curves["title"] == title) & ((curves["model"] == "heads") == of_heads)).any()
     ]
+    of_line = zip(lines["title"], lines["model"] == "heads", strict=True)
+    lines["number"] = [panels.index(panel) for panel in of_line]
     facets = sns.relplot(
         lines,
         kind="line",
@@ -320,16 +330,17 @@ def training_curves(curves: pd.DataFrame) -> Figure:
         palette=style.NETWORKS,
         dashes={"held out": "", "training": (1, 1)},
         errorbar=None,
-        col="panel",
-        col_order=[panel for panel in panels if panel in set(lines["panel"])],
+        col="number",
+        col_order=range(len(panels)),
         col_wrap=2,
         height=4.6,
         aspect=1,
         facet_kws={"sharex": False, "sharey": False},
     )
-    facets.set_titles("{col_name}").set(yscale="log", xlabel="training step")
-    for panel, axis in facets.axes_dict.items():
-        of_heads = panel.endswith("heads")
+    facets.set(yscale="log", xlabel="training step")
+    for (title, of_heads), axis in zip(panels, facets.axes, strict=True):
+        kind = "AdaDiff heads" if of_heads else "backbones"
+        axis.set_title(f"{title}: {kind}", parse_math=False)
         axis.set(ylabel="loss (Eq. 6 + Eq. 7)" if of_heads else "loss (Eq. 2)")
     facets.figure.set_layout_engine("constrained")
     sns.move_legend(facets, "outside lower center", ncols=2, frameon=True, fontsize="small")
@@ -361,7 +372,8 @@ def denoising_losses(losses: pd.DataFrame) -> Figure:
             errorbar=None,
             ax=axis,
         )
-        axis.set(xlim=(T - 1, 0), yscale="log", title=title)
+        axis.set(xlim=(T - 1, 0), yscale="log")
+        axis.set_title(title, parse_math=False)
         axis.set(xlabel=_TIME, ylabel="held-out squared error")
         axis.legend(fontsize="x-small", ncols=2)
     return figure
@@ -396,7 +408,8 @@ def extrapolations(points: pd.DataFrame) -> Figure:
         sizes = sizes[[0, len(sizes) // 3, -1]]
         axis.set_xticks([0, *1 / sizes], ["∞", *map(str, sizes)])
         metric = panel["metric"].iloc[0]
-        axis.set(title=title, xlabel="number of images n (spaced by 1/n)", ylabel=metric)
+        axis.set(xlabel="number of images n (spaced by 1/n)", ylabel=metric)
+        axis.set_title(title, parse_math=False)
         axis.legend(
             fontsize="x-small",
             title="limit at n = ∞",

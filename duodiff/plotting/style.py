@@ -1,5 +1,7 @@
 """One look for every figure: seaborn's theme, a colour and a mark for each method, and files that do not change."""
 
+import logging
+import warnings
 from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
@@ -10,13 +12,18 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from duodiff.running.files import atomic, write_csv
 
 matplotlib.use("Agg")
 
+log = logging.getLogger("duodiff")
+
 _COLORS = sns.color_palette("colorblind").as_hex()
+_FONT = "DejaVu Sans"
 INK, GREY = "#222222", "#888888"
 
 _MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p"]
@@ -98,11 +105,12 @@ def apply() -> None:
 
     The font comes with matplotlib, so that a figure does not depend on the fonts of a machine.
     """
+    warnings.filterwarnings("ignore", "Glyph .* missing from font")  # `save` says it once
     plt.style.use("default")
     sns.set_theme(
         style="whitegrid",
         palette="colorblind",
-        font="DejaVu Sans",
+        font=_FONT,
         rc={
             "font.size": 12.5,
             "axes.titlesize": 12.5,
@@ -123,9 +131,18 @@ def apply() -> None:
     )
 
 
+def _without_glyph(figure: Figure) -> str:
+    """The characters of a figure's texts that its font lacks."""
+    known = get_font(findfont(_FONT)).get_charmap()
+    used = {character for text in figure.findobj(Text) for character in text.get_text()}
+    return "".join(sorted(c for c in used if ord(c) not in known and c != "\n"))
+
+
 def save(figure: Figure, data: pd.DataFrame, paths: list[Path]) -> None:
     """Writes the figure to each path by its suffix, without dates, and the values it shows to a .csv; closes it."""
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
+    if unknown := _without_glyph(figure):
+        log.warning("the font of the figures has no glyph for %s: boxes are drawn", unknown)
     for path in paths:
         kind = Path(path).suffix[1:]
         if kind == "csv":

@@ -3,6 +3,7 @@
 import argparse
 import gc
 import inspect
+import io
 import json
 import logging
 import os
@@ -30,6 +31,7 @@ def importing() -> Iterator[None]:
     A failed import is reported like any error of a job. The terminal shows one line, the file of --log the traceback.
     The exit code is 1.
     """
+    tolerate_console()
     try:
         yield
     except Exception as error:  # a damaged library raises other errors than ImportError
@@ -39,6 +41,13 @@ def importing() -> Iterator[None]:
         log.debug("", exc_info=True)
         log.error("%s: %s: %s", Path(sys.argv[0]).stem, type(error).__name__, error)
         sys.exit(1)
+
+
+def tolerate_console() -> None:
+    """Has the terminal show the code of a character that its encoding lacks, such as \\u2192, instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run(function: Callable[..., str]) -> None:
@@ -55,6 +64,7 @@ def run(function: Callable[..., str]) -> None:
 
     After a success, a job that imported torch ends the process: this function does not return.
     """
+    tolerate_console()
     parser = argparse.ArgumentParser(**_help(function))
     _add_options(parser, function)
     _call(function, vars(parser.parse_args()))
@@ -62,6 +72,7 @@ def run(function: Callable[..., str]) -> None:
 
 def run_one_of(functions: list[Callable[..., str]], name: str, description: str) -> None:
     """As `run`, for one of several functions: the first argument names it. `name` is the program's name in the help."""
+    tolerate_console()
     parser = argparse.ArgumentParser(prog=name, description=description)
     commands = parser.add_subparsers(metavar="command", required=True)
     for function in functions:

@@ -1,6 +1,7 @@
 """Rules between keys of the configuration. A schema cannot express them (no torch)."""
 
 import math
+import unicodedata
 from collections.abc import Iterator, Mapping
 
 from duodiff.paper import PAPER_TITLES
@@ -24,6 +25,9 @@ _FEWEST_HELD_OUT = 16
 
 # Endings of the names of records that are made from a distance.
 _DERIVED = ("_spread", "_standard", "_matched", "_difference", "_infinity")
+
+# Categories of characters that no title has: control characters, ends of lines and paragraphs, halves of characters.
+_UNPRINTABLE = {"Cc", "Zl", "Zp", "Cs"}
 
 # Folders of results/ that are no experiment's.
 _RESERVED = {"data", "tables", "figures", "bench", "statistics", "run", "paper", "screenshots"}
@@ -79,6 +83,8 @@ def _title_conflicts(experiments: dict) -> Iterator[str]:
     seen: dict[str, str] = {}
     for name, experiment in experiments.items():
         title, dataset = experiment["title"], experiment["paper_dataset"]
+        if not title.strip() or any(unicodedata.category(c) in _UNPRINTABLE for c in title):
+            yield f"experiments.{name}.title: found {title!r}; accepted: one line of printable characters"
         first = seen.setdefault(title, name)
         if first != name:
             yield f"experiments.{name}.title: found {title!r}; accepted: another than that of {first}"

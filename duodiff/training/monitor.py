@@ -84,7 +84,8 @@ class Monitor:
             losses = [entry[f"{name}_loss"] for entry in curve]
             axes[0].plot(steps, losses, style, label=name.replace("_", "-"))
         axes[0].set(xlabel="step", ylabel="loss", xlim=(0, self.steps), yscale="log")
-        axes[0].set_title(f"{self.folder}\nheld-out loss {losses[-1]:.4g} at step {steps[-1]}")
+        loss = f"held-out loss {losses[-1]:.4g} at step {steps[-1]}"
+        axes[0].set_title(f"{self.folder}\n{loss}", parse_math=False)
         axes[0].legend()
         if image is not None:
             axes[1].imshow(image)

@@ -78,8 +78,16 @@ def _tested(claim: pd.DataFrame) -> pd.DataFrame:
 def _untested(claim: pd.DataFrame) -> list[tuple[str, str]]:
     """(sources, why) of the sources a claim is not tested on, those for the same reason together."""
     rows = claim[claim["verdict"] == UNTESTED]
-    groups = [("; ".join(same["source"]), why) for why, same in rows.groupby("note", sort=False)]
-    return [(sources.replace("; Paper, ", ", "), why) for sources, why in groups]
+    return [(_listed(*same["source"]), why) for why, same in rows.groupby("note", sort=False)]
+
+
+def _listed(first: str, *others: str) -> str:
+    """The titles of several sources; that they are the paper's is said once."""
+    paper = "Paper, "
+    return first + "".join(
+        f", {title.removeprefix(paper)}" if title.startswith(paper) else f"; {title}"
+        for title in others
+    )
 
 
 def _at(row: pd.Series) -> str:

@@ -165,6 +165,15 @@ def test_every_claim_holds_on_a_study_made_for_it(tmp_path):
     assert counts.loc["Digits"].tolist() == [len(CLAIMS), 0, 0, 0]
 
 
+def test_sources_that_lack_the_same_are_listed_by_their_titles(tmp_path):
+    about = {"claim": "c", "sentence": "s", "where": "w", "statistic": "s", "threshold": "< 1"}
+    titles = ["a; Paper, b", "Paper; c", "Paper, CIFAR-10", "Paper, CelebA 64x64"]
+    rows = [about | {"source": title, "verdict": UNTESTED, "note": "none"} for title in titles]
+    write_claims(pd.DataFrame(rows), [tmp_path / "claims.md"])
+    text = (tmp_path / "claims.md").read_text(encoding="utf-8")
+    assert "| a; Paper, b; Paper; c, CIFAR-10, CelebA 64x64 |" in text
+
+
 def exits(metric, value):
     return lambda study: study.exits[0.2].update({metric: value})
 
