@@ -36,7 +36,10 @@ class Found(NamedTuple):
 def _path(dataset: dict, data: Path) -> Path:
     path = data / dataset["path"]
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; accepted: a folder, zip or tar of images")
+        found = (
+            f"links to {path.readlink()}, which is missing" if path.is_symlink() else "is missing"
+        )
+        raise FileNotFoundError(f"{path} {found}; accepted: a folder, zip or tar of images")
     refuse_stand_in(path)
     return path
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import runpy
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -235,6 +236,24 @@ def test_links_around_the_images_are_followed_and_those_below_are_judged_by_them
     manifest = packed(IMAGES, tmp_path).manifest
     assert (manifest["count"], manifest["class_names"]) == (4, ["a", "b"])
     assert manifest["skipped"]["link back into the folder"]["names"] == ["a/again"]
+
+
+def test_a_path_that_is_a_broken_link_is_named_with_its_target(tmp_path):
+    for target in ("elsewhere", "images"):
+        os.symlink(target, tmp_path / "images")
+        with pytest.raises(FileNotFoundError, match=f"images links to {target}, which is missing"):
+            packed(IMAGES, tmp_path)
+        (tmp_path / "images").unlink()
+
+
+def test_the_jobs_line_has_what_is_left_out(tmp_path):
+    files = {f"{c}/{i}.png": png() for c in "ab" for i in range(3)}
+    others = {"a/@eaDir/0.png": b"x", "a/@eaDir/1.png": b"x", "notes.txt": b"x", "b/9.heic": b"x"}
+    write_folder(tmp_path / "images", files | others)
+    script = runpy.run_path(str(ROOT / "workflow_scripts/pack_dataset.py"))
+    line = script["pack_dataset"](IMAGES, tmp_path, 1, tmp_path / "store/manifest.json")
+    left_out = "1 held out, 1 skipped, ignored 1 *.txt, 2 @eaDir, 2 classes (a, b)"
+    assert line == f"6 images of [3, {SIZE}, {SIZE}], {left_out}"
 
 
 def forbid(monkeypatch, name: str) -> None:
