@@ -123,6 +123,11 @@ rule make_report:
         COMMAND
 
 
+onstart:
+    if workflow.is_main_process and makes_items():
+        remove_other_items()
+
+
 onsuccess:
     # the report and the headline, when the whole study was asked for and every item of it is there
     whole = set(workflow.dag_settings.targets) <= {"all"}
@@ -137,3 +142,15 @@ onsuccess:
         subprocess.run(command, shell=True, check=True)
         job.tolerate_console()
         print(Path("results/summary.txt").read_text(encoding="utf-8"))
+    elif makes_items() and (before := items_of_before()):
+        print(
+            f"Of an earlier run: {', '.join(before)}; snakemake without a target makes them again"
+        )
+    if "paper_figures" in workflow.dag_settings.targets:
+        pictures = [i.path for i in ITEMS if i.path.startswith("results/paper/")]
+        print(
+            f"results/paper: {', '.join(sorted(Path(path).name for path in pictures))}"
+        )
+        print(
+            "The tables are .html, .md, .tex and .csv, the figures .png, .pdf, .svg and .csv"
+        )

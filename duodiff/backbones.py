@@ -6,6 +6,7 @@ value throughout the batch), y int64 [B] or None; eps has x_t's shape.
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,8 +26,8 @@ class EarlyExit:
     """
 
     def __init__(self, model: AdaDiff, theta: float, full: Denoiser, simulate: bool = False):
-        if not 0 <= theta <= 1:
-            raise ValueError(f"theta: found {theta}; accepted: 0 to 1")
+        if not (isinstance(theta, (int, float, np.floating)) and 0 <= theta <= 1):
+            raise ValueError(f"theta: found {theta!r}; accepted: a number from 0 to 1")
         self.model, self.theta, self.full = model, theta, full
         self.run = model.simulate_exit if simulate else model
         self.exits: list[Tensor] = []
@@ -59,12 +60,16 @@ class SwitchSchedule:
     """Backbones on intervals of t that cover 0..T-1.
 
     `entries` are (backbone, t_low, t_high), both ends included. Raises ValueError unless every t
-    has exactly one backbone.
+    has exactly one backbone, and TypeError for what cannot be called.
     """
 
     def __init__(self, entries: Sequence[tuple[Backbone, int, int]]):
         self._at: dict[int, Backbone] = {}
         for backbone, low, high in entries:
+            if not callable(backbone):
+                raise TypeError(
+                    f"backbone: found {type(backbone).__name__}; accepted: a callable (x_t, t, y) -> eps"
+                )
             for t in range(low, high + 1):
                 if not 0 <= t < T or t in self._at:
                     raise ValueError(
@@ -88,10 +93,13 @@ def single(backbone: Backbone) -> SwitchSchedule:
 def duodiff(full: Backbone, shallow: Backbone, t_s: int) -> SwitchSchedule:
     """DuoDiff (Section 3): `shallow` runs exactly while t >= T - t_s, `full` afterwards.
 
-    t_s = 0 is the full backbone, t_s = T the shallow one. Raises ValueError outside 0..T.
+    t_s = 0 is the full backbone, t_s = T the shallow one. Raises ValueError unless it is whole and in 0..T.
     """
-    if not 0 <= t_s <= T:
-        raise ValueError(f"t_s: found {t_s}; accepted: 0 to {T}")
+    if not (isinstance(t_s, (int, np.integer)) and 0 <= t_s <= T):
+        raise ValueError(
+            f"t_s: found {t_s!r}; accepted: 0 to {T}, the whole number of timesteps that `shallow` runs"
+            f" (three tenths of them: {3 * T // 10})"
+        )
     return SwitchSchedule([(full, 0, T - t_s - 1), (shallow, T - t_s, T - 1)])
 
 

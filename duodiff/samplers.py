@@ -17,7 +17,7 @@ from torch import Tensor
 from duodiff import noise
 from duodiff.backbones import SwitchSchedule
 from duodiff.protocol import Protocol
-from duodiff.schedules import NoiseSchedule, one_step_eta_limit, timesteps
+from duodiff.schedules import NoiseSchedule, one_step_eta_limit, own_schedule, timesteps
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,16 @@ class Step:
     x_0_coefs: tuple[float, float] | None = None
 
 
+def _require_schedule(schedule: NoiseSchedule) -> None:
+    """Raises TypeError or ValueError, with what to call, for what is no valid noise schedule."""
+    if not isinstance(schedule, NoiseSchedule):
+        raise TypeError(
+            f"schedule: found {type(schedule).__name__}; accepted: a NoiseSchedule of duodiff.schedules, from"
+            ' noise_schedule("linear") or own_schedule(name, alphas_cumprod)'
+        )
+    own_schedule(schedule.name, schedule.alphas_cumprod)
+
+
 def _transitions(
     schedule: NoiseSchedule, ts: np.ndarray, final_step: bool
 ) -> Iterator[tuple[int, float, float]]:
@@ -52,6 +62,7 @@ def ddpm(schedule: NoiseSchedule, n: int) -> list[Step]:
 
     For n < T the chain is respaced: alpha = ab_t / ab_s; it equals `ddim` at eta = 1.
     """
+    _require_schedule(schedule)
     steps = []
     for t, ab_t, ab_s in _transitions(schedule, timesteps(n), final_step=True):
         alpha = ab_t / ab_s
@@ -75,6 +86,7 @@ def ddim(
     (n - 1 calls). `one_step_variance` is the released code's noise for eta > 0: sigma^2 = eta beta_tilde_t of
     the unrespaced chain, and sigma^2 z added for sigma z; an eta it is not real for raises ValueError.
     """
+    _require_schedule(schedule)
     if one_step_variance and eta > (limit := one_step_eta_limit(schedule, n)):
         raise ValueError(f"eta: found {eta}; accepted with the one-step variance: 0 to {limit:.3g}")
     steps = []
@@ -97,6 +109,7 @@ def dpm_solver_pp(schedule: NoiseSchedule, n: int) -> list[Step]:
     to the middle of the step. The first step and the last two, to t = 0 and on to x_0, are DDIM's alone (first
     order): these are so long in l that the extrapolation would overshoot (docs/protocols.md).
     """
+    _require_schedule(schedule)
     ab, ts = schedule.alphas_cumprod, timesteps(n)
     log_snr = np.log(ab / (1 - ab))  # 2 l
     steps = [
@@ -148,12 +161,15 @@ def integrate(
 
     x is x_T; `step_noise(t)` gives z_t, like x; `on_step(t)` is called after each step. The switch
     is decided before the step. A multistep sampler keeps its history across a switch: the x_0 of the step before
-    may be the other backbone's (docs/protocols.md has the measurement).
+    may be the other backbone's (docs/protocols.md has the measurement). Raises TypeError or ValueError for a backbone
+    that does not return eps.
     """
     x_0: Tensor | None = None  # the last prediction
     for step in steps:
         t = torch.full((len(x),), step.t, device=x.device)
         eps = schedule.at(step.t)(x, t, y)
+        if not isinstance(eps, Tensor) or eps.shape != x.shape:
+            raise _no_eps(eps, x, step.t)
         x_t, x = x, torch.add(step.x_coef * x, eps, alpha=step.eps_coef)
         if step.x_0_coefs is not None:
             before, x_0 = x_0, torch.add(step.x_0_coefs[0] * x_t, eps, alpha=step.x_0_coefs[1])
@@ -165,6 +181,47 @@ def integrate(
         if on_step is not None:
             on_step(step.t)
     return x
+
+
+def _no_eps(found: object, x: Tensor, t: int) -> Exception:
+    """The error for what a backbone returned that is no eps. Unlike shapes would be broadcast."""
+    expected = f"expected: eps, a tensor of x_t's shape {[*x.shape]}"
+    if not isinstance(found, Tensor):
+        return TypeError(
+            f"the backbone at t = {t} returned {type(found).__name__}; {expected}."
+            " For a diffusers network: lambda x, t, y: unet(x, t).sample"
+        )
+    text = f"the backbone at t = {t} returned a tensor of shape {[*found.shape]}; {expected}"
+    if found.ndim > 1 and found.shape[1] == 2 * x.shape[1]:
+        text += ". If its other channels are a variance: lambda x, t, y: net(x, t, y).chunk(2, dim=1)[0]"
+    return ValueError(text)
+
+
+def _require(
+    schedule: SwitchSchedule, steps: Sequence[Step], shape: Sequence[int], count: int, y: object
+) -> None:
+    """Raises TypeError or ValueError, with what to call, for wrong arguments of `sample`."""
+    if not isinstance(schedule, SwitchSchedule):
+        raise TypeError(
+            f"schedule: found {type(schedule).__name__}; accepted: a SwitchSchedule of duodiff.backbones. Of one"
+            " network: single(network). Of two: duodiff(full, shallow, t_s)"
+        )
+    if not (isinstance(steps, Sequence) and steps and all(isinstance(s, Step) for s in steps)):
+        raise TypeError(
+            f"steps: found {steps!r:.60}; accepted: the steps of a sampler, such as"
+            ' samplers.ddpm(noise_schedule("linear"), 1000)'
+        )
+    if not (len(shape) == 3 and all(isinstance(n, (int, np.integer)) and n > 0 for n in shape)):
+        raise ValueError(
+            f"shape: found {shape}; accepted: (C, H, W) of an image, without the batch"
+        )
+    if y is not None and not (
+        isinstance(y, Tensor) and y.shape == (count,) and y.dtype == torch.int64
+    ):
+        found = f"{y.dtype} {[*y.shape]}" if isinstance(y, Tensor) else type(y).__name__
+        raise ValueError(
+            f"y: found {found}; accepted: None, or torch.int64 [{count}], a label each"
+        )
 
 
 @torch.inference_mode()
@@ -182,8 +239,10 @@ def sample(
 ) -> Tensor:
     """Images [count, C, H, W] (float32, unclipped) of the global indices from `start`, with labels y [count].
 
-    The noise is a function of (seed, global image index, t) alone (see `duodiff.noise`).
+    The noise is a function of (seed, global image index, t) alone (see `duodiff.noise`). Raises TypeError or
+    ValueError for wrong arguments, and for a backbone that does not return eps.
     """
+    _require(schedule, steps, shape, count, y)
 
     def image_noise(stream: int) -> Tensor:
         return noise.image_noise(seed, stream, start, count, shape).to(device)

@@ -8,6 +8,7 @@ variance of the posterior q(x_{t-1} | x_t, x_0).
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 T = 1000
 """Number of diffusion timesteps, in the paper and in every published U-ViT checkpoint."""
@@ -60,8 +61,29 @@ def noise_schedule(name: str) -> NoiseSchedule:
     Raises ValueError for any other name.
     """
     if name not in _SCHEDULES:
-        raise ValueError(f"schedule: {name!r} is unknown; accepted: {', '.join(_SCHEDULES)}")
+        raise ValueError(
+            f"schedule: {name!r} is unknown; accepted: {', '.join(_SCHEDULES)}."
+            " Another one in the library: own_schedule(name, alphas_cumprod)"
+        )
     return NoiseSchedule(name, _SCHEDULES[name]())
+
+
+def own_schedule(name: str, alphas_cumprod: ArrayLike) -> NoiseSchedule:
+    """A noise schedule of one's own; `alphas_cumprod` is alpha-bar_t for t = 0 .. T-1 (of betas: cumprod(1 - betas)).
+
+    Raises ValueError unless there are T values that fall strictly, within (0, 1).
+    """
+    ab = np.asarray(alphas_cumprod, dtype=np.float64)
+    if ab.shape != (T,):
+        raise ValueError(
+            f"alphas_cumprod: found shape {ab.shape}; accepted: ({T},), a value for each timestep"
+        )
+    if not (ab[0] < 1 and ab[-1] > 0 and (np.diff(ab) < 0).all()):
+        raise ValueError(
+            f"alphas_cumprod: found values from {ab[0]:.4g} at t = 0 to {ab[-1]:.4g} at t = {T - 1};"
+            " accepted: each smaller than the one before, below 1 and above 0"
+        )
+    return NoiseSchedule(name, ab)
 
 
 _TIME_INPUTS = {

@@ -216,6 +216,25 @@ def unneeded(results: Path) -> dict[Path, str]:
     return found
 
 
+def remove_others(folders: list[str], wanted: set[str]) -> list[str]:
+    """Removes results in these folders of the results that are not `wanted`, with their receipts; their paths.
+
+    A file that is not as its receipt says is somebody's own, and stays.
+    """
+    removed = []
+    for folder in folders:
+        for file, receipt in _readable(RECEIPTS / folder):
+            outputs = receipt["outputs"]
+            if outputs.keys() & wanted:
+                continue
+            for path, described in outputs.items():
+                if Path(path).is_file() and _described(path) == described:
+                    Path(path).unlink()
+                    removed.append(path)
+            file.unlink()
+    return removed
+
+
 # Files that a training writes at its end: a network's, an autoencoder's. Snakemake removes them before it trains again.
 _ENDS_OF_TRAINING = ("manifest.json", "config.json")
 

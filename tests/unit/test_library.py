@@ -1,15 +1,18 @@
 """The package as a library: any callable (x_t, t, y) -> eps is a backbone."""
 
 import re
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from duodiff import samplers
-from duodiff.backbones import Guided, duodiff, single
-from duodiff.schedules import T, noise_schedule
+from duodiff.backbones import EarlyExit, Guided, duodiff, single
+from duodiff.schedules import NoiseSchedule, T, noise_schedule, own_schedule
 
 SCHEDULE = noise_schedule("linear")
 SHAPE = (3, 8, 10)
@@ -107,6 +110,109 @@ def test_any_conditional_callable_can_be_guided():
     cond, uncond = net(x, t, y), net(x, t, torch.full_like(y, CLASSES))
     guided = Guided(lambda *arguments: net(*arguments), 0.5, null_class=CLASSES)
     torch.testing.assert_close(guided(x, t, y), cond + 0.5 * (cond - uncond))
+
+
+# --- misuse
+
+
+def refused(error, *texts: str, call) -> None:
+    with pytest.raises(error) as raised:
+        call()
+    for text in texts:
+        assert text in str(raised.value)
+
+
+def full(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    return 0.1 * x
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "found"),
+    [
+        (lambda x: x[:, :1], ValueError, "returned a tensor of shape [4, 1, 8, 10]"),
+        (lambda x: x[:1], ValueError, "shape [1, 3, 8, 10]"),
+        (lambda x: x.mean((2, 3)), ValueError, "shape [4, 3]"),
+        (lambda x: torch.cat([x, x], 1), ValueError, ".chunk(2, dim=1)[0]"),
+        (lambda x: (x,), TypeError, "returned tuple"),
+        (lambda x: None, TypeError, "returned NoneType"),
+        (lambda x: SimpleNamespace(sample=x), TypeError, "lambda x, t, y: unet(x, t).sample"),
+    ],
+)
+def test_what_is_no_eps_is_refused_at_the_first_step_of_its_backbone(returned, error, found):
+    def wrong(x: Tensor, t: Tensor, y: Tensor | None):
+        return returned(x)
+
+    for schedule, at in ((duodiff(full, wrong, 473), 999), (duodiff(wrong, full, 473), 525)):
+        call = partial(images, schedule, "ddpm")
+        refused(error, found, f"at t = {at} ", "[4, 3, 8, 10]", call=call)
+
+
+@pytest.mark.parametrize("t_s", [0.3, 300.0, -1, 1001, "300", None])
+def test_a_t_s_that_is_no_number_of_timesteps_is_refused(t_s):
+    call = partial(duodiff, full, full, t_s)
+    refused(ValueError, f"t_s: found {t_s!r}; accepted: 0 to 1000", "whole", call=call)
+
+
+def test_whole_numbers_of_other_libraries_are_accepted():
+    assert duodiff(full, full, np.int64(300)).at(0) is full
+
+
+@pytest.mark.parametrize("theta", ["q0.4", 1.1, float("nan"), None])
+def test_a_theta_that_is_no_threshold_is_refused(theta):
+    call = partial(EarlyExit, None, theta, None)
+    refused(ValueError, f"theta: found {theta!r}; accepted: a number from 0 to 1", call=call)
+
+
+def test_what_is_no_backbone_is_refused():
+    refused(TypeError, "backbone: found NoneType", call=lambda: duodiff(full, None, 300))
+    refused(TypeError, "found dict; accepted: a callable", call=lambda: single({}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ({"schedule": full}, TypeError, ["found function", "single(network)", "duodiff(full, "]),
+        ({"steps": 1000}, TypeError, ["steps: found 1000", "samplers.ddpm(noise_schedule("]),
+        ({"steps": []}, TypeError, ["steps: found []"]),
+        ({"steps": [999, 0]}, TypeError, ["steps: found [999, 0]"]),
+        ({"shape": (8, 10)}, ValueError, ["shape: found (8, 10)", "(C, H, W)"]),
+        ({"shape": (4, 3, 8, 10)}, ValueError, ["without the batch"]),
+        ({"y": torch.zeros(3, dtype=torch.int64)}, ValueError, ["torch.int64 [3]", "[4]"]),
+        ({"y": torch.zeros(4)}, ValueError, ["found torch.float32 [4]"]),
+        ({"y": [0, 1, 2, 3]}, ValueError, ["y: found list"]),
+    ],
+)
+def test_wrong_arguments_of_sample_are_named_with_what_to_call(changes, error, said):
+    arguments = {"schedule": single(full), "steps": STEPS["ddpm"], "shape": SHAPE} | changes
+    refused(error, *said, call=lambda: samplers.sample(**arguments, start=0, count=4, seed=0))
+
+
+@pytest.mark.parametrize("make", [samplers.ddpm, samplers.ddim, samplers.dpm_solver_pp])
+@pytest.mark.parametrize("schedule", ["linear", 1000, SCHEDULE.alphas_cumprod, None])
+def test_what_is_no_noise_schedule_is_refused(make, schedule):
+    said = ["schedule: found ", 'noise_schedule("linear") or own_schedule(']
+    refused(TypeError, *said, call=lambda: make(schedule, 20))
+
+
+def test_a_noise_schedule_of_ones_own_is_sampled_and_checked():
+    time = (np.arange(T) + 1.008) / (T + 0.008)
+    cosine = own_schedule("cosine", np.cos(time * np.pi / 2 * 0.9999) ** 2)
+    x = samplers.sample(single(full), samplers.ddim(cosine, 20), SHAPE, 0, 4, seed=0)
+    assert x.isfinite().all()
+    same = own_schedule("mine", torch.from_numpy(SCHEDULE.alphas_cumprod))
+    assert samplers.ddpm(same, 20) == STEPS["ddpm"]
+    ab = SCHEDULE.alphas_cumprod
+    wrong = {
+        "shape (500,); accepted: (1000,)": ab[:500],
+        "each smaller than the one before": ab[::-1],
+        "to 0 at t = 999": np.linspace(0.999, 0, T),
+        "from 1 at t = 0": np.linspace(1, 0.001, T),
+        "accepted: each smaller": np.where(np.arange(T) == 5, np.nan, ab),
+        "from 0.0001 at t = 0": 1 - np.linspace(0.9999, 0.98, T),  # betas for alphas_cumprod
+    }
+    for said, values in wrong.items():
+        refused(ValueError, said, call=partial(own_schedule, "wrong", values))
+        refused(ValueError, said, call=partial(samplers.ddim, NoiseSchedule("wrong", values), 20))
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ def test_the_released_rule_runs_one_shallow_call_more():
 
 
 def test_theta_out_of_range_is_refused():
-    with pytest.raises(ValueError, match=r"theta: found 1.5; accepted: 0 to 1"):
+    with pytest.raises(ValueError, match=r"theta: found 1.5; accepted: a number from 0 to 1"):
         EarlyExit(torch.nn.Identity(), 1.5, FULL)
 
 

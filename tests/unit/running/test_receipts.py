@@ -227,6 +227,36 @@ def test_clean_names_a_damaged_receipt(caplog):
     assert f"{plan.receipt}: damaged" in caplog.text
 
 
+def made(*paths: str) -> Plan:
+    """A finished job that wrote these files."""
+    for path in paths:
+        files.write_text(path, path)
+    plan = Plan("first", [], list(paths))
+    receipts.write(plan, WORK, {})
+    return plan
+
+
+def test_others_are_removed_by_their_receipts_and_files_of_a_user_stay():
+    kept = made("results/tables/table1.csv", "results/tables/table1.md")
+    gone = made("results/figures/figure1.csv", "results/figures/figure1.png")
+    edited = made("results/figures/figure9.csv", "results/figures/figure9.png")
+    elsewhere = made("results/other/figure1.csv")
+    Path("results/figures/figure9.png").write_text("drawn on", encoding="utf-8")
+    Path("results/figures/mine.png").write_text("mine", encoding="utf-8")
+    wanted = {kept.outputs[0]}
+    removed = receipts.remove_others(["tables", "figures"], wanted)
+    assert removed == [*gone.outputs, "results/figures/figure9.csv"]
+    left = {str(path) for path in Path("results").rglob("*.*") if path.is_file()}
+    assert {path for path in left if "receipts" not in path} == {
+        *kept.outputs,
+        *elsewhere.outputs,
+        "results/figures/figure9.png",
+        "results/figures/mine.png",
+    }
+    assert [plan.receipt.exists() for plan in (kept, gone, edited, elsewhere)] == [1, 0, 0, 1]
+    assert receipts.remove_others(["tables", "figures"], wanted) == []
+
+
 # --- what a receipt tells
 
 
