@@ -63,19 +63,20 @@ def _refuse(problems: list[str]) -> None:
 def _look_at_images(config: dict, count: Count) -> None:
     """Counts the user's own images, fills in what they decide, and checks what is asked of them.
 
-    Files may be missing where they decide nothing, or where no selected experiment needs them.
+    Only the images that selected experiments use are counted. Files may be missing where they decide nothing.
     """
     waiting = [*undecided(config)]
+    needed = {key.dataset for key in waiting}
     used = {config["experiments"][name]["dataset"] for name in used_experiments(config)}
-    needed = used & {key.dataset for key in waiting}
     counted, problems = {}, []
-    for name, dataset in config["datasets"].items():
+    for name in sorted(used):
+        dataset = config["datasets"][name]
         if not FAMILIES[dataset["source"]].counted:
             continue
         try:
             counted[name] = count(name, dataset, Path(config["data"]))
         except (OSError, ValueError) as error:
-            if name in (needed if isinstance(error, FileNotFoundError) else used):
+            if name in needed or not isinstance(error, FileNotFoundError):
                 problems.append(f"datasets.{name}.path: {error}")
     _refuse(problems)
     settle(config, counted)

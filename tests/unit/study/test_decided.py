@@ -266,7 +266,7 @@ def test_a_damaged_archive_is_named_before_anything_runs(tmp_path):
         configuration.complete(OWN | {"data": str(tmp_path)}, on_disk)
 
 
-def test_the_images_of_an_experiment_that_is_not_selected_may_be_missing(tmp_path):
+def test_the_images_of_an_experiment_that_is_not_selected_are_not_counted(tmp_path):
     folder(tmp_path, 3, 400)
     config = OWN | {"data": str(tmp_path), "only": "own_images"}
     other = copy.deepcopy(OWN["experiments"]["own_images"])
