@@ -42,7 +42,7 @@ def count_images(name, entry, data):
 
 try:
     for path in workflow.configfiles if MAIN else []:
-        configuration.refuse_repeated_keys(Path(path))
+        configuration.refuse_wrong_keys(Path(path))
     config = configuration.complete(config, count_images)
 except configuration.ConfigError as error:
     raise WorkflowError(error)

@@ -1,6 +1,7 @@
 """The configuration: read, checked with readable errors, and completed with defaults (no torch)."""
 
 import copy
+import datetime
 import difflib
 import math
 from collections.abc import Callable, Iterator
@@ -42,6 +43,7 @@ def complete(config: dict, count: Count | None = None) -> dict:
     It is checked against the schema and the rules between keys. With `count` it is also checked against the user's own
     images, and what they decide is filled in. Raises ConfigError, which lists every problem.
     """
+    _refuse([*_keys_that_are_no_text(config)])
     schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
     errors = sorted(
         _Validator(schema).iter_errors(config), key=lambda e: list(map(str, e.absolute_path))
@@ -58,6 +60,32 @@ def complete(config: dict, count: Count | None = None) -> dict:
 def _refuse(problems: list[str]) -> None:
     if problems:
         raise ConfigError("invalid configuration\n  " + "\n  ".join(problems))
+
+
+def _keys_that_are_no_text(value, where: str = "") -> Iterator[str]:
+    """A line for each key below `where`, the name of an experiment say, that YAML reads as something else."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                yield f"{where or '(top level)'}: found {_shown(key)}; write it in quotes"
+            yield from _keys_that_are_no_text(item, f"{where}.{key}".removeprefix("."))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _keys_that_are_no_text(item, f"{where}.{i}")
+
+
+def _shown(value) -> str:
+    """A value that YAML does not read as a text, and what it reads it as."""
+    match value:
+        case bool():
+            return f"{str(value).lower()} (true or false, which YAML reads in yes, no, on and off)"
+        case int() | float():
+            return f"{value} (a number)"
+        case datetime.date():
+            return f"{value} (a date)"
+        case None:
+            return "null (nothing)"
+    return repr(value)
 
 
 def _look_at_images(config: dict, count: Count) -> None:
@@ -135,10 +163,18 @@ def _explain(error: jsonschema.ValidationError) -> str:
     if error.validator == "required":
         return f"{where}: {error.message}"
     accepted = schema.get("description") or f"{error.validator}: {error.validator_value}"
+    if _lacks_quotes(error):
+        return f"{where}: found {_shown(error.instance)}; accepted: {accepted}; write it in quotes"
     hint = (
         " (YAML reads this number as a text: write 1.0e-3, not 1e-3)" if _is_number(error) else ""
     )
     return f"{where}: found {error.instance!r}; accepted: {accepted}{hint}"
+
+
+def _lacks_quotes(error: jsonschema.ValidationError) -> bool:
+    """Whether a number, a truth value or a date was found where a text is accepted."""
+    texts = error.validator == "type" and "string" in str(error.validator_value)
+    return texts and isinstance(error.instance, bool | int | float | datetime.date)
 
 
 def _is_number(error: jsonschema.ValidationError) -> bool:
@@ -166,14 +202,22 @@ def published_experiments(path: Path) -> dict[str, dict]:
 def read(path: Path, count: Count | None = None) -> dict:
     """The configuration file `path`, as `complete` returns it. Raises ValueError, also for a file that is no YAML."""
     try:
-        refuse_repeated_keys(path)
+        refuse_wrong_keys(path)
         return complete(yaml.safe_load(path.read_text(encoding="utf-8")), count)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: found {error.object[error.start]:#x}; accepted: UTF-8"
+        ) from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def refuse_repeated_keys(path: Path) -> None:
-    """Raises ConfigError if a mapping of the YAML file `path` has a key twice: only the last one would count."""
+def refuse_wrong_keys(path: Path) -> None:
+    """Raises ConfigError for keys of the YAML file `path` that would not count as they are written, with their lines.
+
+    Of a key that a mapping has twice only the last one would count. A key that is no text, such as 64 or no, would not
+    be found by its name.
+    """
     problems, seen = [], set()
     pending = [yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)]
     while pending:
@@ -186,15 +230,28 @@ def refuse_repeated_keys(path: Path) -> None:
             continue
         lines: dict[str, list[str]] = {}
         for key, value in node.value:
-            lines.setdefault(str(key.value), []).append(str(key.start_mark.line + 1))
+            line = key.start_mark.line + 1
+            lines.setdefault(str(key.value), []).append(str(line))
             pending.append(value)
+            if kind := _KINDS.get(key.tag.rpartition(":")[2]):
+                problems.append(
+                    f"{path}, line {line}: found {key.value} ({kind}); write it in quotes"
+                )
         problems += [
             f"{path}: {key} is given on lines {' and '.join(numbers)}"
             for key, numbers in lines.items()
             if len(numbers) > 1
         ]
-    if problems:
-        raise ConfigError("invalid configuration\n  " + "\n  ".join(problems))
+    _refuse(problems)
 
+
+_KINDS = {
+    "bool": "true or false",
+    "int": "a number",
+    "float": "a number",
+    "null": "nothing",
+    "timestamp": "a date",
+}
+"""What a key is to YAML, by the ends of its tags, that is no text."""
 
 assert T == 1000  # as the bounds on t_s and steps in the schema

@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -436,12 +437,96 @@ def test_a_key_that_a_file_has_twice_is_named_with_its_lines(tmp_path):
     with pytest.raises(
         configuration.ConfigError, match=r"(?s)t_s is given on lines 1 and 1.*a is given on"
     ):
-        configuration.refuse_repeated_keys(path)
+        configuration.refuse_wrong_keys(path)
+
+
+WORDS = {
+    "64": "64 (a number)",
+    "1_000": "1000 (a number)",
+    "012": "10 (a number)",
+    "1.0e+3": "1000.0 (a number)",
+    "1:30": "90 (a number)",
+    ".inf": "inf (a number)",
+    "no": "false (true or false",
+    "On": "true (true or false",
+    "null": "null (nothing)",
+    "~": "null (nothing)",
+    "2024-01-31": "2024-01-31 (a date)",
+}
+"""Words that YAML does not read as a text, and what is said of them."""
+
+
+@pytest.mark.parametrize(
+    "section", ["experiments", "datasets", "experiments.digits.grid", DIGITS, ""]
+)
+@pytest.mark.parametrize("word", WORDS)
+def test_a_key_that_yaml_does_not_read_as_a_text_is_refused(word, section, tmp_path):
+    config = copy.deepcopy(DEFAULT)
+    place = config
+    for key in filter(None, section.split(".")):
+        place = place[key]
+    (key,) = yaml.safe_load(f"{word}: 1")
+    place[key] = {"a": 1}
+    message = f"{section or '(top level)'}: found {WORDS[word]}"
+    with pytest.raises(
+        configuration.ConfigError, match=re.escape(message) + ".*; write it in quotes"
+    ):
+        configuration.complete(config)
+    path = tmp_path / "config.yaml"
+    path.write_text(f"experiments:\n  digits:\n    {word}: 1\n", encoding="utf-8")
+    found = WORDS[word].partition("(")[2].partition(")")[0][:4]
+    line = rf"config.yaml, line 3: found {re.escape(word)} \({found}.*\); write it in quotes"
+    with pytest.raises(configuration.ConfigError, match=line):
+        configuration.read(path)
+    path.write_text(f"experiments: {{'{word}': {{<<: {{a: 1}}}}}}\n", encoding="utf-8")
+    configuration.refuse_wrong_keys(path)
+
+
+@pytest.mark.parametrize("key", ["title", "dataset", "metric.name", "reuse.full"])
+@pytest.mark.parametrize("word", [w for w in WORDS if w not in ("null", "~")])
+def test_a_text_without_its_quotes_is_named(word, key):
+    config = changed(f"{DIGITS}.reuse", {"full": "digits"})
+    *parents, last = f"{DIGITS}.{key}".split(".")
+    place = config
+    for parent in parents:
+        place = place[parent]
+    place[last] = yaml.safe_load(word)
+    message = re.escape(f"{key}: found {WORDS[word]}") + ".*; accepted: .*; write it in quotes"
+    with pytest.raises(configuration.ConfigError, match=message):
+        configuration.complete(config)
+
+
+def test_only_and_a_hubs_commit_may_be_digits_in_quotes_alone():
+    for path in ("only", "only.0"):
+        config = changed("only", 64 if path == "only" else [64])
+        with pytest.raises(configuration.ConfigError, match=rf"{path}: found 64 \(a number\); acc"):
+            configuration.complete(config)
+    config = changed("datasets.digits_latent.autoencoder", {"hub": "a/b", "revision": 1234567})
+    with pytest.raises(
+        configuration.ConfigError, match=r"revision: found 1234567 \(a number\); acc"
+    ):
+        configuration.complete(config)
+
+
+@pytest.mark.parametrize("name", ["no", "64", "1e3", "null", "y"])
+def test_names_in_quotes_are_names(name):
+    config = copy.deepcopy(DEFAULT)
+    config["experiments"] = {name: config["experiments"]["digits"] | {"dataset": name}}
+    config["datasets"] = {name: config["datasets"]["digits"]}
+    config["only"] = name
+    assert selected(configuration.complete(yaml.safe_load(yaml.safe_dump(config)))) == [name]
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_bytes("title: Bäume".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"config.yaml: found 0xe4; accepted: UTF-8"):
+        configuration.read(path)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
 def test_no_configuration_has_a_key_twice(path):
-    configuration.refuse_repeated_keys(path)
+    configuration.refuse_wrong_keys(path)
 
 
 def test_validation_does_not_import_torch():
