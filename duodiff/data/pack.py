@@ -146,7 +146,8 @@ def _pack_images(
 ) -> None:
     """Adds the images that are missing in `unfinished`, until there are enough."""
     bar = tqdm(total=tally.wanted, initial=tally.position, desc="pack", unit="image", disable=None)
-    decoded = _decoded(source, order[tally.position :], workers)
+    missing = order[:0] if tally.enough() else order[tally.position :]
+    decoded = _decoded(source, missing, workers)
     with unfinished, bar, closing(decoded):
         try:
             for image in decoded:

@@ -186,6 +186,20 @@ def test_images_left_over_in_a_pool_are_not_counted_as_skipped(tmp_path):
     assert found[0]["skipped"].get("corrupt", {"count": 0})["count"] < 50
 
 
+def test_a_packing_that_is_killed_at_its_end_takes_no_more_of_the_pool(tmp_path, monkeypatch):
+    write_folder(tmp_path / "images", split_files())
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("duodiff.data.pack.Unfinished.finish", interrupt)
+        packed(IMAGES | {"held_out": 2}, tmp_path)
+    continued = packed(IMAGES | {"held_out": 2}, tmp_path).manifest
+    assert continued["splits"] == {"train": [0, 8], "held_out": [8, 10]}
+    assert continued == packed(IMAGES | {"held_out": 2}, tmp_path, workers=2).manifest
+
+
+def interrupt(*_) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(
     ("folder", "part"),
     [(n, "train") for n in ("train", "TRAIN", "training", "train_set", "train-data", "train2014")]
