@@ -11,7 +11,12 @@ import signal
 import sys
 
 from duodiff.running.gpus import claim
-from duodiff.running.signals import EXIT_CODE
+from duodiff.running.signals import EXIT_CODE, how_it_ended
+
+_ADVICE = (
+    "give the job more memory (mem_mb), if that is the cause. The same command continues from what"
+    " was saved"
+)
 
 
 def launch(gpus: int, command: list[str]) -> None:
@@ -33,6 +38,10 @@ def launch(gpus: int, command: list[str]) -> None:
     except SignalException:
         sys.exit(EXIT_CODE)
     except ChildFailedError as failed:
+        for failure in failed.failures.values():
+            if failure.exitcode < 0:  # an error of its own it has logged itself
+                ended = f"process {failure.local_rank} of {gpus} {how_it_ended(failure.exitcode)}"
+                print(f"{ended}; {_ADVICE}", file=sys.stderr)
         codes = {failure.exitcode for failure in failed.failures.values()}
         sys.exit(EXIT_CODE if EXIT_CODE in codes else 1)
 

@@ -84,6 +84,18 @@ def test_processes_whose_torchrun_is_killed_save_and_end(digits, tmp_path):
     assert not out.exists()
 
 
+def test_a_killed_process_is_named_with_the_likely_cause(digits, tmp_path):
+    process = starts_training(digits, tmp_path / "full/manifest.json")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    os.kill(int(children.read_text(encoding="utf-8").split()[-1]), signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert " of 2 was killed (SIGKILL), most likely because memory ran out; give the job" in output
+    assert output.rstrip().endswith(
+        "continues from what was saved"
+    )  # below what the other one says
+
+
 def test_an_error_is_told_and_torchrun_says_nothing_of_its_own(digits, tmp_path):
     process = start(digits, tmp_path / "full/manifest.json", TRAINING | {"batch": 9})
     output, _ = process.communicate(timeout=60)
