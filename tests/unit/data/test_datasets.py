@@ -381,24 +381,25 @@ def test_receipts_of_what_needs_no_download(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "images", "classes"),
+    ("names", "split", "classes"),
     [
-        (["a/1.png", "a/2.png", "b/1.png", "notes.txt"], 3, 2),
-        (["photos/a/1.png", "photos/a/2.png"], 2, -1),  # a folder around all images is no class
-        (["1.png", "2.png"], 2, -1),
+        (["a/1.png", "a/2.png", "b/1.png", "notes.txt"], Split(3), 2),
+        (["photos/1.png", "photos/2.png"], Split(2), -1),  # a folder around all is no class
+        (["1.png", "2.png"], Split(2), -1),
+        (["train/a/1.png", "train/b/1.png", "test/a/1.png"], Split(2, test=1), 2),
     ],
 )
 @pytest.mark.parametrize("write", [write_folder, write_zip, write_tar])
 def test_the_receipt_of_own_images_has_their_number_and_that_of_their_classes(
-    tmp_path, write, names, images, classes
+    tmp_path, write, names, split, classes
 ):
     write(tmp_path / "images", {name: png() for name in names})
     receipt = tmp_path / "fetched.json"
     write_json(receipt, fetch_dataset(IMAGES, tmp_path))
-    expected = Contents(Split(images), classes)
+    expected = Contents(split, classes)
     assert contents(IMAGES, tmp_path) == fetched_contents(IMAGES, receipt) == expected
     store = packed(IMAGES, tmp_path)
-    assert (len(store), store.num_classes) == (images, classes)
+    assert (len(store), store.num_classes) == (split.images + (split.test or 0), classes)
     assert fetched_contents(IMAGES | {"path": "others"}, receipt) is None
 
 
