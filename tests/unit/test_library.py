@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from duodiff import samplers
 from duodiff.backbones import EarlyExit, Guided, duodiff, single
-from duodiff.schedules import NoiseSchedule, T, noise_schedule, own_schedule
+from duodiff.schedules import NoiseSchedule, T, noise_schedule, own_schedule, timesteps
 
 SCHEDULE = noise_schedule("linear")
 SHAPE = (3, 8, 10)
@@ -213,6 +213,41 @@ def test_a_noise_schedule_of_ones_own_is_sampled_and_checked():
     for said, values in wrong.items():
         refused(ValueError, said, call=partial(own_schedule, "wrong", values))
         refused(ValueError, said, call=partial(samplers.ddim, NoiseSchedule("wrong", values), 20))
+
+
+def blocks(heading: str) -> str:
+    """The program below a heading of docs/library.md."""
+    text = (Path(__file__).parents[2] / "docs/library.md").read_text(encoding="utf-8")
+    section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
+    return re.search(r"```python\n(.*?)```", section, re.S)[1]
+
+
+def test_the_schedule_of_the_page_is_sampled():
+    names: dict = {}
+    exec(blocks("A noise schedule of your own"), names)
+    x = samplers.sample(single(full), names["steps"], SHAPE, 0, 4, seed=0)
+    assert len(names["steps"]) == 50
+    assert x.isfinite().all()
+
+
+@pytest.mark.parametrize("good_from", [0, 250, 600, T])
+def test_the_t_s_of_the_page_is_where_the_losses_part(good_from):
+    def best(x_t, t, y):  # for pixels that are standard normal
+        return (1 - SCHEDULE.alphas_cumprod[t[0]]) ** 0.5 * x_t
+
+    def shallow(x_t, t, y):
+        return best(x_t, t, y) if t[0] >= good_from else torch.zeros_like(x_t)
+
+    images = torch.randn((64, *SHAPE), generator=torch.Generator().manual_seed(0))
+    names = {"full": best, "shallow": shallow, "held_out": images}
+    exec(blocks("Choosing t_s for two networks"), names)
+    first_bad = max((t for t in timesteps(50) if t < good_from), default=-1)
+    if good_from in (0, T):
+        assert names["t_s"] == {0: T, T: 0}[good_from]
+    else:
+        assert names["t_s"] == T - 1 - first_bad
+    schedule = duodiff(best, shallow, names["t_s"])
+    assert all(t >= good_from for t in timesteps(50) if schedule.at(int(t)) is shallow)
 
 
 @pytest.mark.slow
