@@ -62,6 +62,7 @@ EVALUATE_SAMPLES = Work(
         "out": output.records,
         "curves": output.curves,
     },
+    kept=True,
     named=samples,
 )
 
