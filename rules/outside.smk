@@ -1,4 +1,5 @@
 # The files from outside that jobs read: they are inputs of no rule, and are compared at the start of a run.
+import os
 import shlex
 
 from snakemake.io import apply_wildcards
@@ -20,7 +21,7 @@ def own_autoencoder(wc):
     if "hub" in codec:
         from huggingface_hub.constants import HF_HUB_CACHE
 
-        model = f"models--{codec['hub'].replace('/', '--')}"
+        model = f"models--{codec['hub'].replace(os.sep, '--')}"
         folder = Path(HF_HUB_CACHE, model, "snapshots", codec["revision"])
         return {f"{codec['hub']}/{name}": folder / name for name in saved}
     path = DATA / codec["path"]

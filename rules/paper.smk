@@ -219,13 +219,6 @@ RULES_OF_A_STUDY = (
 )
 
 
-def without_shards(value):
-    """A configuration without the numbers of shards, which decide no result."""
-    if not isinstance(value, dict):
-        return value
-    return {k: without_shards(v) for k, v in value.items() if k != "shards"}
-
-
 DESCRIBE_RUN = Work(
     "describe_run",
     decides=lambda wc: {

@@ -1,4 +1,4 @@
-# What the job of a rule is: its command line, the identity of its result, and whether a finished one is accepted.
+# What a job does: its command line, the identity of its result, and whether a finished one is accepted.
 import json
 import os
 import shlex
@@ -69,9 +69,9 @@ class Work:
     `how(wc)` are options that say how the work is run. `paths(wc, input, output)` are options that name files. An
     option whose value is None is left out. `own` are options that name files of this workflow, which count by their
     content. `workers` names the option that takes the threads of the rule; `processes` is the number of GPUs that the
-    script trains on, a process each. With `kept` a finished result goes into the store. `watched(wc)` are the files
-    from outside that the job reads, by name. `named(wc)` are the inputs whose very set counts. `like` is another Work, whose
-    result this one's is.
+    script trains on, a process each. With `kept` a finished result goes into the store, but no shard does.
+    `watched(wc)` are the files from outside that the job reads, by name. `named(wc)` are the inputs whose very set
+    counts. `like` is another Work, whose result this one's is.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Work:
             "identity": self.identity(wc),
             "inputs": [str(path) for path in input],
             "outputs": [str(path) for path in output],
-            "kept": self.kept,
+            "kept": self.kept and "shard" not in wc.keys(),
             "watched": {name: str(path) for name, path in self.watched(wc).items()},
             "options": self.decisive(wc),
         }

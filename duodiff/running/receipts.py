@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -49,8 +50,8 @@ class Plan:
         return receipt_of(self.outputs[0])
 
     def key(self) -> str:
-        """The digest of everything that decides the result: the work's identity and the content of its inputs."""
-        return identity.digest([self.identity, read_inputs(self.inputs)])
+        """The digest of what decides the result (the work's identity, the content of its inputs) and of its files."""
+        return identity.digest([self.identity, read_inputs(self.inputs), self.outputs])
 
 
 def receipt_of(output: str | Path) -> Path:
@@ -169,14 +170,18 @@ def _finished(path: str) -> float:
 def _keep(plan: Plan, outputs: list[str]) -> None:
     """Puts a result into the store. A kill leaves a folder with a hidden name, which `unneeded` finds."""
     folder = STORE / plan.key()
-    half = folder.with_name(f".{folder.name}")
-    shutil.rmtree(half, ignore_errors=True)
+    half = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
     half.mkdir(parents=True)
     for i, path in enumerate(outputs):
         _link(Path(path), half / str(i))
     shutil.copyfile(plan.receipt, half / "receipt.json")
     shutil.rmtree(folder, ignore_errors=True)
-    os.replace(half, folder)
+    try:
+        os.replace(half, folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        shutil.rmtree(half)  # another process had the same job, and was first
 
 
 def _link(source: Path, target: Path) -> None:

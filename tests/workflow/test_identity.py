@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 
 import pytest
@@ -94,6 +95,22 @@ def test_the_number_of_shards_makes_nothing_again(run):
     config["datasets"]["digits_latent"]["autoencoder"]["shards"] = 3
     config["experiments"]["digits"]["grid"]["ddpm"]["shards"] = 2
     assert planned(run, config) == {}
+
+
+def test_shards_are_not_kept_in_the_store_and_whole_cells_are(fresh):
+    """All shards of a cell have its identity."""
+    config = configuration(fresh)
+    config["only"] = ["digits"]
+    config["experiments"]["digits"]["grid"]["ddpm"]["shards"] = 2
+    path = fresh.folder / "edited.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    printed = fresh.snakemake("-n", "-p", config="edited.yaml")
+    plans = [
+        json.loads(text)
+        for text in re.findall(r"sample_images\.py .* --plan '(.*)' --log", printed)
+    ]
+    kept = {"/shards/" in plan["outputs"][0]: plan["kept"] for plan in plans}
+    assert kept == {True: False, False: True}
 
 
 @pytest.mark.parametrize("edited", [{"threads": 2}, {"device": "cuda"}], ids=["threads", "device"])

@@ -167,7 +167,35 @@ def test_a_kill_while_a_result_is_kept_leaves_nothing_to_take(monkeypatch):
             finish(plan)
     assert not receipts.take(plan)
     (half,) = receipts.unneeded(Path("results"))
-    assert half == receipts.STORE / f".{plan.key()}"
+    assert half.name.startswith(f".{plan.key()}.")
+
+
+def test_results_of_one_identity_at_two_places_are_both_kept():
+    """The same training in two experiments."""
+    there = Plan("first", [], ["results/other/train0/heads/manifest.json"], kept=True)
+    finish(planned())
+    files.write_text(there.outputs[0], "trained elsewhere")
+    receipts.write(there, WORK, {"lr": 1})
+    assert receipts.take(planned())
+    assert receipts.take(there)
+
+
+def test_two_processes_of_one_job_keep_its_result_once(monkeypatch):
+    """SLURM may start a job on a second node while the first one is at work (docs/cluster.md)."""
+    plan = planned()
+    finish(plan)
+    replace = os.replace
+
+    def replace_second(source, target):
+        if Path(source).is_dir():
+            shutil.copytree(source, target)  # the other process was first
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_second)
+    receipts._keep(plan, plan.outputs)
+    assert os.listdir(receipts.STORE) == [plan.key()]
+    remove_outputs()
+    assert receipts.take(plan)
 
 
 # --- what nothing needs
