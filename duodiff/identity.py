@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 ROOT = Path(__file__).parents[1]
 """The folder that the package stands in."""
@@ -235,6 +235,9 @@ def _written(node: ast.AST | list | object) -> str:
     return f"({type(node).__name__} {' '.join(fields)})"
 
 
+_Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+
+
 class _Reader(ast.NodeTransformer):
     """Brings a statement into normal form and notes what it refers to."""
 
@@ -272,17 +275,11 @@ class _Reader(ast.NodeTransformer):
     # --- what is left out
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        bound, imports = _bound(node)
-        self.local.append(bound)
-        self.imports.append(imports)
         node.returns, node.body = None, _without_texts(node.body)
         for argument in ast.walk(node.args):
             if isinstance(argument, ast.arg):
                 argument.annotation = None
-        self.generic_visit(node)
-        self.local.pop()
-        self.imports.pop()
-        return node
+        return self._with_defaults(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         node.body = _without_texts(node.body)
@@ -321,6 +318,36 @@ class _Reader(ast.NodeTransformer):
         return self.generic_visit(node)
 
     # --- what is followed
+
+    def _in_own_scope(self, node: ast.AST) -> ast.AST:
+        bound, imports = _bound(node)
+        self.local.append(bound)
+        self.imports.append(imports)
+        self.generic_visit(node)
+        self.local.pop()
+        self.imports.pop()
+        return node
+
+    def _with_defaults(self, node: ast.FunctionDef | ast.Lambda) -> ast.AST:
+        arguments = node.args  # whose defaults belong to the scope around
+        defaults = [self.visit(value) for value in arguments.defaults]
+        of_keywords = [value and self.visit(value) for value in arguments.kw_defaults]
+        arguments.defaults, arguments.kw_defaults = [], []
+        self._in_own_scope(node)
+        arguments.defaults, arguments.kw_defaults = defaults, of_keywords
+        return node
+
+    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
+        return self._with_defaults(node)
+
+    def _visit_comprehension(self, node: _Comprehension) -> ast.AST:
+        first = node.generators[0]  # what it runs over belongs to the scope around
+        iterable, first.iter = self.visit(first.iter), ast.Constant(None)
+        self._in_own_scope(node)
+        first.iter = iterable
+        return node
+
+    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _visit_comprehension
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         target = self._target(node)
@@ -384,20 +411,36 @@ def _without_texts(body: list[ast.stmt]) -> list[ast.stmt]:
     return [statement for statement in body if not _is_text(statement)] or [ast.Pass()]
 
 
-def _bound(function: ast.FunctionDef) -> tuple[set[str], dict[str, str]]:
-    """The names a function binds: as its own, and by imports inside it."""
+def _bound(function: ast.AST) -> tuple[set[str], dict[str, str]]:
+    """The names that a function, lambda or comprehension binds: as its own, and by imports inside it.
+
+    What a scope inside it binds is not bound here: the same name may be the module's.
+    """
     own: set[str] = set()
     imports: dict[str, str] = {}
-    for node in ast.walk(function):
+    for node in _in_scope(function):
         if isinstance(node, ast.arg):
             own.add(node.arg)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             own.add(node.id)
-        elif isinstance(node, ast.FunctionDef) and node is not function:
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             own.add(node.name)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             imports |= _imported(node)
     return own, imports
+
+
+_SCOPES = (ast.FunctionDef, ast.ClassDef, ast.Lambda, *get_args(_Comprehension))
+
+
+def _in_scope(function: ast.AST) -> Iterator[ast.AST]:
+    """The nodes below a function, without those of the scopes inside it."""
+    pending = [*ast.iter_child_nodes(function)]
+    while pending:
+        node = pending.pop()
+        yield node
+        if not isinstance(node, _SCOPES):
+            pending += ast.iter_child_nodes(node)
 
 
 def _protocol_options(chosen: frozenset[str], read: set[str]) -> dict[str, str]:

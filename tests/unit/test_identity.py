@@ -118,6 +118,28 @@ def test_an_import_in_another_form_is_the_same_code(package):
     assert len(found) == 1
 
 
+SCOPES = [
+    "def work(x):\n    found = [helper for helper in x]\n    return helper(found)\n",
+    "def work(x):\n    found = [helper for helper in helper(x)]\n    return found\n",
+    "def work(x):\n    found = sorted(x, key=lambda helper: -helper)\n    return helper(found)\n",
+    "def work(x, helper=helper):\n    return helper(x)\n",
+    "def work(x):\n    apply = lambda x, *, helper=helper: helper(x)\n    return apply(x)\n",
+    "def work(x):\n    def inner(helper):\n        return helper\n    return inner(helper(x))\n",
+    "def work(x):\n    class Inner:\n        def helper(self):\n            return self\n    return helper(x)\n",
+]
+"""Functions that use the module's `helper` beside another thing of this name in a scope inside or around."""
+
+
+@pytest.mark.parametrize("form", SCOPES)
+def test_a_name_bound_in_another_scope_hides_no_definition(package, form):
+    found = set()
+    for factor in (2, 3):
+        helper = f"def helper(x):\n    return {factor} * x\n\n\n"
+        write(package / "planted.py", helper + form)
+        found.add(identity.code_digest(("duodiff.planted", "work")))
+    assert len(found) == 2
+
+
 def test_a_definition_moved_to_another_module_moves_nothing(package):
     before = digests()
     path = package / "samplers.py"
