@@ -418,6 +418,13 @@ STUDIES = {"studies": described()}
 TABLE, FIGURE = (".csv", ".md", ".tex", ".html"), (".csv", ".png", ".pdf", ".svg")
 
 
+def without_shards(value):
+    """A configuration without the numbers of shards, which decide no result."""
+    if not isinstance(value, dict):
+        return value
+    return {k: without_shards(v) for k, v in value.items() if k != "shards"}
+
+
 class Item(NamedTuple):
     """One row of the table in paper.smk: a rule, and the item's place in the report.
 

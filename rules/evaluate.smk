@@ -62,6 +62,7 @@ EVALUATE_SAMPLES = Work(
         "out": output.records,
         "curves": output.curves,
     },
+    kept=True,
     named=samples,
     described=lambda wc: study_models(wc).values(),  # their hashes stand in the records
 )

@@ -263,17 +263,25 @@ RULES_OF_A_STUDY = (
 
 DESCRIBE_RUN = Work(
     "describe_run",
-    decides=lambda wc: {"rules": RULES_OF_A_STUDY},
-    # The configuration decides no number here. What it decides elsewhere has this page made again.
+    decides=lambda wc: {
+        "rules": RULES_OF_A_STUDY,
+        "study": {
+            "datasets": without_shards(SELECTED_DATASETS),
+            "experiments": without_shards(SELECTED),
+            "claims": config["claims"],
+        },
+    },
+    # Another device or number of threads has latency measured again, and with it this page made again.
     how=lambda wc: {
         "folders": [
             *SELECTED,
             *(f"data/{name}" for name in SELECTED_DATASETS),
             "data/fetch_extractor",
         ],
-        "configuration": config
-        | {"experiments": SELECTED}
-        | {"datasets": SELECTED_DATASETS},
+        "machine": {
+            key: config[key]
+            for key in ("threads", "device", "gpus", "data", "extractors")
+        },
     },
     paths=lambda wc, input, output: {
         "records": input.records,

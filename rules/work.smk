@@ -1,4 +1,4 @@
-# What a job is: its command line, the identity of its result, and whether a finished result is accepted.
+# What a job does: its command line, the identity of its result, and whether a finished one is accepted.
 import json
 import os
 import shlex

@@ -11,7 +11,8 @@ def describe_run(
     benchmarks: Path,
     folders: list[str],
     rules: list[str],
-    configuration: dict,
+    study: dict,
+    machine: dict,
     page: Path,
     times: Path,
     settings: Path,
@@ -19,13 +20,14 @@ def describe_run(
     """Write the machines, run times and configuration of a run: --page (HTML), --times (CSV), --settings (YAML).
 
     --folders are the folders of the run below --benchmarks. --rules are the rules to list, in order.
+    --study and --machine are the sections of the configuration that decide results and those that do not.
     """
     return write_run(
         records,
         benchmarks,
         folders,
         rules,
-        configuration,
+        machine | study,
         overview=page,
         times=times,
         settings=settings,

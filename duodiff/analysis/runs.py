@@ -102,7 +102,7 @@ def write_run(
     sections = {
         "Machines": _table(devices.rename(columns=MACHINES), "text"),
         "Run times": _table(table.rename(columns=RUN_TIMES).round(1)),
-        "Configuration, defaults filled in": f"<pre>{html.escape(text)}</pre>",
+        "Configuration, defaults filled in, shards left out": f"<pre>{html.escape(text)}</pre>",
     }
     body = "".join(f"<h2>{name}</h2>{content}" for name, content in sections.items())
     write_text(overview, page(body))

@@ -165,11 +165,20 @@ def take(plan: Plan, write_files: bool = True) -> bool:
     if write_files:
         for path, file in kept.items():
             _link(file, Path(path))
-        # finished now: later than the inputs, of which one may have been made again with the same content
-        now = {"inputs": read_inputs(plan.inputs), "key": plan.key(), "finished": time.time()}
+        # not before its inputs, of which one may have been made again with the same content
+        finished = max([receipt["finished"], *map(_finished, plan.inputs)])
+        now = {"inputs": read_inputs(plan.inputs), "key": plan.key(), "finished": finished}
         write_json(plan.receipt, receipt | now)
         set_times(receipt | now)
     return True
+
+
+def _finished(path: str) -> float:
+    """When a file was finished: as its receipt says if it has its own, since a run gives what it makes new times."""
+    try:
+        return read(receipt_of(path))["finished"]
+    except (OSError, ValueError):
+        return os.stat(path).st_mtime
 
 
 def _keep(plan: Plan, outputs: list[str]) -> None:

@@ -94,8 +94,23 @@ def test_the_number_of_shards_makes_nothing_again(run):
     config = configuration(run)
     config["datasets"]["digits_latent"]["autoencoder"]["shards"] = 3
     config["experiments"]["digits"]["grid"]["ddpm"]["shards"] = 2
-    # the configuration is shown in the description of the run
-    assert set(planned(run, config)) <= {"describe_run"}
+    assert planned(run, config) == {}
+
+
+def test_shards_are_not_kept_in_the_store_and_whole_cells_are(fresh):
+    """All shards of a cell have its identity."""
+    config = configuration(fresh)
+    config["only"] = ["digits"]
+    config["experiments"]["digits"]["grid"]["ddpm"]["shards"] = 2
+    path = fresh.folder / "edited.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    printed = fresh.snakemake("-n", "-p", config="edited.yaml")
+    plans = [
+        json.loads(text)
+        for text in re.findall(r"sample_images\.py .* --plan '(.*)' --log", printed)
+    ]
+    kept = {"/shards/" in plan["outputs"][0]: plan["kept"] for plan in plans}
+    assert kept == {True: False, False: True}
 
 
 def test_shards_are_not_kept_in_the_store_and_whole_cells_are(fresh):

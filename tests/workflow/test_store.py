@@ -1,0 +1,103 @@
+"""Finished work is found again in the store: an edit that is undone, a repack to the same bytes, and what is left."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Workflow
+
+STUDY = "results/digits/train0"
+TRAINED = {
+    f"{STUDY}/{role}/manifest.json": log
+    for role, log in (
+        ("full", "train_backbone/full"),
+        ("shallow", "train_backbone/shallow"),
+        ("heads", "train_heads"),
+    )
+}
+OLD_LR, NEW_LR = "lr: 4.0e-3", "lr: 3.0e-3"
+
+
+def edit(workflow: Workflow, path: str, old: str, new: str) -> None:
+    file = workflow.folder / path
+    before = file.read_text()
+    assert before.count(old) == 1
+    file.write_text(before.replace(old, new))
+
+
+def weights(workflow: Workflow) -> list[bytes]:
+    folders = [(workflow.folder / path).parent for path in TRAINED]
+    return [(folder / "model.safetensors").read_bytes() for folder in folders]
+
+
+def logs(workflow: Workflow) -> list[str]:
+    folder = workflow.folder / "logs/digits/train0"
+    return [(folder / f"{name}.log").read_text() for name in TRAINED.values()]
+
+
+def found(workflow: Workflow) -> list[bool]:
+    """Whether each training was found finished, and no step of it was made."""
+    return [
+        "found finished in results/.store" in log and "loss" not in log for log in logs(workflow)
+    ]
+
+
+def clean(workflow: Workflow, *options: str) -> str:
+    command = [sys.executable, "-m", "duodiff", "clean", *options]
+    done = subprocess.run(command, cwd=workflow.folder, capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def undone(finished, tmp_path_factory) -> Workflow:
+    """A finished run, trained anew with another learning rate, and run again after that edit was undone."""
+    workflow = object.__new__(Workflow)
+    workflow.folder = tmp_path_factory.mktemp("store") / "copy"
+    shutil.copytree(finished.folder, workflow.folder)
+    edit(workflow, "config/test.yaml", OLD_LR, NEW_LR)
+    workflow.snakemake("--cores", "all", *TRAINED)
+    workflow.of_the_edit, workflow.log_of_the_edit = weights(workflow), logs(workflow)
+    edit(workflow, "config/test.yaml", NEW_LR, OLD_LR)
+    workflow.snakemake("--cores", "all", *TRAINED)
+    return workflow
+
+
+def test_a_learning_rate_that_is_changed_back_costs_no_training_step(finished, undone):
+    for changed, first in zip(undone.of_the_edit, weights(finished), strict=True):
+        assert changed != first
+    assert not any("found finished" in log for log in undone.log_of_the_edit)
+    assert found(undone) == [True] * 3
+    assert weights(undone) == weights(finished)
+
+
+def test_after_an_edit_that_is_undone_nothing_is_left_to_do(undone):
+    assert undone.pending() == {}
+
+
+def test_a_repack_to_the_same_bytes_trains_nothing(undone):
+    assert undone.pending(*TRAINED) == {}
+    edit(undone, "duodiff/data/pack.py", "_CHUNK = 64", "_CHUNK = 32")
+    assert undone.pending(*TRAINED)["pack_dataset"] == 1
+    shutil.rmtree(undone.folder / "logs")
+    undone.snakemake("--cores", "all", *TRAINED)
+    assert found(undone) == [True] * 3
+    assert undone.pending(*TRAINED) == {}
+    edit(undone, "duodiff/data/pack.py", "_CHUNK = 32", "_CHUNK = 64")
+
+
+def test_clean_lists_the_results_of_the_edit_and_removes_them(undone):
+    store = undone.folder / "results/.store"
+    before, kept = weights(undone), len(list(store.iterdir()))
+    said = clean(undone)
+    for path in TRAINED:
+        assert f"a result of another identity: {path}" in said
+    assert "3 folders" in said
+    assert " 0.0 MB, found" not in said
+    assert len(list(store.iterdir())) == kept
+    assert "3 folders" in clean(undone, "--remove")
+    assert len(list(store.iterdir())) == kept - 3
+    assert weights(undone) == before
+    assert "0 folders" in clean(undone)
+    assert Path(undone.folder / "results/digits/train0").exists()
