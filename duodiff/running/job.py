@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 import time
 import types
@@ -136,7 +137,7 @@ def _call(function: Callable[..., str], options: dict) -> None:
         log.warning("%s: %s", function.__name__, stopped)
         sys.exit(signals.EXIT_CODE)
     except (ValueError, OSError) as error:
-        log.error("%s: %s", function.__name__, _message(error))
+        log.error("%s: %s", function.__name__, _message(error, plan))
         log.debug("", exc_info=True)  # the traceback, only to the file of --log
         sys.exit(1)
     except Exception:
@@ -146,11 +147,14 @@ def _call(function: Callable[..., str], options: dict) -> None:
         _leave()
 
 
-def _message(error: ValueError | OSError) -> str:
-    """What is said of an error. Of a file that is not there: its name, and for a result the command that makes it."""
+def _message(error: ValueError | OSError, plan: receipts.Plan | None) -> str:
+    """What is said of an error. Of a file that is not there: its name, and the command that makes or fetches it."""
     if not isinstance(error, FileNotFoundError) or not error.filename:
         return str(error)
-    return f"{error.filename}: found no such file{receipts.made_by(error.filename)}"
+    command = receipts.made_by(error.filename)
+    if plan and not command and (fetched := receipts.fetched(plan)):
+        command = f"; if it was fetched and removed: rm {shlex.join(fetched)}, then run again"
+    return f"{error.filename}: found no such file{command}"
 
 
 def _leave() -> None:

@@ -75,6 +75,16 @@ def made_by(path: str | Path) -> str:
     )
 
 
+def fetched(plan: Plan) -> list[str]:
+    """Those inputs of a job that say that something from outside was fetched, and hold nothing else of it."""
+    found = []
+    for path in plan.inputs:
+        with suppress(OSError, ValueError):
+            if read(receipt_of(path))["watched"] and Path(path).name != "manifest.json":
+                found.append(path)
+    return found
+
+
 def read(path: str | Path) -> dict:
     """The receipt in a file. Raises ValueError naming the file if it is damaged, FileNotFoundError if there is none."""
     receipt = read_json(path)
