@@ -532,8 +532,9 @@ def without_links(manifest: dict) -> dict:
     return others | {"skipped": skipped}
 
 
+@pytest.mark.slow
 @given(trees())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_no_class_is_silent_and_no_count_is_lost_in_any_folder(tree):
     with tempfile.TemporaryDirectory() as folder:
         check_tree(Path(folder), tree)
