@@ -112,8 +112,7 @@ def _add_options(parser: argparse.ArgumentParser, function: Callable) -> None:
 def _call(function: Callable[..., str], options: dict) -> None:
     _configure_logging(options.pop("log"))
     planned = options.pop("plan", None)
-    decisive = planned.pop("options") if planned else {}
-    plan = receipts.Plan(**planned) if planned else None
+    plan = receipts.begun(**planned) if planned else None
     signals.stop_at_once()
     if options.get("device") == "cuda" and "LOCAL_RANK" not in os.environ:
         gpus.claim(1)  # under torchrun, `launch` has claimed the GPUs of all processes
@@ -129,9 +128,7 @@ def _call(function: Callable[..., str], options: dict) -> None:
         _check_device(options.get("device"))
         done = function(*positional, **options)
         if plan and _is_first():
-            receipts.write(
-                plan, (f"workflow_scripts.{Path(sys.argv[0]).stem}", function.__name__), decisive
-            )
+            receipts.write(plan)
         log.info("%s: %s%s", function.__name__, done, _where(options, time.perf_counter() - began))
     except signals.Stopped as stopped:
         log.warning("%s: %s", function.__name__, stopped)
