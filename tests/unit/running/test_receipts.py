@@ -231,8 +231,8 @@ def made(*paths: str) -> Plan:
     """A finished job that wrote these files."""
     for path in paths:
         files.write_text(path, path)
-    plan = Plan("first", [], list(paths))
-    receipts.write(plan, WORK, {})
+    plan = planned(outputs=paths, kept=False)
+    receipts.write(plan)
     return plan
 
 
