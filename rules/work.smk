@@ -8,6 +8,7 @@ from snakemake.io import apply_wildcards
 
 from duodiff import identity
 from duodiff.running import receipts
+from duodiff.running.files import require_writable
 
 # With one of these options nothing is run, and finished results are not compared.
 REPORTING = any(a.startswith(("--unlock", "--report", "--touch")) for a in sys.argv)
@@ -23,6 +24,12 @@ if MAIN and "apptainer" in DEPLOYED and "container" not in config:
         "container: found none; accepted: the image that --software-deployment-method apptainer runs jobs in"
         " (docs/cluster.md)"
     )
+if MAIN and workflow.is_main_process and not REPORTING:
+    try:
+        for folder in ("results", "logs", "benchmarks"):
+            require_writable(Path(folder))
+    except OSError as error:
+        raise WorkflowError(str(error))
 STALE = set()  # what was said of jobs that are run again
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from duodiff.running import gpus, memory, receipts, signals
+from duodiff.running import files, gpus, memory, receipts, signals
 
 log = logging.getLogger("duodiff")
 
@@ -114,14 +114,15 @@ def _call(function: Callable[..., str], options: dict) -> None:
     planned = options.pop("plan", None)
     plan = receipts.begun(**planned) if planned else None
     signals.stop_at_once()
-    if options.get("device") == "cuda" and "LOCAL_RANK" not in os.environ:
-        gpus.claim(1)  # under torchrun, `launch` has claimed the GPUs of all processes
     if "torch" in sys.modules:  # a job without tensors needs little memory
         memory.keep_freed_memory()
     parameters = inspect.signature(function).parameters.values()
     positional = [options.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_ONLY]
     began = time.perf_counter()
     try:
+        _check_folders(plan.outputs if plan else [], options.get("out"))
+        if options.get("device") == "cuda" and "LOCAL_RANK" not in os.environ:
+            gpus.claim(1)  # under torchrun, `launch` has claimed the GPUs of all processes
         if plan and receipts.take(plan, write_files=_is_first()):
             log.info("%s: found finished in %s", function.__name__, receipts.STORE)
             return
@@ -163,6 +164,14 @@ def _leave() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _check_folders(outputs: list[str], out: Path | list[Path] | None) -> None:
+    """Raises OSError, before any work, if a folder that the job writes to cannot be written to."""
+    for path in map(Path, [*outputs, *(out if isinstance(out, list) else filter(None, [out]))]):
+        files.require_writable(path if path.is_dir() else path.parent)
+    if said := files.use_temporary_folder():
+        log.warning(said)
 
 
 def _check_device(device: str | None) -> None:
@@ -215,10 +224,13 @@ def _configure_logging(path: Path | None) -> None:
     terminal.setLevel(logging.INFO if first else logging.ERROR)
     handlers: list[logging.Handler] = [terminal]
     if path is not None and first:
-        path.parent.mkdir(parents=True, exist_ok=True)
         # the name of a file may hold bytes that are no text
         errors = "backslashreplace"
-        handlers.append(logging.FileHandler(path, "w", encoding="utf-8", errors=errors))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.FileHandler(path, "w", encoding="utf-8", errors=errors))
+        except OSError as error:
+            sys.exit(f"{path}: the log cannot be written: {error.strerror}")
     log.setLevel(logging.DEBUG)
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(message)s"))
