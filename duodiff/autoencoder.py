@@ -58,6 +58,17 @@ _PAGE = (
     " https://huggingface.co/stabilityai/sd-vae-ft-ema"
 )
 
+# Keys of a saved config.json. diffusers builds the network by the first ones.
+_BUILT = {
+    *("in_channels", "out_channels", "latent_channels", "block_out_channels", "layers_per_block"),
+    *("down_block_types", "up_block_types", "act_fn", "norm_num_groups", "mid_block_add_attention"),
+    *("use_quant_conv", "use_post_quant_conv", "scaling_factor"),
+}
+# Sizes of tiles, which are not used; and float32 in place of float16, which is always used.
+_NOT_NEEDED = {"sample_size", "force_upcast"}
+# diffusers' pipelines move and scale latents by these too. Here only the values that change nothing are accepted.
+_NEUTRAL = {"shift_factor": 0, "latents_mean": 0, "latents_std": 1}
+
 log = logging.getLogger("duodiff")
 
 
@@ -153,7 +164,7 @@ def load(autoencoder: dict, data: Path, device: str = "cpu") -> Autoencoder:
     file, digest = weights_file(autoencoder, data)
     weights = _read(file)
     if _in_folder(autoencoder, data):
-        config = _saved_config(file.with_name("config.json"), autoencoder)
+        config = saved_config(file.with_name("config.json"), autoencoder)
         early = any(key.endswith(".query.weight") for key in weights)
         name_in_file = partial(_replaced, parts=_EARLY if early else {})
     else:
@@ -269,9 +280,13 @@ def _in_channels(weights: dict) -> int:
     return first.shape[1] if isinstance(first, Tensor) and first.ndim == 4 else 3
 
 
-def _saved_config(file: Path, autoencoder: dict) -> dict:
-    """The configuration diffusers saved. Raises ValueError if it is not the section's, or not used as ours."""
+def saved_config(file: Path, autoencoder: dict) -> dict:
+    """The configuration that diffusers saved in `file`, a config.json.
+
+    Raises ValueError if it is not the section's, or if one of its keys means what is not computed here.
+    """
     config = {"scaling_factor": SCALE} | read_json(require(file, _PAGE))
+    _check_keys(config, file)
     own = config["scaling_factor"]
     if (scale := autoencoder.get("scale", own)) != own:
         raise ValueError(f"autoencoder.scale: found {scale}; {file} has scaling_factor {own}")
@@ -280,9 +295,29 @@ def _saved_config(file: Path, autoencoder: dict) -> dict:
             raise ValueError(
                 f"autoencoder.architecture.{key}: found {value}; {file} has {config[key]}"
             )
-    if config.get("shift_factor") is not None:
-        raise ValueError(f"{file}: found shift_factor {config['shift_factor']}; accepted: none")
     return config
+
+
+def _check_keys(config: dict, file: Path) -> None:
+    """Raises ValueError for a key that diffusers applies and this module does not, and for one that is unknown."""
+    kind = config.get("_class_name", "AutoencoderKL")
+    if kind != "AutoencoderKL":
+        raise ValueError(f"{file}: found _class_name {kind}; accepted: AutoencoderKL")
+    for key in config:
+        if not key.startswith("_") and key not in _BUILT | _NOT_NEEDED | _NEUTRAL.keys():
+            raise ValueError(f"{file}: found {key}; accepted: the keys of AutoencoderKL")
+    for key, neutral in _NEUTRAL.items():
+        found = config.get(key)
+        if found is not None and np.any(np.asarray(found) != neutral):
+            raise ValueError(f"{file}: found {key} {found}; accepted: none, or {neutral}")
+    scale = config["scaling_factor"]
+    if type(scale) not in (int, float) or not 0 < scale < np.inf:
+        raise ValueError(f"{file}: found scaling_factor {scale}; accepted: a number above 0")
+    ends = config.get("in_channels", 3), config.get("out_channels", 3)
+    if ends[0] != ends[1]:
+        raise ValueError(
+            f"{file}: found in_channels {ends[0]} and out_channels {ends[1]}; accepted: equal ones"
+        )
 
 
 def _network(config: dict, weights: dict, name_in_file: Callable[[str], str], file: Path) -> KLNet:

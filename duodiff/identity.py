@@ -48,6 +48,11 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def of(work: Definition, options: Any) -> str:
+    """The identity of a piece of work: the digest of its code, as it is now, and of the options that decide it."""
+    return digest({"code": code_digest(work, options), "options": options})
+
+
 def code(work: Callable | Definition, parameters: Any = None) -> dict[str, str]:
     """Digests of the definitions that `work` reaches, by "module: name", so that a difference can be named.
 

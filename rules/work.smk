@@ -8,6 +8,7 @@ from snakemake.io import apply_wildcards
 
 from duodiff import identity
 from duodiff.running import receipts
+from duodiff.running.files import require_writable
 
 # With one of these options nothing is run, and finished results are not compared.
 REPORTING = any(a.startswith(("--unlock", "--report", "--touch")) for a in sys.argv)
@@ -23,6 +24,12 @@ if MAIN and "apptainer" in DEPLOYED and "container" not in config:
         "container: found none; accepted: the image that --software-deployment-method apptainer runs jobs in"
         " (docs/cluster.md)"
     )
+if MAIN and workflow.is_main_process and not REPORTING:
+    try:
+        for folder in ("results", "logs", "benchmarks"):
+            require_writable(Path(folder))
+    except OSError as error:
+        raise WorkflowError(str(error))
 STALE = set()  # what was said of jobs that are run again
 
 
@@ -152,21 +159,22 @@ class Work:
 
     def identity(self, wc):
         """The digest of what decides the result but the inputs: the one tracked parameter of the rule."""
-        if self.like:
-            return self.like.identity(wc)
-        options = self.decisive(wc)
-        code = identity.code_digest(self.function, options)
-        return identity.digest({"code": code, "options": options})
+        decided = self.like or self
+        return identity.of(decided.function, decided.decisive(wc))
 
     def plan(self, wc, input, output):
-        """What the job is told of its place in the workflow."""
+        """What the job is told of its place in the workflow.
+
+        It computes its identity itself: the code may have been edited since this run began.
+        """
+        decided = self.like or self
         return {
-            "identity": self.identity(wc),
             "inputs": [str(path) for path in input],
             "outputs": [str(path) for path in output],
             "kept": self.kept and "shard" not in wc.keys(),
             "watched": {name: str(path) for name, path in self.watched(wc).items()},
-            "options": self.decisive(wc),
+            "work": decided.function,
+            "options": decided.decisive(wc),
         }
 
     def command(self, wc, input, output, threads):
@@ -214,10 +222,9 @@ class Work:
             reasons = receipts.changed_inputs(receipt)
             reasons += receipts.other_inputs(receipt, listed_inputs(rule, wc))
             if receipt["identity"] != self.identity(wc):
+                decided = self.like or self
                 named = receipts.differences(
-                    receipt,
-                    (self.like or self).function,
-                    (self.like or self).decisive(wc),
+                    receipt, decided.function, decided.decisive(wc)
                 )
                 reasons += [*named] or ["what decides it has changed"]
         if not reasons:

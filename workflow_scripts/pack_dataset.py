@@ -23,7 +23,8 @@ def pack_dataset(dataset: dict, data: Path, workers: int, out: Path) -> str:
     names = manifest["class_names"]
     some = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
     classes = f"{len(names)} classes ({some})" if names else "no classes"
-    counts = f"{end - first} held out, {left_out}, {classes}"
+    pool = "".join(f" from {n}" for n in manifest.get("split_folders", {}).get("held_out_from", {}))
+    counts = f"{end - first} held out{pool}, {left_out}, {classes}"
     return f"{end} images of {manifest['shape']}, {counts}"
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,6 +64,36 @@ def _sync(path: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def require_writable(folder: str | Path) -> None:
+    """Raises OSError, which names the folder that is at fault, if no file can be written to `folder`.
+
+    The folder need not be there yet.
+    """
+    there = next(path for path in (Path(folder), *Path(folder).parents) if os.path.lexists(path))
+    if there.is_symlink() and not there.exists():
+        raise OSError(f"{there}: found a link to {os.readlink(there)}, which is not there")
+    if not there.is_dir():
+        raise OSError(f"{there}: found a file; accepted: a folder to write to")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OSError(f"{there}: no permission to write to this folder")
+
+
+def use_temporary_folder() -> str | None:
+    """Makes TMPDIR the folder for temporary files that works, also for other programs; None if TMPDIR is no other.
+
+    Returns a line to show if TMPDIR is missing, full or not to be written to. Raises OSError if no folder works.
+    """
+    try:
+        works = tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise OSError(f"TMPDIR: {error.strerror}") from error
+    told = os.environ.get("TMPDIR", works)
+    if Path(told).absolute() == Path(works):
+        return None
+    os.environ["TMPDIR"] = works
+    return f"TMPDIR: found {told}, where nothing can be written; {works} is used"
 
 
 def require_space(folder: str | Path, needed: int, what: str) -> None:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 import time
 import types
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from duodiff.running import gpus, memory, receipts, signals
+from duodiff.running import files, gpus, memory, receipts, signals
 
 log = logging.getLogger("duodiff")
 
@@ -111,32 +112,30 @@ def _add_options(parser: argparse.ArgumentParser, function: Callable) -> None:
 def _call(function: Callable[..., str], options: dict) -> None:
     _configure_logging(options.pop("log"))
     planned = options.pop("plan", None)
-    decisive = planned.pop("options") if planned else {}
-    plan = receipts.Plan(**planned) if planned else None
+    plan = receipts.begun(**planned) if planned else None
     signals.stop_at_once()
-    if options.get("device") == "cuda" and "LOCAL_RANK" not in os.environ:
-        gpus.claim(1)  # under torchrun, `launch` has claimed the GPUs of all processes
     if "torch" in sys.modules:  # a job without tensors needs little memory
         memory.keep_freed_memory()
     parameters = inspect.signature(function).parameters.values()
     positional = [options.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_ONLY]
     began = time.perf_counter()
     try:
+        _check_folders(plan.outputs if plan else [], options.get("out"))
+        if options.get("device") == "cuda" and "LOCAL_RANK" not in os.environ:
+            gpus.claim(1)  # under torchrun, `launch` has claimed the GPUs of all processes
         if plan and receipts.take(plan, write_files=_is_first()):
             log.info("%s: found finished in %s", function.__name__, receipts.STORE)
             return
         _check_device(options.get("device"))
         done = function(*positional, **options)
         if plan and _is_first():
-            receipts.write(
-                plan, (f"workflow_scripts.{Path(sys.argv[0]).stem}", function.__name__), decisive
-            )
+            receipts.write(plan)
         log.info("%s: %s%s", function.__name__, done, _where(options, time.perf_counter() - began))
     except signals.Stopped as stopped:
         log.warning("%s: %s", function.__name__, stopped)
         sys.exit(signals.EXIT_CODE)
     except (ValueError, OSError) as error:
-        log.error("%s: %s", function.__name__, _message(error))
+        log.error("%s: %s", function.__name__, _message(error, plan))
         log.debug("", exc_info=True)  # the traceback, only to the file of --log
         sys.exit(1)
     except Exception:
@@ -146,11 +145,14 @@ def _call(function: Callable[..., str], options: dict) -> None:
         _leave()
 
 
-def _message(error: ValueError | OSError) -> str:
-    """What is said of an error. Of a file that is not there: its name, and for a result the command that makes it."""
+def _message(error: ValueError | OSError, plan: receipts.Plan | None) -> str:
+    """What is said of an error. Of a file that is not there: its name, and the command that makes or fetches it."""
     if not isinstance(error, FileNotFoundError) or not error.filename:
         return str(error)
-    return f"{error.filename}: found no such file{receipts.made_by(error.filename)}"
+    command = receipts.made_by(error.filename)
+    if plan and not command and (fetched := receipts.fetched(plan)):
+        command = f"; if it was fetched and removed: rm {shlex.join(fetched)}, then run again"
+    return f"{error.filename}: found no such file{command}"
 
 
 def _leave() -> None:
@@ -162,6 +164,14 @@ def _leave() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _check_folders(outputs: list[str], out: Path | list[Path] | None) -> None:
+    """Raises OSError, before any work, if a folder that the job writes to cannot be written to."""
+    for path in map(Path, [*outputs, *(out if isinstance(out, list) else filter(None, [out]))]):
+        files.require_writable(path if path.is_dir() else path.parent)
+    if said := files.use_temporary_folder():
+        log.warning(said)
 
 
 def _check_device(device: str | None) -> None:
@@ -214,10 +224,13 @@ def _configure_logging(path: Path | None) -> None:
     terminal.setLevel(logging.INFO if first else logging.ERROR)
     handlers: list[logging.Handler] = [terminal]
     if path is not None and first:
-        path.parent.mkdir(parents=True, exist_ok=True)
         # the name of a file may hold bytes that are no text
         errors = "backslashreplace"
-        handlers.append(logging.FileHandler(path, "w", encoding="utf-8", errors=errors))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.FileHandler(path, "w", encoding="utf-8", errors=errors))
+        except OSError as error:
+            sys.exit(f"{path}: the log cannot be written: {error.strerror}")
     log.setLevel(logging.DEBUG)
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(message)s"))

@@ -23,7 +23,10 @@ def launch(gpus: int, command: list[str]) -> None:
     """Runs `command`, a script and its arguments, in `gpus` processes (at least 1), and exits with its exit code."""
     if gpus <= 1:
         os.execv(sys.executable, [sys.executable, *command])
-    claim(gpus)
+    try:
+        claim(gpus)
+    except OSError as error:
+        sys.exit(str(error))
     os.environ["OMP_NUM_THREADS"] = str(max(1, int(os.environ.get("OMP_NUM_THREADS", 1)) // gpus))
 
     from torch.distributed import run

@@ -35,13 +35,16 @@ _PINNED_BESIDE = (".npy", "/model.safetensors")
 
 @dataclass(frozen=True)
 class Plan:
-    """What the workflow tells a job: the identity of its work, its files, and whether its result is kept in the store.
+    """What a job is to do: its work, the identity of this work, its files, and whether its result is kept in the store.
 
-    The path of the first of `outputs` names the receipt. `watched` are files and folders from outside, by the names
-    that they have wherever the data lie.
+    `work` is the function of the job, `options` are the arguments that decide its result. The path of the first of
+    `outputs` names the receipt. `watched` are files and folders from outside, by the names that they have wherever the
+    data lie.
     """
 
     identity: str
+    work: tuple[str, str]
+    options: dict
     inputs: list[str]
     outputs: list[str]
     kept: bool = False
@@ -55,6 +58,12 @@ class Plan:
     def key(self) -> str:
         """The digest of what decides the result (the work's identity, the content of its inputs) and of its files."""
         return identity.digest([self.identity, read_inputs(self.inputs), self.outputs])
+
+
+def begun(work: list[str], options: dict, **files) -> Plan:
+    """The plan of a job that begins now. Its identity is that of the code it runs, which is read here."""
+    module, name = work
+    return Plan(identity.of((module, name), options), (module, name), options, **files)
 
 
 def receipt_of(output: str | Path) -> Path:
@@ -73,6 +82,16 @@ def made_by(path: str | Path) -> str:
         f"; if it was removed to save disk: snakemake --cores all {shlex.quote(str(below))}"
         " (with the --configfile of the run)"
     )
+
+
+def fetched(plan: Plan) -> list[str]:
+    """Those inputs of a job that say that something from outside was fetched, and hold nothing else of it."""
+    found = []
+    for path in plan.inputs:
+        with suppress(OSError, ValueError):
+            if read(receipt_of(path))["watched"] and Path(path).name != "manifest.json":
+                found.append(path)
+    return found
 
 
 def read(path: str | Path) -> dict:
@@ -99,8 +118,8 @@ def read_inputs(paths: list[str]) -> dict[str, str]:
     return {p: content(p) for p in sorted(paths) if not p.endswith(_PINNED_BESIDE)}
 
 
-def write(plan: Plan, work: tuple[str, str], options: dict) -> None:
-    """Writes the receipt of a job that has finished; `work` is its function, `options` are its arguments."""
+def write(plan: Plan) -> None:
+    """Writes the receipt of a job that has finished."""
     outputs = {path: _described(path) for path in plan.outputs}
     known = _known(plan)
     write_json(
@@ -108,8 +127,8 @@ def write(plan: Plan, work: tuple[str, str], options: dict) -> None:
         {
             "identity": plan.identity,
             "key": plan.key() if plan.kept else None,
-            "code": identity.code(work, options),
-            "options": options,
+            "code": identity.code(plan.work, plan.options),
+            "options": plan.options,
             "inputs": read_inputs(plan.inputs),
             "outputs": outputs,
             "watched": {

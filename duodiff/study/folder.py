@@ -140,8 +140,8 @@ class Study:
     def autoencoder(self) -> dict | None:
         """The configuration's section of the samples' autoencoder, with an absolute path; None for images.
 
-        Raises FileNotFoundError if the autoencoder's folder is gone. An autoencoder in a single file raises too: the
-        samples record neither its architecture nor its scale.
+        Raises FileNotFoundError if the autoencoder's folder is gone, or files of one that was trained here. An
+        autoencoder in a single file raises too: the samples record neither its architecture nor its scale.
         """
         made = self.cells[0].get("autoencoder")
         if made is None:
@@ -150,6 +150,9 @@ class Study:
         if "hub" in made:
             return section
         project = self.folder.resolve().parents[2]
+        for file in self._trained_autoencoder():
+            if not file.exists():
+                raise FileNotFoundError(f"{file}: found no such file{made_by(file)}")
         for path in (project / made["path"], project / "data" / made["path"]):
             if path.is_dir():
                 return section | {"path": str(path)}
@@ -195,10 +198,18 @@ class Study:
             with suppress(FileNotFoundError):
                 checkpoints.append(self.manifest(role))
         files = [_weights(path) for path in checkpoints]
+        files += self._trained_autoencoder()
         files += [path.with_name(name) for path in self.paths for name in _ARRAYS]
         return [path for path in files if not path.exists()]
 
+    def _trained_autoencoder(self) -> list[Path]:
+        """The files of an autoencoder that the workflow has trained; none for another, and for images."""
+        path = (self.cells[0].get("autoencoder") or {}).get("path", "")
+        folder = self.folder.resolve().parents[2] / path
+        return [folder / name for name in _CODEC] if path.startswith("results/") else []
 
+
+_CODEC = ("config.json", "diffusion_pytorch_model.safetensors")  # as diffusers names them
 _ARRAYS = ("images.npy", "labels.npy", "blocks_run.npy")
 _MOST_NAMED = 5
 

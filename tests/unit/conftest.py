@@ -1,5 +1,9 @@
 """Studies that several tests of the unit layer sample from, trained once."""
 
+import os
+import warnings
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +80,42 @@ def latent(tmp_path_factory):
         out=paths["heads"],
     )
     return folder, paths, load_autoencoder(section, folder)
+
+
+@pytest.fixture
+def another_user(tmp_path):
+    """A function that calls a function as a user who may do no more than files allow, and returns its answer as text.
+
+    The answer is the value that is returned, or the error that is raised. Only root can become another user; without
+    root the calls are those of the user who runs the tests.
+    """
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.getuid() and folder != Path(folder.anchor):
+            folder.chmod(folder.stat().st_mode | 0o055)
+
+    def call(function) -> str:
+        reading, writing = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch has threads
+            child = os.fork()
+        if child == 0:
+            try:
+                if os.getuid() == 0:
+                    os.setgroups([])
+                    os.setgid(54321)
+                    os.setuid(54321)
+                answer = str(function())
+            except BaseException as error:
+                answer = f"{type(error).__name__}: {error}"
+            os.write(writing, answer.encode())
+            os._exit(0)
+        os.close(writing)
+        with open(reading, encoding="utf-8") as told:
+            answer = told.read()
+        os.waitpid(child, 0)
+        return answer
+
+    return call
 
 
 @pytest.fixture(params=["cpu", "cuda"])

@@ -1,5 +1,7 @@
+import inspect
 import json
 import logging
+import re
 import runpy
 from pathlib import Path
 
@@ -264,10 +266,77 @@ def test_a_folder_that_is_not_what_the_section_says_is_refused(folder, tmp_path)
     other = {"architecture": TINY | {"latent_channels": 4}}
     with pytest.raises(ValueError, match=r"architecture.latent_channels: found 4; .*json has 5"):
         codec.load(section | other, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shift_factor": 0.1}, "found shift_factor 0.1; accepted: none, or 0"),
+        ({"latents_mean": [0, 0.5]}, "found latents_mean [0, 0.5]; accepted: none, or 0"),
+        ({"latents_std": [1, 2.0]}, "found latents_std [1, 2.0]; accepted: none, or 1"),
+        ({"_class_name": "AutoencoderTiny"}, "found _class_name AutoencoderTiny; accepted: Auto"),
+        ({"scaling_factor": None}, "found scaling_factor None; accepted: a number above 0"),
+        ({"scaling_factor": 0}, "found scaling_factor 0; accepted: a number above 0"),
+        ({"out_channels": 6}, "found in_channels 3 and out_channels 6; accepted: equal ones"),
+        ({"scale_shift": 2}, "found scale_shift; accepted: the keys of AutoencoderKL"),
+    ],
+)
+def test_what_a_saved_configuration_means_and_is_not_computed_is_refused(
+    folder, fetch, tmp_path, changes, message
+):
+    """By the first job already, which only looks for the files."""
     config = read_json(folder / "config.json")
-    write_json(folder / "config.json", config | {"shift_factor": 0.1})
-    with pytest.raises(ValueError, match=r"config.json: found shift_factor 0.1; accepted: none"):
+    write_json(folder / "config.json", config | changes)
+    with pytest.raises(ValueError, match=re.escape(f"config.json: {message}")):
         codec.load(SECTION | {"path": "saved"}, tmp_path)
+    status, said = fetch(SECTION | {"path": "saved"})
+    assert status == 1
+    assert message in said
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shift_factor": 0.0, "latents_mean": [0.0, 0], "latents_std": [1, 1.0]},
+        {"shift_factor": None, "latents_mean": None, "latents_std": None},
+        {"force_upcast": False, "sample_size": 512, "_name_or_path": "elsewhere"},
+    ],
+)
+def test_what_changes_nothing_is_accepted(folder, published, tmp_path, changes):
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", config | changes)
+    assert_computes(codec.load(SECTION | {"path": "saved"}, tmp_path), published)
+
+
+@pytest.mark.parametrize(
+    ("key", "module"),
+    [("use_quant_conv", "quant_conv"), ("use_post_quant_conv", "post_quant_conv")],
+)
+def test_a_folder_without_a_convolution_of_the_latents_is_read_as_it_is(
+    folder, published, tmp_path, key, module
+):
+    """Its weights are those of an autoencoder whose convolution changes nothing."""
+    weights = load_file(folder / codec.WEIGHTS)
+    channels = len(weights[f"{module}.bias"])
+    identity = torch.eye(channels)[..., None, None]
+    nothing = {f"{module}.weight": identity, f"{module}.bias": torch.zeros(channels)}
+    save_file(weights | nothing, folder / codec.WEIGHTS)
+    kept = codec.load(SECTION | {"path": "saved"}, tmp_path)
+    expected = kept.encode(IMAGES), kept.decode(LATENTS)
+    save_file({k: v for k, v in weights.items() if k not in nothing}, folder / codec.WEIGHTS)
+    with pytest.raises(ValueError, match=rf"{module}.weight: missing; .*\(2 differences"):
+        codec.load(SECTION | {"path": "saved"}, tmp_path)
+    write_json(folder / "config.json", read_json(folder / "config.json") | {key: False})
+    without = codec.load(SECTION | {"path": "saved"}, tmp_path)
+    torch.testing.assert_close(without.encode(IMAGES), expected[0])
+    torch.testing.assert_close(without.decode(LATENTS), expected[1])
+
+
+def test_every_key_of_diffusers_autoencoder_is_known():
+    from diffusers import AutoencoderKL
+
+    parameters = set(inspect.signature(AutoencoderKL.__init__).parameters) - {"self"}
+    assert codec._BUILT | codec._NOT_NEEDED | codec._NEUTRAL.keys() == parameters
 
 
 # --- the hub, of which tests know only its cache on this machine

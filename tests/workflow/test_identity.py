@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shutil
+import subprocess
 
 import pytest
 import yaml
@@ -179,3 +180,19 @@ def test_a_coefficient_of_a_sampler_makes_its_cells_again_and_no_training(run):
     assert jobs["sample_images"] >= 6 + 3  # the cells of DDPM, in both studies
     assert not {"pack_dataset", "profile_denoising", "compute_reference"} & set(jobs)
     assert not [name for name in jobs if name.startswith("train_")]
+
+
+def test_a_job_whose_code_was_edited_while_the_run_was_at_work_says_so(fresh):
+    """The run plans its jobs with the code of its start, and a job runs the code of its own start."""
+    target = "results/data/digits/manifest.json"
+    printed = fresh.snakemake("-n", "-p", target)
+    command = re.search(r"Shell command: (.*pack_dataset\.py.*)", printed)[1]
+    module = fresh.folder / "duodiff/data/pack.py"
+    before = module.read_text(encoding="utf-8")
+    assert "default_rng(0)" in before
+    edited = before.replace("default_rng(0)", "default_rng(1)")
+    module.write_text(edited, encoding="utf-8")
+    subprocess.run(command, shell=True, check=True, cwd=fresh.folder, executable="bash")
+    assert fresh.pending(target) == {}
+    module.write_text(before, encoding="utf-8")
+    assert fresh.pending(target) == {"pack_dataset": 1}

@@ -16,7 +16,7 @@ def leave(name: str) -> list[str]:
     for path in paths:
         write_text(path, name)
     work = ("workflow_scripts.plot_extrapolation", "plot_extrapolation")
-    receipts.write(receipts.Plan("earlier", [], paths), work, {})
+    receipts.write(receipts.Plan("earlier", work, {}, [], paths))
     return paths
 
 

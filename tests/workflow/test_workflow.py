@@ -62,7 +62,8 @@ def test_the_papers_numbers_make_items_of_their_own_without_any_run(fresh):
     jobs = fresh.pending("paper_figures", config="config/config.yaml")
     assert set(jobs.values()) == {1}
     assert {name.partition("_")[0] for name in jobs} == {"describe", "make", "paper"}
-    fresh.snakemake("--cores", "all", "paper_figures", config="config/config.yaml")
+    said = fresh.snakemake("--cores", "all", "paper_figures", config="config/config.yaml")
+    assert "results/paper: claims, ddim, figure3" in said
     folder = fresh.folder / "results/paper"
     for name in ("table1", "table2", "table3", "table4"):
         for suffix in (".csv", ".md", ".tex", ".html"):

@@ -261,14 +261,21 @@ def test_a_path_that_is_a_broken_link_is_named_with_its_target(tmp_path):
         (tmp_path / "images").unlink()
 
 
-def test_the_jobs_line_has_what_is_left_out(tmp_path):
+def line_of(files: dict[str, bytes], data: Path) -> str:
+    """What the job that packs the files says at its end."""
+    write_folder(data / "images", files)
+    script = runpy.run_path(str(ROOT / "workflow_scripts/pack_dataset.py"))
+    return script["pack_dataset"](IMAGES, data, 1, data / "store/manifest.json")
+
+
+def test_the_jobs_line_has_what_is_left_out_and_the_split_folder(tmp_path):
     files = {f"{c}/{i}.png": png() for c in "ab" for i in range(3)}
     others = {"a/@eaDir/0.png": b"x", "a/@eaDir/1.png": b"x", "notes.txt": b"x", "b/9.heic": b"x"}
-    write_folder(tmp_path / "images", files | others)
-    script = runpy.run_path(str(ROOT / "workflow_scripts/pack_dataset.py"))
-    line = script["pack_dataset"](IMAGES, tmp_path, 1, tmp_path / "store/manifest.json")
     left_out = "1 held out, 1 skipped, ignored 1 *.txt, 2 @eaDir, 2 classes (a, b)"
-    assert line == f"6 images of [3, {SIZE}, {SIZE}], {left_out}"
+    found = line_of(files | others, tmp_path / "a")
+    assert found == f"6 images of [3, {SIZE}, {SIZE}], {left_out}"
+    left_out = "1 held out from test, 0 skipped, 2 classes (cats, dogs)"
+    assert line_of(split_files(), tmp_path / "b").endswith(left_out)
 
 
 def forbid(monkeypatch, name: str) -> None:
@@ -525,8 +532,9 @@ def without_links(manifest: dict) -> dict:
     return others | {"skipped": skipped}
 
 
+@pytest.mark.slow
 @given(trees())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_no_class_is_silent_and_no_count_is_lost_in_any_folder(tree):
     with tempfile.TemporaryDirectory() as folder:
         check_tree(Path(folder), tree)

@@ -216,6 +216,28 @@ def test_removed_weights_and_arrays_are_named_with_the_command_that_makes_them(
     assert study.checkpoint("shallow").samefile(other)
 
 
+def test_removed_weights_of_an_autoencoder_that_was_trained_here_are_named(
+    tmp_path, monkeypatch, results
+):
+    (results / "a").rename(tmp_path / "a_study")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "a_study").rename(tmp_path / "results/a")
+    monkeypatch.chdir(tmp_path)
+    folder = Path("results/data/faces/autoencoder")
+    made = {"path": str(folder), "weights_sha256": "a5"}
+    for path in Path("results/a").rglob("seed0/manifest.json"):
+        write_json(path, read_json(path) | {"autoencoder": made})
+    write_json(folder / "config.json", {})
+    study = Study(Path("results/a/train0"))
+    command = f"snakemake --cores all {folder}/diffusion_pytorch_model.safetensors"
+    assert command in study.describe()
+    with pytest.raises(FileNotFoundError, match=command):
+        study.autoencoder()
+    (folder / "diffusion_pytorch_model.safetensors").touch()
+    assert "missing" not in study.describe()
+    assert study.autoencoder()["path"] == str(folder.resolve())
+
+
 def test_a_file_that_is_gone_is_one_line_with_what_makes_it(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     for path in ("results/a/train0/full/x.npy", "y"):

@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from duodiff.running import gpus
 
 ROOT = Path(__file__).parents[3]
 CLAIM = """
@@ -61,3 +64,69 @@ def test_a_gpu_that_a_scheduler_has_chosen_is_left_as_it_is(claimed):
     assert [device(claimed(CUDA_VISIBLE_DEVICES="0")) for _ in range(2)] == ["0", "0"]
     chosen = [device(claimed(CUDA_VISIBLE_DEVICES="2,5")) for _ in range(2)]
     assert chosen == ["2", "5"]
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o777])
+def test_all_users_may_read_a_lock_whatever_the_umask(umask, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-GPU-a/7/0,b")
+    before = os.umask(umask)
+    try:
+        gpus.claim(1, tmp_path)
+    finally:
+        os.umask(before)
+    (lock,) = tmp_path.iterdir()
+    assert lock.name == "duodiff-gpu-MIG-GPU-a-7-0.lock"
+    assert lock.stat().st_mode & 0o777 == 0o644
+    gpus._held.pop().close()
+
+
+def test_users_with_folders_of_their_own_share_the_locks(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert gpus._shared_folder() == Path("/tmp")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert gpus._shared_folder() == tmp_path
+
+
+def test_a_second_user_takes_the_gpu_that_is_left(tmp_path, claimed, another_user):
+    tmp_path.chmod(0o1777)
+    environment = {"CUDA_VISIBLE_DEVICES": "a,b"}
+    before = os.umask(0o077)
+    try:
+        assert device(claimed(**environment)) == "a"
+    finally:
+        os.umask(before)
+
+    def second():
+        os.environ |= environment
+        gpus.claim(1, tmp_path)
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    assert another_user(second) == "b"
+
+
+def test_a_lock_that_another_user_keeps_is_named_with_its_cure(tmp_path, another_user):
+    lock = tmp_path / "duodiff-gpu-a.lock"
+    lock.touch(mode=0o000)
+    lock.chmod(0)
+    said = another_user(lambda: gpus._lock(tmp_path, "a"))
+    assert said.startswith(f"OSError: {lock}: the lock of a GPU may not be read; user ")
+    assert said.endswith(f" can allow it: chmod a+r {lock}")
+
+
+@pytest.mark.parametrize("kind", ["folder", "missing"])
+def test_a_lock_that_cannot_be_made_is_named(kind, tmp_path):
+    folder = tmp_path / "folder"
+    if kind == "folder":
+        (folder / "duodiff-gpu-a.lock").mkdir(parents=True)
+    with pytest.raises(
+        OSError, match=r"folder/duodiff-gpu-a.lock: the lock of a GPU cannot be made: "
+    ):
+        gpus._lock(folder, "a")
+
+
+def test_a_folder_without_permission_is_named(tmp_path, another_user):
+    tmp_path.chmod(0o555)
+    said = another_user(lambda: gpus._lock(tmp_path, "a"))
+    assert said.endswith(
+        "duodiff-gpu-a.lock: the lock of a GPU cannot be made: no permission to write to this folder"
+    )

@@ -23,15 +23,16 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def planned(identity="first", inputs=(), **options) -> Plan:
-    return Plan(identity, list(inputs), [OUT, WEIGHTS], kept=True, **options)
+def planned(identity="first", inputs=(), outputs=(OUT, WEIGHTS), **given) -> Plan:
+    given = {"options": {"lr": 1}, "kept": True} | given
+    return Plan(identity, WORK, inputs=list(inputs), outputs=list(outputs), **given)
 
 
-def finish(plan: Plan, text="trained", options=None) -> None:
+def finish(plan: Plan, text="trained") -> None:
     """Does a job's work: writes its outputs and its receipt."""
     files.write_json(OUT, {"weights": text})
     files.write_text(WEIGHTS, text)
-    receipts.write(plan, WORK, options or {"lr": 1})
+    receipts.write(plan)
 
 
 def remove_outputs() -> None:
@@ -91,9 +92,8 @@ def test_another_identity_input_or_path_is_not_in_the_store():
     Path("input").write_text("other data", encoding="utf-8")
     assert not receipts.take(plan)
     Path("input").write_text("data", encoding="utf-8")
-    elsewhere = Plan("first", ["input"], [OUT, f"{WEIGHTS}.copy"], kept=True)
-    assert not receipts.take(elsewhere)
-    assert not receipts.take(Plan("first", ["input"], [OUT, WEIGHTS], kept=False))
+    assert not receipts.take(planned(inputs=["input"], outputs=[OUT, f"{WEIGHTS}.copy"]))
+    assert not receipts.take(planned(inputs=["input"], kept=False))
 
 
 def test_inputs_count_by_content_and_not_by_what_is_said_of_their_making():
@@ -172,10 +172,10 @@ def test_a_kill_while_a_result_is_kept_leaves_nothing_to_take(monkeypatch):
 
 def test_results_of_one_identity_at_two_places_are_both_kept():
     """The same training in two experiments."""
-    there = Plan("first", [], ["results/other/train0/heads/manifest.json"], kept=True)
+    there = planned(outputs=["results/other/train0/heads/manifest.json"])
     finish(planned())
     files.write_text(there.outputs[0], "trained elsewhere")
-    receipts.write(there, WORK, {"lr": 1})
+    receipts.write(there)
     assert receipts.take(planned())
     assert receipts.take(there)
 
@@ -249,8 +249,8 @@ def made(*paths: str) -> Plan:
     """A finished job that wrote these files."""
     for path in paths:
         files.write_text(path, path)
-    plan = Plan("first", [], list(paths))
-    receipts.write(plan, WORK, {})
+    plan = planned(outputs=paths, kept=False)
+    receipts.write(plan)
     return plan
 
 
@@ -290,7 +290,7 @@ def test_a_damaged_receipt_is_named(content):
 
 
 def test_differences_are_named_by_key_and_by_definition():
-    finish(planned(), options={"training": {"lr": 1, "steps": 2}, "seed": 0})
+    finish(planned(options={"training": {"lr": 1, "steps": 2}, "seed": 0}))
     receipt = receipts.read(planned().receipt)
     same = {"seed": 0.0, "training": {"steps": 2, "lr": 1.0}}
     assert list(receipts.differences(receipt, WORK, same)) == []
@@ -351,6 +351,19 @@ def test_outputs_get_the_time_at_which_they_were_finished():
 
 
 # --- what comes from outside
+
+
+def test_inputs_that_tell_of_what_was_fetched_are_known():
+    weights = Path("data/inception.pth")
+    files.write_text(weights, "weights")
+    fetch = Plan("f", [], ["results/data/inception.json"], watched={"inception": str(weights)})
+    pack = Plan("p", [], ["results/data/a/manifest.json"], watched={"a": str(weights)})
+    for plan in (fetch, pack):
+        files.write_json(plan.outputs[0], {})
+        receipts.write(plan, WORK, {})
+    files.write_json("results/other.json", {})
+    inputs = [*fetch.outputs, *pack.outputs, "results/other.json"]
+    assert receipts.fetched(planned(inputs=inputs)) == fetch.outputs
 
 
 @pytest.fixture
@@ -459,8 +472,8 @@ def test_what_a_system_leaves_in_a_folder_is_not_watched(images):
 def reading(images) -> tuple[Path, dict, dict]:
     """The receipt of a job that read the images; the paths it read and its options, by name."""
     watched, options = {"images": images}, {"dataset": {"path": "images"}}
-    plan = planned(watched={name: str(path) for name, path in watched.items()})
-    finish(plan, options=options)
+    plan = planned(options=options, watched={k: str(path) for k, path in watched.items()})
+    finish(plan)
     return plan.receipt, watched, options
 
 
@@ -501,11 +514,10 @@ def test_a_receipt_of_other_options_and_a_damaged_one_stop_no_run(images):
 
 
 def test_the_hashes_of_an_inputs_receipt_are_not_computed_again(images, hashed):
-    fetched = Plan(
-        "fetch", [], ["results/data/shapes/fetched.json"], watched={"images": "data/images"}
-    )
-    files.write_json(fetched.outputs[0], {})
-    receipts.write(fetched, WORK, {})
+    out = "results/data/shapes/fetched.json"
+    fetched = planned("fetch", outputs=[out], kept=False, watched={"images": "data/images"})
+    files.write_json(out, {})
+    receipts.write(fetched)
     assert sum("data/images" in path for path in hashed) == 4
     hashed.clear()
     one_replaced(images)
