@@ -114,22 +114,6 @@ def test_shards_are_not_kept_in_the_store_and_whole_cells_are(fresh):
     assert kept == {True: False, False: True}
 
 
-def test_shards_are_not_kept_in_the_store_and_whole_cells_are(fresh):
-    """All shards of a cell have its identity."""
-    config = configuration(fresh)
-    config["only"] = ["digits"]
-    config["experiments"]["digits"]["grid"]["ddpm"]["shards"] = 2
-    path = fresh.folder / "edited.yaml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    printed = fresh.snakemake("-n", "-p", config="edited.yaml")
-    plans = [
-        json.loads(text)
-        for text in re.findall(r"sample_images\.py .* --plan '(.*)' --log", printed)
-    ]
-    kept = {"/shards/" in plan["outputs"][0]: plan["kept"] for plan in plans}
-    assert kept == {True: False, False: True}
-
-
 @pytest.mark.parametrize("edited", [{"threads": 2}, {"device": "cuda"}], ids=["threads", "device"])
 def test_threads_and_the_device_are_those_of_a_timing_alone(run, edited):
     jobs = planned(run, configuration(run) | edited)

@@ -68,7 +68,8 @@ def test_a_result_that_is_taken_is_finished_after_its_inputs(with_receipt):
     plan = planned(inputs=[str(images)])
     finish(plan)
     first = receipts.read(plan.receipt)["finished"]
-    receipts.write(planned("packed", outputs=[str(images)], kept=False))
+    made_again = planned("packed", outputs=[str(images)], kept=False)
+    receipts.write(made_again)
     again = receipts.read(made_again.receipt)["finished"]
     os.utime(images, (again + 60, again + 60))
     if not with_receipt:
