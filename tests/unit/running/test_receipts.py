@@ -68,8 +68,8 @@ def test_a_result_that_is_taken_is_finished_after_its_inputs(with_receipt):
     plan = planned(inputs=[str(images)])
     finish(plan)
     first = receipts.read(plan.receipt)["finished"]
-    made_again = Plan("packed", [], [str(images)])
-    receipts.write(made_again, WORK, {})
+    made_again = planned("packed", outputs=[str(images)], kept=False)
+    receipts.write(made_again)
     again = receipts.read(made_again.receipt)["finished"]
     os.utime(images, (again + 60, again + 60))
     if not with_receipt:
@@ -356,11 +356,14 @@ def test_outputs_get_the_time_at_which_they_were_finished():
 def test_inputs_that_tell_of_what_was_fetched_are_known():
     weights = Path("data/inception.pth")
     files.write_text(weights, "weights")
-    fetch = Plan("f", [], ["results/data/inception.json"], watched={"inception": str(weights)})
-    pack = Plan("p", [], ["results/data/a/manifest.json"], watched={"a": str(weights)})
+    paths = {"inception": "results/data/inception.json", "a": "results/data/a/manifest.json"}
+    fetch, pack = (
+        planned(outputs=[path], kept=False, watched={name: str(weights)})
+        for name, path in paths.items()
+    )
     for plan in (fetch, pack):
         files.write_json(plan.outputs[0], {})
-        receipts.write(plan, WORK, {})
+        receipts.write(plan)
     files.write_json("results/other.json", {})
     inputs = [*fetch.outputs, *pack.outputs, "results/other.json"]
     assert receipts.fetched(planned(inputs=inputs)) == fetch.outputs
