@@ -3,6 +3,7 @@
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -106,19 +107,21 @@ def _serve(function: Callable[[T], R], connection: Connection, position: Any) ->
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # a Ctrl-C goes to all processes: the first one ends the others
-    while True:
-        try:
-            chunk = connection.recv()
-        except EOFError:
-            return
-        try:
-            results = []
-            for position.value, item in enumerate(chunk):
-                results.append(function(item))
-            connection.send(results)
-        except Exception as error:
-            error.add_note(traceback.format_exc())
-            connection.send(error)
+    with suppress(EOFError, ConnectionError):
+        while True:
+            connection.send(_computed(function, connection.recv(), position))
+
+
+def _computed(function: Callable[[T], R], chunk: list[T], position: Any) -> list[R] | Exception:
+    """The results of a chunk, or the error that it raised, with its traceback as a note."""
+    results = []
+    try:
+        for position.value, item in enumerate(chunk):
+            results.append(function(item))
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        return error
+    return results
 
 
 def _in_order(team: list[_Worker], items: Iterator) -> Iterator:
