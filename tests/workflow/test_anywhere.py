@@ -1,5 +1,6 @@
 """The workflow from a clone and a working directory of any name, as a module, and without a virtual environment."""
 
+import csv
 import json
 import os
 import re
@@ -245,3 +246,48 @@ def test_make_finds_its_programs_in_a_clone_with_a_space(elsewhere):
         command, capture_output=True, text=True, check=True, encoding="utf-8"
     ).stdout
     assert f"<{programs}/snakemake><--report><results/a report.html>" in found
+
+
+TITLES = ["Ba$$eline {b} {experiment} {{c}} %s <b> a|b \\\\ _ ' \" `ls` $(ls)", "Bäume → 日本 #"]
+PLAIN = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+
+@pytest.mark.parametrize("environment", [{}, PLAIN], ids=["utf-8", "ascii"])
+def test_rules_take_any_title_in_any_locale(environment, elsewhere):
+    study = elsewhere.clone / "config/test.yaml"
+    config = yaml.safe_load(study.read_text(encoding="utf-8"))
+    for experiment, title in zip(config["experiments"].values(), TITLES, strict=True):
+        experiment["title"] = title
+    study.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+    elsewhere.snakemake("-n", "-p", *elsewhere.main, **environment)
+    table = "results/tables/table4.csv"
+    found = elsewhere.snakemake("--cores=1", "-p", *elsewhere.main, "--", table, **environment)
+    assert "Logging error" not in found
+    text = (elsewhere.folder / table).read_text(encoding="utf-8")
+    assert set(TITLES) < {row["dataset"] for row in csv.DictReader(text.splitlines())}
+
+
+@pytest.mark.parametrize("name", ["results", "logs", "benchmarks"])
+def test_a_folder_that_cannot_be_written_to_is_named_before_any_job(name, elsewhere):
+    (elsewhere.folder / name).symlink_to("/not/there")
+    process = elsewhere.start("--cores=1", *elsewhere.main)
+    found, _ = process.communicate()
+    assert process.returncode == 1
+    assert f"\n{name}: found a link to /not/there, which is not there\n" in found
+    assert "Traceback" not in found
+    assert "rule " not in found
+
+
+def test_a_name_that_yaml_reads_as_a_number_is_refused_with_its_line(elsewhere):
+    study = elsewhere.clone / "config/test.yaml"
+    text = study.read_text(encoding="utf-8")
+    study.write_text(text.replace("  digits: &digits\n", "  no: &digits\n"), encoding="utf-8")
+    process = elsewhere.start("-n", *elsewhere.main)
+    found, _ = process.communicate()
+    assert re.search(r"test.yaml, line \d+: found no \(true or false\); write it in quotes", found)
+    assert "TypeError" not in found
+
+
+def test_a_home_that_cannot_be_made_is_no_fault_with_a_cache_elsewhere(elsewhere):
+    told = {"HOME": "/dev/null/home", "XDG_CACHE_HOME": str(elsewhere.folder / "cache")}
+    elsewhere.snakemake("--cores=1", *elsewhere.main, "--", "results/tables/table4.csv", **told)
