@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from duodiff.running import job
+from duodiff.running.signals import how_it_ended
 
 WORKFLOW = Path(__file__).resolve().parents[1]
 
@@ -29,7 +30,8 @@ def make_report(configuration: dict, out: Path) -> str:
             command, capture_output=True, text=True, check=False, encoding="utf-8"
         )
     if done.returncode:
-        raise ValueError(f"the report was not made:\n{done.stdout}{done.stderr}")
+        ended = f"the report was not made: Snakemake {how_it_ended(done.returncode)}"
+        raise ValueError(f"{ended}\n{done.stdout}{done.stderr}")
     return f"{out.stat().st_size / 1e6:.1f} MB"
 
 

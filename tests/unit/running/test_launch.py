@@ -1,6 +1,9 @@
 """Several processes of a script: what their end is reported as."""
 
+import runpy
 import signal
+import subprocess
+from pathlib import Path
 
 import pytest
 from torch.distributed import run
@@ -8,6 +11,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 
 from duodiff.running import launch
 from duodiff.running.signals import EXIT_CODE
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -43,3 +48,15 @@ def test_a_killed_process_is_named_with_the_likely_cause(ended):
 @pytest.mark.parametrize(("code", "expected"), [(1, 1), (EXIT_CODE, EXIT_CODE)])
 def test_a_process_that_ended_by_itself_has_said_why(ended, code, expected):
     assert ended(code) == (expected, "")
+
+
+def test_a_report_whose_snakemake_is_killed_says_so(monkeypatch, tmp_path):
+    def killed(command, **_):
+        return subprocess.CompletedProcess(command, -signal.SIGKILL, "", "")
+
+    script = runpy.run_path(str(ROOT / "workflow_scripts/make_report.py"))
+    monkeypatch.setattr(subprocess, "run", killed)
+    with pytest.raises(
+        ValueError, match=r"not made: Snakemake was killed \(SIGKILL\), most likely"
+    ):
+        script["make_report"]({}, tmp_path / "report.html")
