@@ -38,8 +38,9 @@ def select(workflow: Workflow, **changes) -> None:
     shapes = CONFIG["datasets"]["shapes"]
     datasets = {"folder": shapes | {"path": "shapes"}, "zipped": shapes | {"path": "shapes.zip"}}
     velocity = CONFIG["experiments"]["velocity"]
+    backbone = {k: v for k, v in velocity["backbone"].items() if k != "num_classes"}
     experiments = {
-        "images": velocity | {"dataset": "folder"},
+        "images": velocity | {"dataset": "folder", "backbone": backbone},  # of as many classes
         "published": CONFIG["experiments"]["published"] | {"dataset": "zipped"},
     }
     config = CONFIG | {"datasets": datasets, "experiments": experiments} | changes
@@ -56,7 +57,7 @@ def made(tmp_path_factory) -> Workflow:
     rng = np.random.default_rng(0)
     for name in ("bar", "cross", "square"):
         (workflow.folder / FOLDER / name).mkdir(parents=True)
-        for i in range(40):
+        for i in range(90):
             pixels = rng.integers(0, 256, (12, 10, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(workflow.folder / FOLDER / name / f"{i}.png")
     shutil.make_archive(str(workflow.folder / FOLDER), "zip", workflow.folder / FOLDER)
@@ -151,7 +152,7 @@ def test_a_change_that_is_taken_in_is_packed_and_watched_from_then_on(copy):
     copy.snakemake("--cores", "1", *TARGETS, config="outside.yaml")
     assert copy.pending(*TARGETS, config="outside.yaml") == {}
     manifest = json.loads((copy.folder / PACKED.format("folder")).read_text(encoding="utf-8"))
-    assert manifest["splits"] == {"train": [0, 41], "held_out": [41, 121]}
+    assert manifest["splits"] == {"train": [0, 191], "held_out": [191, 271]}
     (copy.folder / FOLDER / "bar/new.png").unlink()
     assert f"{FOLDER}/bar/new.png is gone" in stopped(copy)[0]
 
