@@ -59,7 +59,7 @@ use rule sample_images as sample_shard with:
     input:
         unpack(cell_models),
         autoencoder=autoencoder_files,
-        accepted=read_beside("sample_shard"),
+        accepted=SAMPLE_IMAGES.accepted("sample_shard"),
     output:
         manifest=temp(f"{SHARD}/manifest.json"),
         images=temp(f"{SHARD}/images.npy"),

@@ -125,6 +125,24 @@ def test_results_that_were_copied_are_taken_for_finished_whatever_their_times(el
     assert elsewhere.pending() == {}
 
 
+def test_shards_of_an_unfinished_run_are_copied_with_it_and_compared_too(elsewhere):
+    """They were joined whatever they had been sampled with, where Snakemake remembers nothing of them."""
+    config = configuration(elsewhere)
+    config["experiments"]["digits"]["grid"]["ddpm"]["shards"] = 2
+    cell = elsewhere.folder / "results/digits/train0/samples/ddpm/duodiff/t_s=500/seed0"
+    cell.rename(cell.with_name("aside"))
+    for shard in ("0-of-2", "1-of-2"):
+        (cell / "shards" / shard).mkdir(parents=True)
+        for name in ("manifest.json", "images.npy", "labels.npy", "blocks_run.npy"):
+            (cell / "shards" / shard / name).write_bytes(b"{}")
+    jobs = planned(elsewhere, config)
+    shutil.rmtree(cell)
+    cell.with_name("aside").rename(cell)
+    assert jobs["sample_shard"] == 2
+    assert jobs["gather_samples"] == 1
+    assert "train_backbone" not in jobs
+
+
 # --- exactly what depends on it
 
 
