@@ -42,6 +42,7 @@ if "container" in config:
 
 include: "rules/work.smk"
 include: "rules/outside.smk"
+include: "rules/items.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/profile.smk"

@@ -1,7 +1,6 @@
 # The validated configuration, wildcard constraints, and the helper functions of all rules.
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(ROOT))
 
@@ -413,90 +412,8 @@ def described(training=False):
     }
 
 
-STUDIES = {"studies": described()}
-# The suffixes of an item's files. The report shows the last one.
-TABLE, FIGURE = (".csv", ".md", ".tex", ".html"), (".csv", ".png", ".pdf", ".svg")
-
-
 def without_shards(value):
     """A configuration without the numbers of shards, which decide no result."""
     if not isinstance(value, dict):
         return value
     return {k: without_shards(v) for k, v in value.items() if k != "shards"}
-
-
-class Item(NamedTuple):
-    """One row of the table in paper.smk: a rule, and the item's place in the report.
-
-    The report shows an item that has a label, with the caption report/<item>.rst. An item has only one label. With two,
-    the report's page draws a toggle, which breaks if a combination of labels does not exist.
-    """
-
-    name: str  # of the rule
-    path: str  # of its files, without their suffixes
-    suffixes: tuple[str, ...]
-    inputs: dict  # by the names of the script's options
-    options: dict  # the script's other options
-    own: dict  # files of the workflow, by the names of the script's options
-    category: str = ""
-    label: str = ""
-    script: str = ""  # if its name is not the rule's name
-
-
-def flatten(paths):
-    """The paths of an input, of which there is one or several."""
-    return [paths] if isinstance(paths, str) else [str(path) for path in paths]
-
-
-def by_study(paths):
-    """The paths in order of their studies or datasets, since the order of the configuration's keys decides nothing."""
-    return sorted(flatten(paths), key=lambda path: path.split("/")[:3])
-
-
-def own_files(inputs):
-    """The files of this workflow among a row's inputs, and the others."""
-    ours = {
-        k: v
-        for k, v in inputs.items()
-        if isinstance(v, str) and not v.startswith("results/")
-    }
-    return ours, {k: v for k, v in inputs.items() if k not in ours}
-
-
-def table(item, label, category="Tables", options=STUDIES, **inputs):
-    """A row for a table: make_<item> writes it to results/tables."""
-    ours, inputs = own_files(inputs)
-    path = f"results/tables/{item}"
-    return Item(f"make_{item}", path, TABLE, inputs, options, ours, category, label)
-
-
-def figure(item, label, category="Figures", **inputs):
-    """A row for a figure: plot_<item> draws it into results/figures."""
-    ours, inputs = own_files(inputs)
-    path = f"results/figures/{item}"
-    return Item(f"plot_{item}", path, FIGURE, inputs, STUDIES, ours, category, label)
-
-
-def published(item, script, **inputs):
-    """A row for the paper's published numbers alone. It uses another item's script, without records and studies."""
-    ours, inputs = own_files(inputs)
-    name, path = f"make_published_{item}", f"results/paper/{item}"
-    suffixes = TABLE if script.startswith("make_") else FIGURE
-    return Item(name, path, suffixes, inputs, {"studies": {}}, ours, script=script)
-
-
-def item_work(item):
-    """The work of an item's rule."""
-    fixed = [paths for paths in item.inputs.values() if not callable(paths)]
-    asked = [paths for paths in item.inputs.values() if callable(paths)]
-    return Work(
-        item.script or item.name,
-        paths=lambda wc, input, output: named_inputs(input) | {"out": list(output)},
-        decides=lambda wc: item.options,
-        own=item.own,
-        named=lambda wc: [
-            path
-            for paths in [*map(by_study, fixed), *(function(wc) for function in asked)]
-            for path in flatten(paths)
-        ],
-    )

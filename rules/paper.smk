@@ -168,46 +168,6 @@ ITEMS = [
     ),
 ]
 
-# The folders of a study's items. An earlier study may have left items there that this one does not make.
-SHOWN = ("tables", "figures")
-ITEM_WORKS = {}  # by the items' paths
-
-
-def makes_items():
-    """Whether the run that begins or has ended makes items of the study."""
-    firsts = {first for _, first in ITEM_WORKS.values()}
-    jobs = workflow._dag.needrun_jobs(exclude_finished=False)
-    return any(not firsts.isdisjoint(map(str, job.output)) for job in jobs)
-
-
-def remove_other_items():
-    """Removes what an earlier study left beside the items of this one, and says so in one line."""
-    asked = {str(path) for job in workflow._dag.jobs for path in job.output}
-    removed = receipts.remove_others(SHOWN, asked | {*map(str, rules.all.input)})
-    if removed:
-        names = sorted({str(Path(path).with_suffix("")) for path in removed})
-        print(
-            f"Removed, of an earlier configuration and not made by this one: {', '.join(names)}",
-            file=sys.stderr,
-        )
-
-
-def items_of_before():
-    """The items that are there and are not those that this configuration and the records at hand give."""
-    found = []
-    for path, (work, first) in ITEM_WORKS.items():
-        if Path(first).exists():
-            try:
-                receipt = receipts.read(receipts.receipt_of(first))
-            except (OSError, ValueError):
-                continue  # nobody knows what made it
-            if receipt["identity"] != work.identity(Named()) or receipts.changed_inputs(
-                receipt
-            ):
-                found.append(path)
-    return found
-
-
 for item in ITEMS:
     # the log of a study's item is beside the study's other logs
     folder = "{experiment}/train{train_seed}/" if "{experiment}" in item.path else ""

@@ -84,7 +84,7 @@ def beside(path):
         return []
     if "/samples/" in folder:
         names = [f"{array}.npy" for array in ARRAYS]
-    elif folder.endswith("/latents"):
+    elif os.path.basename(folder) == "latents":
         names = ["moments.npy", "labels.npy"]
     elif folder.startswith("results/data/"):
         names = ["images.npy", "labels.npy"]

@@ -1,7 +1,7 @@
 """What a training looks like while it runs: TensorBoard events, and one PNG that is replaced, in a folder.
 
 Both are for watching. No result depends on them, so rules do not declare them, they are kept when a job
-fails, and editing this module reruns no training (`code` in rules/common.smk leaves it out).
+fails, and editing this module reruns no training (`duodiff.identity` leaves it out).
 """
 
 import io
