@@ -7,6 +7,7 @@ from duodiff.data.archives import open_members, open_nested_tar
 from duodiff.data.images import labels_of, only_images, transform_of
 from duodiff.data.source import Source
 from duodiff.running.download import require
+from duodiff.running.files import read_text
 
 PAGE = "https://image-net.org/download-images"
 MAPPING_PAGE = "https://www.kaggle.com/c/imagenet-object-localization-challenge/data"
@@ -69,7 +70,7 @@ def read(dataset: dict, data: Path) -> Source:
 
 def _english_names(path: Path, synsets: list[str]) -> dict[str, str]:
     """The first English name of each synset, from lines such as 'n01440764 tench, Tinca tinca'."""
-    lines = (line.strip().partition(" ") for line in path.read_text(encoding="utf-8").splitlines())
+    lines = (line.strip().partition(" ") for line in read_text(path).splitlines())
     names = {synset: names.partition(",")[0] for synset, _, names in lines}
     for synset in synsets:
         if not names.get(synset):

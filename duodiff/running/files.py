@@ -115,6 +115,15 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_text(path: str | Path) -> str:
+    """The text in `path`. Raises ValueError naming the file if it is not UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        found = error.object[error.start]
+        raise ValueError(f"{path}: found the byte {found:#x}; accepted: text in UTF-8") from error
+
+
 def write_json(path: str | Path, value) -> None:
     """Writes `value` as indented JSON, atomically. Raises ValueError for NaN and infinities."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -9,7 +9,9 @@ import logging
 import os
 import re
 import shlex
+import sqlite3
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -137,6 +139,12 @@ def _call(function: Callable[..., str], options: dict) -> None:
     except (ValueError, OSError) as error:
         log.error("%s: %s", function.__name__, _message(error, plan))
         log.debug("", exc_info=True)  # the traceback, only to the file of --log
+        sys.exit(1)
+    except sqlite3.OperationalError as error:  # of the databases in temporary files
+        log.error(
+            "%s: %s: TMPDIR cannot be used: %s", function.__name__, tempfile.gettempdir(), error
+        )
+        log.debug("", exc_info=True)
         sys.exit(1)
     except Exception:
         log.exception(function.__name__)

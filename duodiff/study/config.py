@@ -11,6 +11,7 @@ from typing import cast
 import jsonschema
 import yaml
 
+from duodiff.running.files import read_text
 from duodiff.schedules import T
 from duodiff.study.decided import Undecided, settle, undecided, used_experiments
 from duodiff.study.families import FAMILIES, Contents
@@ -203,11 +204,7 @@ def read(path: Path, count: Count | None = None) -> dict:
     """The configuration file `path`, as `complete` returns it. Raises ValueError, also for a file that is no YAML."""
     try:
         refuse_wrong_keys(path)
-        return complete(yaml.safe_load(path.read_text(encoding="utf-8")), count)
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: found {error.object[error.start]:#x}; accepted: UTF-8"
-        ) from error
+        return complete(yaml.safe_load(read_text(path)), count)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -219,7 +216,7 @@ def refuse_wrong_keys(path: Path) -> None:
     be found by its name.
     """
     problems, seen = [], set()
-    pending = [yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)]
+    pending = [yaml.compose(read_text(path), Loader=yaml.SafeLoader)]
     while pending:
         node = pending.pop()
         if id(node) in seen or isinstance(node, yaml.ScalarNode | None):

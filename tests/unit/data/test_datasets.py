@@ -276,6 +276,11 @@ def test_imagenet_needs_its_mapping_for_names_only(tmp_path):
     mapping.write_text(MAPPING.partition("\n")[0], encoding="utf-8")
     with pytest.raises(ValueError, match=r"LOC_synset_mapping\.txt: no name for n02012849"):
         packed(IMAGENET, tmp_path)
+    mapping.write_bytes("n02012849 Kranich, grün".encode("latin-1"))
+    with pytest.raises(
+        ValueError, match=r"mapping\.txt: found the byte 0xfc; accepted: text in UTF-8"
+    ):
+        packed(IMAGENET, tmp_path)
     mapping.unlink()
     assert "english_names" not in packed(IMAGENET, tmp_path).manifest
     with pytest.raises(FileNotFoundError, match=r"mapping\.txt is missing.*kaggle\.com"):

@@ -89,6 +89,29 @@ def test_no_temporary_folder_at_all_is_said_in_a_line(monkeypatch):
         use_temporary_folder()
 
 
+def test_a_temporary_folder_that_fills_up_is_named(tmp_path):
+    full = """
+import sqlite3
+def work() -> str:
+    table = sqlite3.connect("")
+    table.execute("PRAGMA max_page_count = 2")
+    table.execute("CREATE TABLE a (b)")
+    table.execute("INSERT INTO a VALUES (zeroblob(100000))")
+from duodiff.running import job
+job.run(work)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", full],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        encoding="utf-8",
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"work: {tmp_path}: TMPDIR cannot be used: database or disk is full\n"
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
 def test_a_terminal_that_lacks_a_character_shows_its_code(encoding, tmp_path):
     done = run("--out", tmp_path / "x", PYTHONIOENCODING=encoding)

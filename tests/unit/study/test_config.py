@@ -520,7 +520,9 @@ def test_names_in_quotes_are_names(name):
 def test_a_file_in_another_encoding_is_named(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_bytes("title: Bäume".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"config.yaml: found 0xe4; accepted: UTF-8"):
+    with pytest.raises(
+        ValueError, match=r"config.yaml: found the byte 0xe4; accepted: text in UTF-8"
+    ):
         configuration.read(path)
 
 
