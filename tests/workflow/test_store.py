@@ -22,9 +22,9 @@ OLD_LR, NEW_LR = "lr: 4.0e-3", "lr: 3.0e-3"
 
 def edit(workflow: Workflow, path: str, old: str, new: str) -> None:
     file = workflow.folder / path
-    before = file.read_text()
+    before = file.read_text(encoding="utf-8")
     assert before.count(old) == 1
-    file.write_text(before.replace(old, new))
+    file.write_text(before.replace(old, new), encoding="utf-8")
 
 
 def weights(workflow: Workflow) -> list[bytes]:
@@ -34,7 +34,7 @@ def weights(workflow: Workflow) -> list[bytes]:
 
 def logs(workflow: Workflow) -> list[str]:
     folder = workflow.folder / "logs/digits/train0"
-    return [(folder / f"{name}.log").read_text() for name in TRAINED.values()]
+    return [(folder / f"{name}.log").read_text(encoding="utf-8") for name in TRAINED.values()]
 
 
 def found(workflow: Workflow) -> list[bool]:
@@ -46,7 +46,9 @@ def found(workflow: Workflow) -> list[bool]:
 
 def clean(workflow: Workflow, *options: str) -> str:
     command = [sys.executable, "-m", "duodiff", "clean", *options]
-    done = subprocess.run(command, cwd=workflow.folder, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=workflow.folder, capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     return done.stdout + done.stderr
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from duodiff.running import job
 from duodiff.running.files import require_writable, use_temporary_folder
 
 ROOT = Path(__file__).parents[3]
@@ -65,11 +66,11 @@ def test_a_job_that_cannot_write_says_so_before_it_works(option, tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_planned_output_is_looked_at_too(tmp_path):
+def test_planned_outputs_are_looked_at_too(tmp_path):
     (tmp_path / "file").touch()
-    plan = '{"identity": "a", "inputs": [], "outputs": ["%s"], "kept": false, "watched": {}, "options": {}}'
-    done = run("--out", tmp_path / "x", "--plan", plan % (tmp_path / "file/y"))
-    assert done.stderr == f"work: {tmp_path}/file: found a file; accepted: a folder to write to\n"
+    job._check_folders([str(tmp_path / "x")], None)
+    with pytest.raises(OSError, match="/file: found a file; accepted: a folder to write to"):
+        job._check_folders([str(tmp_path / "x"), str(tmp_path / "file/y")], None)
 
 
 def test_a_temporary_folder_that_is_missing_is_named_and_replaced(tmp_path):
