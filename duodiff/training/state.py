@@ -114,8 +114,14 @@ class Saves:
             return path
         tensors = {k: v.detach().cpu().contiguous() for k, v in (tensors | _generators()).items()}
         header = {"training": self.training, "values": json.dumps(values)}
-        with atomic(path) as temporary:
-            save_file(tensors, temporary, header | {"sha256": _digest(tensors, header)})
+        header |= {"sha256": _digest(tensors, header)}
+        try:
+            _write(path, tensors, header)
+        except (OSError, SafetensorError):
+            if self.folder.exists():
+                raise
+            # a process of a lost node has finished this training meanwhile, and has removed its states
+            _write(path, tensors, header)
         for older in sorted(self.folder.glob("step-*.safetensors"))[:-KEPT]:
             older.unlink(missing_ok=True)
         now = time.monotonic()
@@ -183,6 +189,11 @@ def _read(path: Path, training: str) -> State:
     if header["training"] != training:
         raise ValueError("it belongs to another training")
     return tensors, json.loads(header["values"])
+
+
+def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, header)
 
 
 def _digest(tensors: dict[str, Tensor], header: dict[str, str]) -> str:

@@ -239,6 +239,23 @@ def test_a_state_whose_curve_is_not_finite_is_saved_and_read(tmp_path, every_ste
     assert values == {"step": 3, "curve": [{"held_out_loss": math.inf}]}
 
 
+def test_a_state_is_saved_where_another_process_has_just_finished_the_training(
+    tmp_path, monkeypatch
+):
+    """As SLURM may have it, which starts a job again whose first process goes on, on a node that it has given up."""
+    saves, write = Saves(tmp_path / "full/manifest.json", {}), state.save_file
+
+    def save_file(*arguments):
+        monkeypatch.setattr(state, "save_file", write)
+        saves.clear()  # what the other process does at its end
+        write(*arguments)
+
+    monkeypatch.setattr(state, "save_file", save_file)
+    path = saves.save(3, ({"parameter.0": torch.ones(2)}, {"step": 3}))
+    assert path.exists()
+    assert saves.restore()[1] == {"step": 3}
+
+
 def test_a_continued_training_needs_no_room_for_the_states_that_are_there(tmp_path, monkeypatch):
     saves, needed = Saves(tmp_path / "full/manifest.json", {}), []
     monkeypatch.setattr(state, "require_space", lambda folder, size, what: needed.append(size))
