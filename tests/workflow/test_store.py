@@ -80,13 +80,13 @@ def test_after_an_edit_that_is_undone_nothing_is_left_to_do(undone):
 
 def test_a_repack_to_the_same_bytes_trains_nothing(undone):
     assert undone.pending(*TRAINED) == {}
-    edit(undone, "duodiff/data/pack.py", "_CHUNK = 64", "_CHUNK = 32")
+    edit(undone, "duodiff/data/pack.py", "_KEPT_EVERY = 2048", "_KEPT_EVERY = 1024")
     assert undone.pending(*TRAINED)["pack_dataset"] == 1
     shutil.rmtree(undone.folder / "logs")
     undone.snakemake("--cores", "all", *TRAINED)
     assert found(undone) == [True] * 3
     assert undone.pending(*TRAINED) == {}
-    edit(undone, "duodiff/data/pack.py", "_CHUNK = 32", "_CHUNK = 64")
+    edit(undone, "duodiff/data/pack.py", "_KEPT_EVERY = 1024", "_KEPT_EVERY = 2048")
 
 
 def test_clean_lists_the_results_of_the_edit_and_removes_them(undone):
