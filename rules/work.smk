@@ -203,9 +203,8 @@ class Work:
                     apply_wildcards(str(path), wc)
                     for path in getattr(rules, rule).output
                 ]
-                if any(
-                    map(os.path.exists, outputs)
-                ):  # the others may be removed to save disk
+                # some of them may have been removed to save disk
+                if any(map(os.path.exists, outputs)):
                     self._check(rule, wc, outputs)
             return read(wc)
 

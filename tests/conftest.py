@@ -28,6 +28,13 @@ class Workflow:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             copy(ROOT / name, folder / name)
 
+    def copied(self, folder: Path) -> "Workflow":
+        """A copy of it, in a new folder, that a test may change."""
+        copy = object.__new__(Workflow)
+        copy.folder = folder
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return copy
+
     def snakemake(self, *arguments: str, config: str = "config/test.yaml") -> str:
         """The output of a run that must succeed."""
         done = self.run(*arguments, config=config)

@@ -73,10 +73,7 @@ def made(tmp_path_factory) -> Workflow:
 @pytest.fixture
 def copy(made, tmp_path) -> Workflow:
     """A copy of it that a test may change. It works on the package of `made`."""
-    copied = object.__new__(Workflow)
-    copied.folder = tmp_path / "copy"
-    shutil.copytree(made.folder, copied.folder, symlinks=True)
-    return copied
+    return made.copied(tmp_path / "copy")
 
 
 def another_image(folder: Path) -> None:

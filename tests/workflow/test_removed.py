@@ -23,10 +23,7 @@ def sampled(tmp_path_factory) -> Workflow:
 @pytest.fixture
 def copy(sampled, tmp_path) -> Workflow:
     """A copy of it that a test may change."""
-    copied = object.__new__(Workflow)
-    copied.folder = tmp_path / "copy"
-    shutil.copytree(sampled.folder, copied.folder, symlinks=True)
-    return copied
+    return sampled.copied(tmp_path / "copy")
 
 
 def remove(workflow: Workflow, *paths: str) -> None:

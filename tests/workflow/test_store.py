@@ -55,9 +55,7 @@ def clean(workflow: Workflow, *options: str) -> str:
 @pytest.fixture(scope="module")
 def undone(finished, tmp_path_factory) -> Workflow:
     """A finished run, trained anew with another learning rate, and run again after that edit was undone."""
-    workflow = object.__new__(Workflow)
-    workflow.folder = tmp_path_factory.mktemp("store") / "copy"
-    shutil.copytree(finished.folder, workflow.folder)
+    workflow = finished.copied(tmp_path_factory.mktemp("store") / "copy")
     edit(workflow, "config/test.yaml", OLD_LR, NEW_LR)
     workflow.snakemake("--cores", "all", *TRAINED)
     workflow.of_the_edit, workflow.log_of_the_edit = weights(workflow), logs(workflow)

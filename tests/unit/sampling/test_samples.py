@@ -90,18 +90,24 @@ def test_shards_that_do_not_say_what_made_them_are_joined(paths, tmp_path):
     assert not gather_samples(shards, 30, tmp_path / "manifest.json").get("made")
 
 
-def test_an_unfinished_cell_goes_on_under_another_commit(paths, tmp_path, monkeypatch):
-    out = tmp_path / "cell/manifest.json"
-    full = {"full": paths["full"]}
-    kept = []
+def first_images(monkeypatch, interrupted: tuple[int, ...]) -> list[int]:
+    """A list that gets the first image of each compute batch; those of these numbers, from 1, are interrupted."""
+    found = []
 
     def counted(*arguments, **options):
-        kept.append(arguments[2])
-        if len(kept) == 2:
-            raise InterruptedError  # after the first compute batch
+        found.append(arguments[2])
+        if len(found) in interrupted:
+            raise InterruptedError
         return sample_batch(*arguments, **options)
 
     monkeypatch.setattr(generation, "sample_batch", counted)
+    return found
+
+
+def test_an_unfinished_cell_goes_on_under_another_commit(paths, tmp_path, monkeypatch):
+    out = tmp_path / "cell/manifest.json"
+    full = {"full": paths["full"]}
+    kept = first_images(monkeypatch, interrupted=(2,))
     for commit in ("1" * 40, "2" * 40):
         made_by(monkeypatch, commit)
         with suppress(InterruptedError):
@@ -159,15 +165,7 @@ def test_latents_are_encoded_trained_on_sampled_and_decoded(latent):
 def test_a_cell_of_another_precision_is_another_cell(paths, tmp_path, monkeypatch):
     out = tmp_path / "cell/manifest.json"
     full = {"full": paths["full"]}
-    kept = []
-
-    def counted(*arguments, **options):
-        kept.append(arguments[2])
-        if len(kept) == 2:
-            raise InterruptedError  # after the first compute batch
-        return sample_batch(*arguments, **options)
-
-    monkeypatch.setattr(generation, "sample_batch", counted)
+    kept = first_images(monkeypatch, interrupted=(2,))
     with pytest.raises(InterruptedError):
         write_samples(out, loaded(full), **cell_of("t_s=0"))
     models = Models(USED, "corrected", **full, precision="bfloat16")
@@ -179,15 +177,7 @@ def test_a_cell_of_another_precision_is_another_cell(paths, tmp_path, monkeypatc
 
 def test_a_cell_compiled_by_another_version_is_another_cell(paths, tmp_path, monkeypatch):
     full = {"full": paths["full"]}
-    kept = []
-
-    def counted(*arguments, **options):
-        kept.append(arguments[2])
-        if len(kept) in (2, 4):
-            raise InterruptedError  # after the first compute batch
-        return sample_batch(*arguments, **options)
-
-    monkeypatch.setattr(generation, "sample_batch", counted)
+    kept = first_images(monkeypatch, interrupted=(2, 4))
     monkeypatch.setattr("duodiff.sampling.models.compile_forward", lambda *arguments: None)
     for version in ("1", "2", "2"):
         monkeypatch.setattr(samples, "engine", lambda *where, v=version: f"openvino {v}")
