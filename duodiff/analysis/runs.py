@@ -27,10 +27,8 @@ MACHINES = {
     "commit": "Commit",
     "libraries": "Versions",
 }
-_WORK = {
-    "": "measuring",
-    "samples": "sampling",
-}  # by the role of what was made; the others are networks
+# by the role of what was made; the others are networks
+_WORK = {"": "measuring", "samples": "sampling"}
 _COMMIT = 10  # characters of a commit's name
 
 

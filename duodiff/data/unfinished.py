@@ -55,10 +55,8 @@ class Unfinished:
     def _header(self, name: str, count: int = 0) -> bytes:
         """The header of an array; numpy leaves room in it for any number of entries."""
         kind, shape = self._arrays[name]
-        header, buffer = (
-            {"descr": kind, "fortran_order": False, "shape": (count, *shape)},
-            io.BytesIO(),
-        )
+        header = {"descr": kind, "fortran_order": False, "shape": (count, *shape)}
+        buffer = io.BytesIO()
         np.lib.format.write_array_header_1_0(buffer, header)
         return buffer.getvalue()
 

@@ -104,9 +104,8 @@ class _Worker(Generic[T, R]):
 
 def _serve(function: Callable[[T], R], connection: Connection, position: Any) -> None:
     """Computes chunks until the other end is closed."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # a Ctrl-C goes to all processes: the first one ends the others
+    # a Ctrl-C goes to all processes: the first one ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(EOFError, ConnectionError):
         while True:
             connection.send(_computed(function, connection.recv(), position))
