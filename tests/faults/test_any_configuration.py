@@ -185,9 +185,7 @@ def test_whatever_configuration_is_accepted_also_runs(tmp_path):
 
     @settings(
         max_examples=EXAMPLES,
-        derandomize=True,
         deadline=None,
-        database=None,
         suppress_health_check=list(HealthCheck),
     )
     @given(configurations())

@@ -144,7 +144,7 @@ def check_table(folder: Path, titles: list[str], column: str, heads: bool = Fals
     assert "script" not in html.tags
     source = (folder / "t.md").read_text(encoding="utf-8")
     shown = _Cells(markdown.markdown(source, extensions=["tables"]))
-    assert {seen(title) + ", ours" * heads for title in titles} <= {seen(t) for t in shown.texts}
+    assert {seen(title + ", ours" * heads) for title in titles} <= {seen(t) for t in shown.texts}
     assert shown.tags <= {"table", "thead", "tbody", "tr", "th", "td"}
     text = (folder / "t.tex").read_text(encoding="utf-8")
     spans = re.findall(r"\\multicolumn\{\d+\}\{c\}\{(.*?)\}(?= &| \\\\)", text)
