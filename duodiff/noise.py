@@ -1,12 +1,17 @@
-"""Counter-based noise: a pure function of (seed, stream, image index), whatever the batch or shard.
+"""Counter-based noise: a pure function of (seed, stream, number, index), whatever the batch, shard, process or device.
 
-Philox 4x64 (Salmon et al. 2011, numpy's implementation) is keyed by (seed, stream) and its counter
-is set by the global image index, so any range of images is generated directly and bit for bit the
-same. Normals are drawn on the CPU and moved to the device, so CPU and GPU runs see the same noise.
+Philox 4x64-10 (Salmon et al. 2011, numpy's implementation) is keyed by (seed, stream). Its counter holds the index of an
+image or row, and a number such as a training's step. So any range is generated directly, and bit for bit the same. A CPU
+takes the integers from numpy. Another device computes the same integers itself, and copies nothing from the host.
 """
+
+import shutil
+from functools import lru_cache
+from math import prod
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from duodiff.schedules import T
 
@@ -15,44 +20,212 @@ INITIAL = T
 
 _LABELS = T + 1  # the stream of labels drawn at random
 
+(
+    DRAWS,
+    NOISE,
+    LATENTS,
+    HELD_OUT_NOISE,
+    HELD_OUT_LATENTS,
+    PROFILE_NOISE,
+    PROFILE_LATENTS,
+    CLASSIFIER,
+    AUTOENCODER,
+    AUTOENCODER_LATENTS,
+) = range(1 << 32, (1 << 32) + 10)
+"""The streams of trainings and profiles, which sampling never uses. Their numbers are training steps, or timesteps."""
+
 _NORMALS_PER_COUNT = 8  # one Philox count gives 4 x 64 bits, two 32-bit uniforms make two normals
 
+Integer = int | Tensor
+"""An integer, or an int64 scalar on the device. A captured graph is replayed with other values of a tensor alone."""
 
-def normals(seed: int, stream: int, start: int, count: int, size: int) -> torch.Tensor:
-    """Standard normals for the images start .. start+count-1, float32 [count, size].
+
+def integers(
+    seed: Integer,
+    stream: Integer,
+    start: Integer,
+    count: int,
+    *,
+    number: Integer = 0,
+    device: str | torch.device = "cpu",
+) -> Tensor:
+    """Philox's 64-bit integers of the counts start .. start+count-1, int64 [count, 4] on the device.
+
+    They are numpy's, read as signed: those of `Philox(key=[seed, stream], counter=[start, number, 0, 0])`.
+    """
+    if torch.device(device).type == "cpu":
+        bits = _of_numpy(seed, stream, start, count, number)
+        return torch.from_numpy(bits.view(np.int64).reshape(count, 4))
+    values = [_scalar(value, device) for value in (seed, stream, start, number)]
+    return _for_device(device)[0](*values, count)
+
+
+def normals(
+    seed: Integer,
+    stream: Integer,
+    start: Integer,
+    count: int,
+    size: int,
+    *,
+    number: Integer = 0,
+    device: str | torch.device = "cpu",
+) -> Tensor:
+    """Standard normals for the images start .. start+count-1, float32 [count, size] on the device.
 
     Box-Muller on pairs of 32-bit uniforms: a fixed number of bits per value, which is what makes
-    the sequence addressable; the tail is cut at 6.7 standard deviations.
+    the sequence addressable; the tail is cut at 6.7 standard deviations. Another device agrees with the CPU to 1e-6: it
+    takes logarithms and cosines of the same float32 values in float64.
     """
-    counts_per_image = -(-size // _NORMALS_PER_COUNT)
-    philox = np.random.Philox(counter=start * counts_per_image, key=[seed, stream])
-    bits = philox.random_raw(count * counts_per_image * 4).view(np.uint32)
-    u = torch.from_numpy(bits.reshape(count, 2, -1).astype(np.float32))  # [count, 2, size/2 padded]
-    radius = u[:, 0].add_(0.5).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
-    angle = u[:, 1].mul_(2.0 * np.pi * 2.0**-32)
-    return torch.cat([radius * angle.cos(), radius * angle.sin_()], dim=1)[:, :size]
+    each = -(-size // _NORMALS_PER_COUNT)  # counts an image
+    if torch.device(device).type == "cpu":
+        bits = _of_numpy(seed, stream, int(start) * each, count * each, number).view(np.uint32)
+        return _box_muller(torch.from_numpy(bits.astype(np.float32)), count, size, torch.float32)
+    values = [_scalar(value, device) for value in (seed, stream, start, number)]
+    return _for_device(device)[1](*values, count, size, each)
 
 
-def image_noise(seed: int, stream: int, start: int, count: int, shape: tuple) -> torch.Tensor:
-    """Noise of `stream` for images start .. start+count-1, float32 [count, *shape] (shape: C, H, W)."""
-    return normals(seed, stream, start, count, int(np.prod(shape))).reshape(count, *shape)
+def image_noise(
+    seed: Integer,
+    stream: Integer,
+    start: Integer,
+    count: int,
+    shape: tuple[int, ...],
+    *,
+    number: Integer = 0,
+    device: str | torch.device = "cpu",
+) -> Tensor:
+    """Noise of `stream` for images start .. start+count-1, float32 [count, *shape] on the device (shape: C, H, W)."""
+    values = normals(seed, stream, start, count, prod(shape), number=number, device=device)
+    return values.reshape(count, *shape)
 
 
-def balanced_labels(start: int, count: int, num_classes: int) -> torch.Tensor:
+def below(bits: Tensor, n: int) -> Tensor:
+    """A random number from 0..n-1 for each of Philox's integers, int64 of their shape; n is at most 2^31.
+
+    The upper 32 bits times n, over 2^32: no value is more than n / 2^32 likelier than another.
+    """
+    return _shifted(_shifted(bits) * n)
+
+
+def balanced_labels(
+    start: int, count: int, num_classes: int, device: str | torch.device = "cpu"
+) -> Tensor:
     """Class of the images start .. start+count-1, int64 [count]: the index modulo num_classes."""
-    return torch.arange(start, start + count) % num_classes
+    return torch.arange(start, start + count, device=device) % num_classes
 
 
-def labels_in_turn(classes: list[int], start: int, count: int) -> torch.Tensor:
+def labels_in_turn(classes: list[int], start: int, count: int) -> Tensor:
     """Class of the images start .. start+count-1, int64 [count]: the given classes in turn."""
     return torch.tensor(classes)[torch.arange(start, start + count) % len(classes)]
 
 
-def labels_from_1(seed: int, start: int, count: int, num_classes: int) -> torch.Tensor:
+def labels_from_1(seed: int, start: int, count: int, num_classes: int) -> Tensor:
     """Random classes from 1..num_classes-1 for the images start .. start+count-1, int64 [count].
 
     As the released code drew them (never class 0); a function of (seed, index) alone.
     """
-    philox = np.random.Philox(counter=start, key=[seed, _LABELS])
-    bits = philox.random_raw(count * 4)[::4] >> np.uint64(11)  # one count an image, 53 bits of it
+    bits = _of_numpy(seed, _LABELS, start, count, 0)[::4] >> np.uint64(11)  # 53 bits of a count
     return torch.from_numpy((bits * 2.0**-53 * (num_classes - 1)).astype(np.int64) + 1)
+
+
+# --- the two ways to the same integers
+
+
+def _of_numpy(
+    seed: Integer, stream: Integer, start: Integer, count: int, number: Integer
+) -> np.ndarray:
+    """The integers of `count` counts, uint64 [4 count]."""
+    key = np.array([int(seed), int(stream)], np.uint64)
+    counter = np.array([int(start), int(number), 0, 0], np.uint64)
+    return np.random.Philox(key=key, counter=counter).random_raw(4 * count)
+
+
+_MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
+_KEY_STEPS = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
+_ROUNDS = 10
+_LOW = 0xFFFFFFFF
+
+
+def _philox(seed: Tensor, stream: Tensor, start: Tensor, number: Tensor, count: int) -> Tensor:
+    """The integers of `integers` by wrapping int64 arithmetic, on the device of its arguments (int64 scalars)."""
+    first = start + 1  # numpy raises its counter before it draws
+    a = first + torch.arange(count, device=start.device)
+    b = number + torch.zeros_like(a)
+    c, d = torch.zeros_like(a), torch.zeros_like(a)
+    for i in range(_ROUNDS):
+        high_a, low_a = _product(a, _MULTIPLIERS[0])
+        high_c, low_c = _product(c, _MULTIPLIERS[1])
+        key_0, key_1 = seed + _signed(i * _KEY_STEPS[0]), stream + _signed(i * _KEY_STEPS[1])
+        a, b, c, d = high_c ^ b ^ key_0, low_c, high_a ^ d ^ key_1, low_a
+    return torch.stack([a, b, c, d], dim=1)
+
+
+def _product(x: Tensor, by: int) -> tuple[Tensor, Tensor]:
+    """Upper and lower 64 bits of an unsigned product, from the products of 32-bit halves."""
+    high, low = _shifted(x), x & _LOW
+    by_high, by_low = by >> 32, by & _LOW
+    middle = high * by_low + _shifted(low * by_low)
+    other = low * by_high + (middle & _LOW)
+    return high * by_high + _shifted(middle) + _shifted(other), x * _signed(by)
+
+
+def _shifted(x: Tensor) -> Tensor:
+    """x >> 32 of int64 values that stand for unsigned ones."""
+    return (x >> 32) & _LOW
+
+
+def _signed(value: int) -> int:
+    """The 64-bit integer of the same bits, from -2^63 on."""
+    return (value + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+def _scalar(value: Integer, device: str | torch.device) -> Tensor:
+    """The integer as an int64 scalar on the device, filled there: nothing is copied from the host."""
+    if isinstance(value, Tensor):
+        return value
+    return torch.full((), _signed(value), dtype=torch.int64, device=device)
+
+
+# --- normals
+
+
+def _device_normals(
+    seed: Tensor,
+    stream: Tensor,
+    start: Tensor,
+    number: Tensor,
+    count: int,
+    size: int,
+    each: int,
+) -> Tensor:
+    """The normals of `normals`, from `each` counts an image."""
+    bits = _philox(seed, stream, start * each, number, count * each)
+    halves = torch.stack([bits & _LOW, _shifted(bits)], dim=-1)  # as numpy's view: the lower first
+    return _box_muller(halves.float(), count, size, torch.float64).float()
+
+
+def _box_muller(u: Tensor, count: int, size: int, dtype: torch.dtype) -> Tensor:
+    """Normals [count, size], computed in dtype from 32-bit integers (float32); an image's last ones may be left over."""
+    u = u.reshape(count, 2, -1)  # [count, 2, size/2 padded]
+    radius = u[:, 0].add_(0.5).mul_(2.0**-32).to(dtype).log_().mul_(-2.0).sqrt_()
+    angle = u[:, 1].mul_(2.0 * np.pi * 2.0**-32).to(dtype)
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :size]
+
+
+def _for_device(device: str | torch.device) -> tuple:
+    """`_philox` and `_device_normals` as the device computes them: a GPU with a compiler in two or three kernels."""
+    fuses = torch.device(device).type == "cuda" and _has_compiler()
+    return _fused() if fuses else (_philox, _device_normals)
+
+
+@lru_cache
+def _fused() -> tuple:
+    """Both as kernels of torch.compile. Operation by operation, 330 of them would each read and write memory."""
+    return tuple(torch.compile(f, dynamic=True, fullgraph=True) for f in (_philox, _device_normals))
+
+
+def _has_compiler() -> bool:
+    """Whether torch.compile finds what it needs for a GPU: Triton, and a C compiler for its launcher."""
+    from torch.utils._triton import has_triton
+
+    return any(map(shutil.which, ("cc", "gcc", "clang"))) and has_triton()
