@@ -1,8 +1,8 @@
 """Counter-based noise: a pure function of (seed, stream, number, index), whatever the batch, shard, process or device.
 
-Philox 4x64-10 (Salmon et al. 2011, numpy's implementation) is keyed by (seed, stream). Its counter holds the index of an
-image or row, and a number such as a training's step. So any range is generated directly, and bit for bit the same. A CPU
-takes the integers from numpy. Another device computes the same integers itself, and copies nothing from the host.
+Philox 4x64-10 (Salmon et al. 2011, numpy's implementation) is keyed by (seed, stream). Its counter holds the index of
+an image or row, and a number such as a training's step. So any range is generated directly, and bit for bit the same. A
+CPU takes the integers from numpy. Another device computes the same integers itself, and copies nothing from the host.
 """
 
 import shutil
@@ -205,10 +205,10 @@ def _device_normals(
 
 
 def _box_muller(u: Tensor, count: int, size: int, dtype: torch.dtype) -> Tensor:
-    """Normals [count, size], computed in dtype from 32-bit integers (float32); an image's last ones may be left over."""
+    """Normals [count, size], computed in dtype from 32-bit integers (float32), of which an image may leave some."""
     u = u.reshape(count, 2, -1)  # [count, 2, size/2 padded]
-    radius = u[:, 0].add_(0.5).mul_(2.0**-32).to(dtype).log_().mul_(-2.0).sqrt_()
-    angle = u[:, 1].mul_(2.0 * np.pi * 2.0**-32).to(dtype)
+    radius = u[:, 0].add(0.5).mul(2.0**-32).to(dtype).log().mul(-2.0).sqrt()
+    angle = u[:, 1].mul(2.0 * np.pi * 2.0**-32).to(dtype)
     return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :size]
 
 
