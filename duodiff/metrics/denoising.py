@@ -48,14 +48,11 @@ def write_profile(
     _, _, held_out = noisers(
         data, models.full, models.schedule.name, models.device, models.null_class
     )
-    index = np.arange(len(held_out))
     rows: list[dict[str, Any]] = []
     errors, uncertainties = [], []
-    rng = np.random.default_rng(seed)
     profiled = timesteps(n_timesteps)
     for t in tqdm(profiled, desc="profile", unit="t", disable=None):
-        eps = rng.standard_normal((len(index), *models.shape), dtype=np.float32)
-        noised = held_out.noised(index, np.full(len(index), t), eps, rng)
+        noised = held_out.at_timestep(seed, int(t))
         chunks = [_measure(models, chunk) for chunk in noised.chunks(batch)]
         measured = {key: torch.cat([chunk[key] for chunk in chunks], dim=-1) for key in chunks[0]}
         rows += [
@@ -71,7 +68,7 @@ def write_profile(
     code = digest([code_digest(work, parameters) for work in (write_profile, Models)])
     full, shallow = np.array(errors).transpose(1, 0, 2)
     common = {
-        "n": len(index),
+        "n": len(held_out),
         "experiment": experiment,
         "protocol": models.protocol.name,
         "method": "shallow_against_full",

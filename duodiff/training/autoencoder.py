@@ -127,7 +127,8 @@ def _fit(
     def state() -> State:
         tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
         tensors |= optimizer_state(optimizer) | {"images": generator.get_state()}
-        return tensors, {"schedule": schedule.state_dict(), "progress": progress}
+        values = {"step": schedule.last_epoch, "schedule": schedule.state_dict()}
+        return tensors, values | {"progress": progress}
 
     size = sum(p.nbytes for p in net.parameters())
     saves.require_space(3 * size, size)
@@ -168,7 +169,7 @@ def _fit(
                 }
                 progress |= {"curve": [*progress["curve"], entry], "total": 0.0, "since": 0}
                 watch(progress["curve"], net)
-            saves.after_step(step + 1, state)
+            saves.after_step(state)
 
 
 @torch.inference_mode()

@@ -1,4 +1,7 @@
-"""Training batches as a pure function of (seed, step): nothing about the data position is stored."""
+"""Training batches as a pure function of (seed, step): nothing about the data position is stored.
+
+They are made on the device of the network, by `duodiff.noise`. The host only queues the work: nothing here waits.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -9,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from duodiff.data.store import to_unit_range
+from duodiff import noise
+from duodiff.data.rows import Rows, mirrored, moved, unit_range
 from duodiff.schedules import NoiseSchedule, prediction_coefficients
 
 
@@ -65,59 +69,22 @@ class Noiser:
         label_dropout: float = 0.0,
         null_class: int | None = None,
     ):
-        self.images, self.labels, self.device, self.scale = images, labels, device, scale
+        self.device, self.scale = torch.device(device), scale
+        self.images = Rows(images, device)
+        self.labels = None if labels is None else Rows(labels, device, beside=self.images)
         self.flips, self.label_dropout, self.null_class = flips, label_dropout, null_class
         self.latent = images.dtype != np.uint8
         *_, channels, height, width = images.shape
         self.shape = (channels // 2 if self.latent else channels, height, width)
         ab = torch.from_numpy(schedule.alphas_cumprod)
-        self.signal, self.noise = ab.sqrt().float(), (1 - ab).sqrt().float()
         a, b, *_ = prediction_coefficients(prediction, schedule)
-        self.target_eps, self.target_x_0 = (torch.from_numpy(c).float() for c in (a, b))
+        coefficients = (ab.sqrt(), (1 - ab).sqrt(), torch.from_numpy(a), torch.from_numpy(b))
+        self.signal, self.noise, self.target_eps, self.target_x_0 = (
+            c.float().to(device) for c in coefficients
+        )
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def clean(
-        self, index: np.ndarray, flip: np.ndarray, rng: np.random.Generator, before: int = 0
-    ) -> np.ndarray:
-        """x_0 of the images `index` [B], mirrored where `flip` [B], float32 [B, C, H, W].
-
-        Latents are drawn anew from their moments with `rng`, after those of `before` other images.
-        """
-        if not self.latent:
-            x_0 = to_unit_range(self.images[index])
-            x_0[flip] = x_0[flip][..., ::-1]
-            return x_0
-        mean, log_variance = np.split(
-            self.images[index, flip.astype(np.int64)].astype(np.float32), 2, axis=1
-        )
-        z = _normals(rng, before, before + len(index), self.shape)
-        return self.scale * (mean + np.exp(0.5 * log_variance) * z)
-
-    def noised(
-        self,
-        index: np.ndarray,
-        t: np.ndarray,
-        eps: np.ndarray,
-        rng: np.random.Generator,
-        flip: np.ndarray | None = None,
-        *,
-        y: np.ndarray | None = None,
-        before: int = 0,
-    ) -> Batch:
-        """The batch of images `index` [B] at timesteps `t` [B] with noise `eps` [B, C, H, W]."""
-        flip = np.zeros(len(index), bool) if flip is None else flip
-        clean, noise = torch.from_numpy(self.clean(index, flip, rng, before)), torch.from_numpy(eps)
-        at = torch.from_numpy(t)
-        # x_t = sqrt(ab_t) x_0 + sqrt(1 - ab_t) eps (Eq. 1)
-        x_t = _at(self.signal, at) * clean + _at(self.noise, at) * noise
-        target = _at(self.target_eps, at) * noise + _at(self.target_x_0, at) * clean
-        if y is None and self.labels is not None:
-            y = self.labels[index]
-        x_0, x_t, at, noise, target = (v.to(self.device) for v in (clean, x_t, at, noise, target))
-        labels = None if y is None else torch.from_numpy(np.array(y)).to(self.device)
-        return Batch(x_0, x_t, at, noise, target, y=labels)
 
     def at_step(self, seed: int, step: int, batch: int, rows: slice | None = None) -> Batch:
         """Batch number `step` (0-based): every epoch visits each image once, in an order of its own.
@@ -125,53 +92,113 @@ class Noiser:
         `rows` selects one of several equal parts of the batch. A part has the same values as in the whole batch.
         """
         rows = rows or slice(0, batch)
-        n, steps_t = len(self), len(self.signal)
-        position = np.arange(step * batch, (step + 1) * batch)
-        index = np.empty(batch, np.int64)
-        for epoch in np.unique(position // n):
-            here = position // n == epoch
-            index[here] = _order(seed, int(epoch), n)[position[here] % n]
-        rng = _generator(seed, 0, step)
-        t = rng.integers(steps_t, size=batch)
-        eps = _normals(rng, rows.start, rows.stop, self.shape)
-        flip = self.flips & (_generator(seed, 3, step).random(batch) < 0.5)
-        y = None if self.labels is None else self.labels[index]
+        first, count = rows.start, rows.stop - rows.start
+        here = self.images.index_device
+        index = _visited(seed, step * batch + first, count, len(self), here)
+        drawn: dict[str, Any] = {"number": step, "device": self.device}
+        bits = noise.integers(seed, noise.DRAWS, first, count, **drawn)
+        flip, z = None, None
+        if self.flips:
+            where = (
+                here if self.latent else self.device
+            )  # views of latents are chosen where they lie
+            there = noise.integers(seed, noise.DRAWS, first, count, **drawn | {"device": where})
+            flip = noise.below(there[:, 1], 2) == 1
+        y = None if self.labels is None else self.labels(index)
         if y is not None and self.null_class is not None and self.label_dropout:
-            dropped = _generator(seed, 4, step).random(batch) < self.label_dropout
-            y = np.where(dropped, self.null_class, y)
+            dropped = noise.below(bits[:, 2], _PARTS) < round(self.label_dropout * _PARTS)
+            y = torch.where(dropped, self.null_class, y)
+        if self.latent:
+            z = noise.image_noise(seed, noise.LATENTS, first, count, self.shape, **drawn)
         part = self.noised(
-            index[rows],
-            t[rows],
-            eps,
-            _generator(seed, 5, step),
-            flip[rows],
-            y=None if y is None else y[rows],
-            before=rows.start,
+            index,
+            noise.below(bits[:, 0], len(self.signal)),
+            noise.image_noise(seed, noise.NOISE, first, count, self.shape, **drawn),
+            z,
+            flip=flip,
+            y=y,
         )
-        return replace(part, parts=batch // len(part))
+        return replace(part, parts=batch // count)
 
     def stratified(self, seed: int) -> Batch:
         """Every image once, its t spread evenly over 0..T-1: a fixed batch to validate on."""
         n, steps_t = len(self), len(self.signal)
-        rng = _generator(seed, 2, 0)
-        t = rng.permutation(np.linspace(0, steps_t - 1, n).astype(np.int64))
-        eps = rng.standard_normal((n, *self.shape), dtype=np.float32)
-        return self.noised(np.arange(n), t, eps, _generator(seed, 6, 0))
+        t = np.linspace(0, steps_t - 1, n).astype(np.int64)
+        shuffled = torch.from_numpy(_generator(seed, 2, 0).permutation(t))
+        return self._all(seed, 0, moved(shuffled, self.device), noise.HELD_OUT_NOISE)
+
+    def at_timestep(self, seed: int, t: int) -> Batch:
+        """Every image once, at the timestep t, with noise of its own for each t."""
+        every = torch.full((len(self),), t, device=self.device)
+        return self._all(seed, t, every, noise.PROFILE_NOISE)
+
+    def _all(self, seed: int, number: int, t: Tensor, stream: int) -> Batch:
+        """Every image at its timestep t [N]; the latents' stream follows the `stream` of the noise."""
+        drawn: dict[str, Any] = {"number": number, "device": self.device}
+        index = torch.arange(len(self), device=self.images.index_device)
+        eps = noise.image_noise(seed, stream, 0, len(self), self.shape, **drawn)
+        z = None
+        if self.latent:
+            z = noise.image_noise(seed, stream + 1, 0, len(self), self.shape, **drawn)
+        return self.noised(index, t, eps, z)
+
+    def noised(
+        self,
+        index: Tensor,
+        t: Tensor,
+        eps: Tensor,
+        z: Tensor | None = None,
+        *,
+        flip: Tensor | None = None,
+        y: Tensor | None = None,
+    ) -> Batch:
+        """The batch of images `index` [B] at timesteps `t` [B] with noise `eps` [B, C, H, W].
+
+        Latents are their mean plus their standard deviation times `z`, like eps. Images are mirrored where `flip` [B].
+        `index`, and `flip` of latents, lie on `images.index_device`. The labels are `y` [B], or the images' own.
+        """
+        x_0 = self._clean(index, z, flip)
+        # x_t = sqrt(ab_t) x_0 + sqrt(1 - ab_t) eps (Eq. 1)
+        x_t = _at(self.signal, t) * x_0 + _at(self.noise, t) * eps
+        target = _at(self.target_eps, t) * eps + _at(self.target_x_0, t) * x_0
+        if y is None and self.labels is not None:
+            y = self.labels(index)
+        return Batch(x_0, x_t, t, eps, target, y=y)
+
+    def _clean(self, index: Tensor, z: Tensor | None, flip: Tensor | None) -> Tensor:
+        """x_0 of the images, float32 [B, C, H, W]."""
+        if not self.latent:
+            images = self.images(index)
+            return unit_range(images if flip is None else mirrored(images, flip))
+        assert z is not None  # latents are drawn
+        view = torch.zeros_like(index) if flip is None else flip.long()
+        mean, log_variance = self.images(index, view).float().chunk(2, dim=1)
+        return self.scale * (mean + (0.5 * log_variance).exp() * z)
 
 
-def _normals(rng: np.random.Generator, start: int, stop: int, shape: tuple) -> np.ndarray:
-    """Rows `start` to `stop` of what `rng` draws for a batch, float32 [stop - start, *shape]."""
-    return rng.standard_normal((stop, *shape), dtype=np.float32)[start:]
+_PARTS = 1 << 30
+"""A share is a number of these parts: below 2^31, so that integers decide alike on every device."""
 
 
 def _at(coefficients: Tensor, t: Tensor) -> Tensor:
     return coefficients[t].view(-1, 1, 1, 1)
 
 
+def _visited(seed: int, first: int, count: int, n: int, device: torch.device) -> Tensor:
+    """The images [count] visited from position `first` on, by epoch after epoch of n images each."""
+    parts = []
+    while count:
+        epoch, at = divmod(first, n)
+        part = _order(seed, epoch, n, device)[at : at + count]
+        parts.append(part)
+        first, count = first + len(part), count - len(part)
+    return torch.cat(parts)
+
+
 @lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, n: int) -> np.ndarray:
+def _order(seed: int, epoch: int, n: int, device: torch.device) -> Tensor:
     """The order in which an epoch visits n images; kept, since every step of the epoch asks for it."""
-    return _generator(seed, 1, epoch).permutation(n)
+    return moved(torch.from_numpy(_generator(seed, 1, epoch).permutation(n)), device)
 
 
 def _generator(seed: int, purpose: int, number: int) -> np.random.Generator:

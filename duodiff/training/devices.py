@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -61,8 +61,8 @@ def parts(batch: int, accumulate: int = 1) -> list[slice]:
     return [slice(start, start + size) for start in starts]
 
 
-def average_gradients(parameters: list[nn.Parameter], loss: float) -> float:
-    """The mean of `loss` over the processes; the gradients become their means, the same bits in all of them.
+def average_gradients(parameters: list[nn.Parameter], loss: Tensor) -> Tensor:
+    """The mean of `loss`, a scalar, over the processes; the gradients become their means, the same bits in all of them.
 
     If a value is not finite in one process, its mean is not finite in all of them.
     """
@@ -70,13 +70,13 @@ def average_gradients(parameters: list[nn.Parameter], loss: float) -> float:
         return loss
     gradients = [p.grad for p in parameters if p.grad is not None]
     parts = [gradient.flatten() for gradient in gradients]
-    flat = torch.cat([*parts, parts[0].new_tensor([loss])])
+    flat = torch.cat([*parts, loss.reshape(1).to(parts[0])])
     dist.all_reduce(flat)
     flat /= count()
     *means, mean = flat.split([*map(len, parts), 1])
     views = [part.view_as(gradient) for part, gradient in zip(means, gradients, strict=True)]
     torch._foreach_copy_(gradients, views)
-    return mean.item()
+    return mean[0]
 
 
 def asked_to_stop(name: str | None) -> str | None:

@@ -6,8 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -16,12 +15,10 @@ from tqdm import tqdm
 
 from duodiff.training import devices
 from duodiff.training.batches import Batch, Noiser
+from duodiff.training.guard import LOOK_EVERY, MOST_SKIPPED, Counts, Guard
 from duodiff.training.state import Saves, State, optimizer_state, restore_optimizer
 
 log = logging.getLogger("duodiff")
-
-MOST_SKIPPED = 10
-"""Steps in a row whose loss or gradient is not finite: a training that has as many is stopped."""
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -80,14 +77,11 @@ def fit(
     repeats itself (a CPU; a GPU with config.deterministic). Under torchrun each process computes its rows of the
     batch (`duodiff.training.devices`), in config.accumulate parts. Raises ValueError after `MOST_SKIPPED` skipped
     steps in a row.
+
+    The host waits for the device at entries of the curve, at saved states and every `LOOK_EVERY` steps.
     """
     parts = devices.parts(config.batch, config.accumulate)
     run = _Run(model, parameters, config, saves)
-
-    def batches(step: int) -> list[Batch]:
-        return [train.at_step(seed, step, config.batch, rows) for rows in parts]
-
-    upcoming = batches(run.step) if run.step < config.steps else []
     every = max(1, config.steps // evaluations)
     with _deterministic(config.deterministic), saves.on_stop() if saves else nullcontext():
         progress = tqdm(
@@ -100,18 +94,19 @@ def fit(
             mininterval=1,
         )
         for step in progress:
-            values = [_add_gradients(model, loss, part, config) for part in upcoming]
-            # made while a GPU still computes: only reading the loss waits for it
-            upcoming = batches(step + 1) if step + 1 < config.steps else []
-            run.update(torch.stack(values).sum().item())
+            made = (train.at_step(seed, step, config.batch, rows) for rows in parts)
+            values = [_add_gradients(model, loss, part, config) for part in made]
+            run.update(torch.stack(values).sum())
             if run.step % every == 0 or run.step == config.steps:
                 validation = _mean_loss(run.average, loss, held_out, config.batch)
                 run.add_to_curve(validation)
                 progress.set_postfix(loss=f"{validation:.4f}")
                 if watch is not None and devices.is_first():
                     watch(run.curve, run.average)
+            elif run.step % LOOK_EVERY == 0:
+                run.look()
             if saves:
-                saves.after_step(run.step, run.state)
+                saves.after_step(run.state)
     return run.average, run.curve
 
 
@@ -146,10 +141,10 @@ class _Run(Generic[M]):
         )
         self.average = copy.deepcopy(model)
         self.averaged = _counterparts(model, parameters, self.average)
-        self.step, self.total, self.since = 0, 0.0, 0
-        self.skipped, self.in_a_row = 0, 0
-        self.last_good: Path | None = None
+        self.step, self.noted = 0, 0
+        self.guard = Guard(parameters[0].device)
         self.curve: list[dict] = []
+        self.sums: list[tuple[float, int]] = []
         if saves:
             size = sum(p.nbytes for p in parameters)
             # a state: parameters, their average and two moments; in the end the average of the whole model
@@ -157,55 +152,81 @@ class _Run(Generic[M]):
             with devices.first_goes_first():  # it removes what is damaged
                 self._restore(saves.restore())
 
-    def update(self, loss: float) -> None:
-        """Updates weights and average by the gradients; skips the update if loss or gradients are not finite."""
-        lr = learning_rate(self.config, self.step)
+    def update(self, loss: Tensor) -> None:
+        """Updates weights and average by the gradients, unless loss or gradients are not finite."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.step)
         loss = devices.average_gradients(self.parameters, loss)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip).item()
-        if math.isfinite(loss) and math.isfinite(norm):
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            self.optimizer.step()
-            # a short history at first, so that the average does not remember the initial weights
-            decay = min(self.config.ema, (self.step + 1) / (self.step + 10))
-            torch._foreach_lerp_(self.averaged, [p.detach() for p in self.parameters], 1 - decay)
-            self.total, self.since, self.in_a_row = self.total + loss, self.since + 1, 0
-        else:
-            self._skip(lr, f"loss {loss:.4g}, norm of the gradient {norm:.4g}")
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip)
+        good = self.guard.accepts(self.step + 1, loss, norm)
+        # how a fused optimizer is told, on the device, to leave a step out: made for the scaling of losses
+        self.optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
         self.optimizer.zero_grad()
+        # a short history at first, so that the average does not remember the initial weights
+        decay = min(self.config.ema, (self.step + 1) / (self.step + 10))
+        weight = good * torch.full_like(loss, 1 - decay)
+        towards = [p.detach() for p in self.parameters]
+        torch._foreach_lerp_(self.averaged, towards, [weight] * len(towards))
         self.step += 1
 
-    def _skip(self, lr: float, found: str) -> None:
-        where = f"step {self.step + 1} of {self.config.steps}, learning rate {lr:.3g}"
-        if self.in_a_row == 0:
-            log.warning("%s: %s: skipped", where, found)
-            self.last_good = self.saves.save(self.step, self.state()) if self.saves else None
-        self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
-        if self.in_a_row == MOST_SKIPPED:
-            kept = f"; the last good state is {self.last_good}" if self.last_good else ""
+    def look(self) -> Counts:
+        """The counts of the device. Names steps that were skipped. Raises ValueError if there are too many in a row."""
+        counts = self.guard.look()
+        if counts.skipped > self.noted:
+            found = self._described(counts)
+            log.warning("%s: skipped, %d in all so far", found, counts.skipped)
+            self.noted = counts.skipped
+        if counts.in_a_row == MOST_SKIPPED:
+            kept = (
+                f"; the last good state is {self.saves.save(self._state(counts))}"
+                if self.saves
+                else ""
+            )
             raise ValueError(
-                f"{where}: {found}, not finite for {MOST_SKIPPED} steps in a row; a smaller lr, a smaller"
+                f"{self._described(counts)}, not finite for {MOST_SKIPPED} steps in a row; a smaller lr, a smaller"
                 f" grad_clip or a longer warm-up may help{kept}"
             )
+        return counts
+
+    def _described(self, counts: Counts) -> str:
+        """The last skipped step."""
+        where = f"step {counts.step} of {self.config.steps}"
+        lr = learning_rate(self.config, counts.step - 1)
+        found = f"loss {counts.loss:.4g}, norm of the gradient {counts.norm:.4g}"
+        return f"{where}, learning rate {lr:.3g}: {found}"
 
     def add_to_curve(self, held_out_loss: float) -> None:
         """Adds an entry to the curve, and starts the next mean of the training loss."""
+        counts = self.look()
+        total, counted = self.sums[-1] if self.sums else (0.0, 0)
+        since = counts.counted - counted
+        self.sums.append((counts.total, counts.counted))
         self.curve.append(
             {
                 "step": self.step,
-                "train_loss": self.total / self.since if self.since else None,
+                "train_loss": (counts.total - total) / since if since else None,
                 "held_out_loss": held_out_loss,
                 "lr": learning_rate(self.config, self.step - 1),
-                "skipped_steps": self.skipped,
+                "skipped_steps": counts.skipped,
             }
         )
-        self.total, self.since = 0.0, 0
 
     def state(self) -> State:
-        """Everything that decides the rest of the training."""
+        """Everything that decides the rest of the training, after the last step that counted."""
+        return self._state(self.look())
+
+    def _state(self, counts: Counts) -> State:
         tensors: dict[str, Tensor] = {f"parameter.{i}": p for i, p in enumerate(self.parameters)}
         tensors |= {f"average.{i}": p for i, p in enumerate(self.averaged)}
-        return tensors | optimizer_state(self.optimizer), {k: getattr(self, k) for k in _VALUES}
+        tensors |= optimizer_state(self.optimizer)
+        # the steps skipped last changed nothing: they are done again
+        step = counts.step - counts.in_a_row if counts.in_a_row else self.step
+        entries = sum(entry["step"] <= step for entry in self.curve)
+        good = replace(counts, skipped=counts.skipped - counts.in_a_row, in_a_row=0)
+        values = {"step": step, "counts": vars(good)}
+        values |= {"curve": self.curve[:entries], "sums": self.sums[:entries]}
+        return tensors, values
 
     def _restore(self, state: State | None) -> None:
         if state is None:
@@ -215,10 +236,9 @@ class _Run(Generic[M]):
             p.detach().copy_(tensors[f"parameter.{i}"])
             average.copy_(tensors[f"average.{i}"])
         restore_optimizer(self.optimizer, tensors)
-        vars(self).update(values)
-
-
-_VALUES = ("step", "total", "since", "skipped", "in_a_row", "curve")  # of a _Run
+        counts = Counts(**values["counts"])
+        self.guard, self.noted = Guard(self.parameters[0].device, counts), counts.skipped
+        self.step, self.curve, self.sums = values["step"], values["curve"], values["sums"]
 
 
 @contextmanager
@@ -241,8 +261,8 @@ def _autocast(precision: str, device: torch.device) -> torch.autocast:
 @torch.inference_mode()
 def _mean_loss(model: nn.Module, loss: Callable, held_out: Batch, batch: int) -> float:
     """Loss over the held-out images in parts of the training batch's size, float32."""
-    parts = [(len(part), float(loss(model, part))) for part in held_out.chunks(batch)]
-    return sum(n * value for n, value in parts) / len(held_out)
+    parts = [len(part) * loss(model, part).double() for part in held_out.chunks(batch)]
+    return torch.stack(parts).sum().item() / len(held_out)
 
 
 def _counterparts(model: nn.Module, parameters: list, other: nn.Module) -> list[Tensor]:

@@ -44,7 +44,7 @@ class Saves:
 
     `out` is the manifest that the training will write. `identity` (JSON) holds everything that decides its result;
     torch's version is added here, and what is said of the making of
-    its data is left out. A state's `step` is its number of finished steps.
+    its data is left out.
     """
 
     def __init__(self, out: Path, identity: dict):
@@ -94,22 +94,28 @@ class Saves:
         there = sum(path.stat().st_size for path in self.folder.glob("step-*.safetensors"))
         require_space(self.folder, (KEPT + 1) * state + checkpoint - there, "training")
 
-    def after_step(self, step: int, state: Callable[[], State]) -> None:
-        """Saves the `state` after the finished `step`s if it is time. Raises Stopped, saved, if a signal asks to."""
+    def after_step(self, state: Callable[[], State]) -> None:
+        """Saves the `state` if it is time. Raises Stopped, with the state saved, if a signal asks to stop."""
         asked = devices.asked_to_stop(self._request.signal)
-        if asked or time.monotonic() >= self._due:
-            self.save(step, state())
+        if not asked and time.monotonic() < self._due:
+            return
+        saved = state()
+        self.save(saved)
         if asked:
             devices.wait()  # torchrun ends all processes once one has ended
+            step = saved[1]["step"]
             raise signals.Stopped(
                 f"stopped by {asked}, saved at step {step}; run again to continue"
             )
 
-    def save(self, step: int, state: State) -> Path:
-        """The file of a state after `step` steps, written whole; older ones than the last `KEPT` are removed."""
+    def save(self, state: State) -> Path:
+        """The file of a state, written whole; older ones than the last `KEPT` are removed.
+
+        `step` among its values is the number of finished steps.
+        """
         begun = time.monotonic()
         tensors, values = state
-        path = self.folder / f"step-{step:09d}.safetensors"
+        path = self.folder / f"step-{values['step']:09d}.safetensors"
         if not devices.is_first():
             return path
         tensors = {k: v.detach().cpu().contiguous() for k, v in (tensors | _generators()).items()}

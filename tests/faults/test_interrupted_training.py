@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -23,8 +22,9 @@ from duodiff.schedules import noise_schedule
 from duodiff.training import autoencoder, loop, state
 from duodiff.training.backbone import denoising_loss
 from duodiff.training.batches import Noiser
+from duodiff.training.guard import MOST_SKIPPED
 from duodiff.training.heads import heads_loss
-from duodiff.training.loop import MOST_SKIPPED, TrainingConfig, fit
+from duodiff.training.loop import TrainingConfig, fit
 from duodiff.training.state import Saves
 from duodiff.uvit import Denoiser, UViT
 from faults.killed_training import CONVENTIONS, NET, TRAINING, hashes, train
@@ -138,9 +138,8 @@ def fitted(digits: Path, run, out: Path | None, breaks_at: int | None = None, co
     store, calls = ImageStore(digits), 0
     images, labels = store.split("train")
     noiser = Noiser(images, labels, noise_schedule("linear"))
-    held_out = noiser.noised(
-        np.arange(9), np.arange(9) * 111, noiser.at_step(0, 0, 9).eps.numpy(), None
-    )
+    nine = torch.arange(9)
+    held_out = noiser.noised(nine, nine * 111, noiser.at_step(0, 0, 9).eps)
 
     def breaking(model, batch):
         nonlocal calls
@@ -233,7 +232,7 @@ def test_a_training_asked_to_stop_ends_after_the_step_with_its_state_saved(digit
 def test_a_state_whose_curve_is_not_finite_is_saved_and_read(tmp_path, every_step):
     saves = Saves(tmp_path / "full/manifest.json", {})
     saves.save(
-        3, ({"parameter.0": torch.ones(2)}, {"step": 3, "curve": [{"held_out_loss": math.inf}]})
+        ({"parameter.0": torch.ones(2)}, {"step": 3, "curve": [{"held_out_loss": math.inf}]})
     )
     _, values = saves.restore()
     assert values == {"step": 3, "curve": [{"held_out_loss": math.inf}]}
@@ -251,7 +250,7 @@ def test_a_state_is_saved_where_another_process_has_just_finished_the_training(
         write(*arguments)
 
     monkeypatch.setattr(state, "save_file", save_file)
-    path = saves.save(3, ({"parameter.0": torch.ones(2)}, {"step": 3}))
+    path = saves.save(({"parameter.0": torch.ones(2)}, {"step": 3}))
     assert path.exists()
     assert saves.restore()[1] == {"step": 3}
 
@@ -260,7 +259,7 @@ def test_a_continued_training_needs_no_room_for_the_states_that_are_there(tmp_pa
     saves, needed = Saves(tmp_path / "full/manifest.json", {}), []
     monkeypatch.setattr(state, "require_space", lambda folder, size, what: needed.append(size))
     saves.require_space(1000, 500)
-    path = saves.save(3, ({"parameter.0": torch.ones(2)}, {"step": 3}))
+    path = saves.save(({"parameter.0": torch.ones(2)}, {"step": 3}))
     saves.require_space(1000, 500)
     assert needed == [3500, 3500 - path.stat().st_size]
 
@@ -320,7 +319,8 @@ def test_a_state_of_another_training_in_its_place_is_not_used(broken_off, digits
     run, (_, last), whole = broken_off
     other = Saves(tmp_path / "full/manifest.json", {"kind": "another"})
     model, parameters, _ = backbone_run(digits)
-    swapped = other.save(6, loop._Run(model, parameters, CONFIG, None).state())
+    tensors, values = loop._Run(model, parameters, CONFIG, None).state()
+    swapped = other.save((tensors, values | {"step": 6}))
     last.write_bytes(swapped.read_bytes())
     weights, _, _ = run()
     assert f"{last}: it belongs to another training; the one before is used" in caplog.text

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from duodiff.early_exit import AdaDiff
+from duodiff.noise import image_noise
 from duodiff.protocol import CORRECTED, PAPER
 from duodiff.schedules import noise_schedule
 from duodiff.training.backbone import denoising_loss
@@ -93,12 +94,9 @@ def test_latents_are_drawn_from_their_moments_anew_at_each_step():
     moments = np.concatenate([mean, log_variance], axis=2)  # [N, plain and mirrored, 2C, H, W]
     noiser = Noiser(moments, None, noise_schedule("linear"), scale=0.5)
     assert noiser.shape == (2, 4, 4)
-    drawn = np.stack(
-        [
-            noiser.clean(np.array([3]), np.array([True]), np.random.default_rng(i))[0]
-            for i in range(4000)
-        ]
-    )
+    index, flip = torch.full((4000,), 3), torch.ones(4000, dtype=torch.bool)
+    zeros, z = torch.zeros(4000, 2, 4, 4), image_noise(0, 5, 0, 4000, (2, 4, 4))
+    drawn = noiser.noised(index, torch.zeros(4000).long(), zeros, z, flip=flip).x_0.numpy()
     np.testing.assert_allclose(drawn.mean(0), 0.5 * mean[3, 1].astype(float), atol=0.12)
     deviation = 0.5 * np.exp(0.5 * log_variance[3, 1].astype(float))
     np.testing.assert_allclose(drawn.std(0), deviation, rtol=0.06)
