@@ -56,8 +56,8 @@ def integers(
     if torch.device(device).type == "cpu":
         bits = _of_numpy(seed, stream, start, count, number)
         return torch.from_numpy(bits.view(np.int64).reshape(count, 4))
-    values = [_scalar(value, device) for value in (seed, stream, start, number)]
-    return _for_device(device)[0](*values, count)
+    counters = tuple(_scalar(value, device) for value in (seed, stream, start, number))
+    return _for_device(device)[0](counters, count)
 
 
 def normals(
@@ -80,8 +80,8 @@ def normals(
     if torch.device(device).type == "cpu":
         bits = _of_numpy(seed, stream, int(start) * each, count * each, number).view(np.uint32)
         return _box_muller(torch.from_numpy(bits.astype(np.float32)), count, size, torch.float32)
-    values = [_scalar(value, device) for value in (seed, stream, start, number)]
-    return _for_device(device)[1](*values, count, size, each)
+    counters = tuple(_scalar(value, device) for value in (seed, stream, start, number))
+    return _for_device(device)[1](counters, count, size, each)
 
 
 def image_noise(
@@ -146,8 +146,10 @@ _ROUNDS = 10
 _LOW = 0xFFFFFFFF
 
 
-def _philox(seed: Tensor, stream: Tensor, start: Tensor, number: Tensor, count: int) -> Tensor:
-    """The integers of `integers` by wrapping int64 arithmetic, on the device of its arguments (int64 scalars)."""
+def _philox(
+    seed: Tensor, stream: Tensor, start: Tensor, number: Tensor, count: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four integers of each count, int64 [count], by wrapping arithmetic on the device of the int64 scalars."""
     first = start + 1  # numpy raises its counter before it draws
     a = first + torch.arange(count, device=start.device)
     b = number + torch.zeros_like(a)
@@ -157,7 +159,7 @@ def _philox(seed: Tensor, stream: Tensor, start: Tensor, number: Tensor, count: 
         high_c, low_c = _product(c, _MULTIPLIERS[1])
         key_0, key_1 = seed + _signed(i * _KEY_STEPS[0]), stream + _signed(i * _KEY_STEPS[1])
         a, b, c, d = high_c ^ b ^ key_0, low_c, high_a ^ d ^ key_1, low_a
-    return torch.stack([a, b, c, d], dim=1)
+    return a, b, c, d
 
 
 def _product(x: Tensor, by: int) -> tuple[Tensor, Tensor]:
@@ -189,19 +191,19 @@ def _scalar(value: Integer, device: str | torch.device) -> Tensor:
 # --- normals
 
 
-def _device_normals(
-    seed: Tensor,
-    stream: Tensor,
-    start: Tensor,
-    number: Tensor,
-    count: int,
-    size: int,
-    each: int,
-) -> Tensor:
-    """The normals of `normals`, from `each` counts an image."""
-    bits = _philox(seed, stream, start * each, number, count * each)
-    halves = torch.stack([bits & _LOW, _shifted(bits)], dim=-1)  # as numpy's view: the lower first
-    return _box_muller(halves.float(), count, size, torch.float64).float()
+def _integers(counters: tuple[Tensor, ...], count: int) -> Tensor:
+    """The integers of `integers`; `counters` are seed, stream, start and number as scalars on the device."""
+    seed, stream, start, number = counters
+    return torch.stack(_philox(seed, stream, start, number, count), dim=1)
+
+
+def _normals(counters: tuple[Tensor, ...], count: int, size: int, each: int) -> Tensor:
+    """The normals of `normals`, from `each` counts an image; `counters` as in `_integers`."""
+    seed, stream, start, number = counters
+    words = _philox(seed, stream, start * each, number, count * each)
+    # as numpy's view of 32-bit integers: the lower half of each word first
+    halves = [half.float() for word in words for half in (word & _LOW, _shifted(word))]
+    return _box_muller(torch.stack(halves, dim=1), count, size, torch.float64)
 
 
 def _box_muller(u: Tensor, count: int, size: int, dtype: torch.dtype) -> Tensor:
@@ -209,19 +211,20 @@ def _box_muller(u: Tensor, count: int, size: int, dtype: torch.dtype) -> Tensor:
     u = u.reshape(count, 2, -1)  # [count, 2, size/2 padded]
     radius = u[:, 0].add(0.5).mul(2.0**-32).to(dtype).log().mul(-2.0).sqrt()
     angle = u[:, 1].mul(2.0 * np.pi * 2.0**-32).to(dtype)
-    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :size]
+    pairs = [(radius * angle.cos()).float(), (radius * angle.sin()).float()]
+    return torch.cat(pairs, dim=1)[:, :size]
 
 
 def _for_device(device: str | torch.device) -> tuple:
-    """`_philox` and `_device_normals` as the device computes them: a GPU with a compiler in two or three kernels."""
+    """`_integers` and `_normals` as the device computes them: a GPU with a compiler in two kernels."""
     fuses = torch.device(device).type == "cuda" and _has_compiler()
-    return _fused() if fuses else (_philox, _device_normals)
+    return _fused() if fuses else (_integers, _normals)
 
 
 @lru_cache
 def _fused() -> tuple:
     """Both as kernels of torch.compile. Operation by operation, 330 of them would each read and write memory."""
-    return tuple(torch.compile(f, dynamic=True, fullgraph=True) for f in (_philox, _device_normals))
+    return tuple(torch.compile(f, dynamic=True, fullgraph=True) for f in (_integers, _normals))
 
 
 def _has_compiler() -> bool:

@@ -18,6 +18,7 @@ from duodiff import noise
 from duodiff.backbones import SwitchSchedule
 from duodiff.protocol import Protocol
 from duodiff.schedules import NoiseSchedule, one_step_eta_limit, own_schedule, timesteps
+from duodiff.transfer import moved
 
 
 @dataclass(frozen=True)
@@ -239,15 +240,16 @@ def sample(
 ) -> Tensor:
     """Images [count, C, H, W] (float32, unclipped) of the global indices from `start`, with labels y [count].
 
-    The noise is a function of (seed, global image index, t) alone (see `duodiff.noise`). Raises TypeError or
-    ValueError for wrong arguments, and for a backbone that does not return eps.
+    The noise is a function of (seed, global image index, t) alone, made on the device (see `duodiff.noise`). No step
+    waits for the device. Raises TypeError or ValueError for wrong arguments, and for a backbone that does not return
+    eps.
     """
     _require(schedule, steps, shape, count, y)
 
     def image_noise(stream: int) -> Tensor:
-        return noise.image_noise(seed, stream, start, count, shape).to(device)
+        return noise.image_noise(seed, stream, start, count, shape, device=device)
 
-    y = None if y is None else y.to(device)
+    y = None if y is None else moved(y, torch.device(device))
     return integrate(schedule, steps, image_noise(noise.INITIAL), y, image_noise, on_step=on_step)
 
 

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from duodiff.transfer import moved
+
 SHARE = 3
 """An array is kept on a GPU if it takes at most this part, 1 / SHARE, of the memory that is free there."""
 
@@ -31,15 +33,6 @@ class Rows:
         if isinstance(self.array, Tensor):
             return self.array[index]
         return moved(torch.from_numpy(self.array[tuple(i.numpy() for i in index)]), self.device)
-
-
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device. To a GPU it goes over pinned memory, so that the host does not wait."""
-    return (
-        tensor.pin_memory().to(device, non_blocking=True)
-        if device.type == "cuda"
-        else tensor.to(device)
-    )
 
 
 def mirrored(images: Tensor, which: Tensor) -> Tensor:

@@ -178,7 +178,8 @@ def _rounds(
 
     runs: dict[Key, Callable[[], object]] = {key: partial(run, key) for key in cells}
     if autoencoder is not None:
-        latents = noise.image_noise(seed, noise.INITIAL, 0, batch, models.shape).to(models.device)
+        shape, device = models.shape, models.device
+        latents = noise.image_noise(seed, noise.INITIAL, 0, batch, shape, device=device)
         autoencoder.decode(latents)  # warm
         runs[_DECODE] = partial(autoencoder.decode, latents)
     counters = partial(_counters, models.device, energy_meter(models.device))

@@ -142,21 +142,31 @@ def _finished_batch(
     autoencoder: Autoencoder | None,
     bar: tqdm,
 ) -> dict[str, np.ndarray]:
-    """The arrays of `generate` for one compute batch, and the number of uncertainties that were NaN."""
+    """The arrays of `generate` for one compute batch, and the number of uncertainties that were NaN.
+
+    The host waits for a schedule's images once, when they are copied to it.
+    """
     before = _nan_count(models, cell)
     x, y, ran = sample_batch(
         models, cell, first, batch, seed, classes=classes, on_step=lambda t: bar.update(batch)
     )
     x = x if autoencoder is None else autoencoder.decode(x)
-    if not torch.isfinite(x).all():
+    copied = to_host(x, truncate=not cell.protocol.round_pixels)
+    if not copied[:, -1].all():
         raise ValueError(f"images {first} to {first + batch - 1} are not finite")
-    pixels = samplers.to_uint8(x, truncate=not cell.protocol.round_pixels)
     return {
-        "images": pixels.cpu().numpy(),
+        "images": copied[:, :-1].reshape(x.shape).numpy(),
         "labels": y.numpy(),
         "blocks": ran.numpy(),
         "nans": np.array(_nan_count(models, cell) - before),
     }
+
+
+def to_host(x: torch.Tensor, truncate: bool) -> torch.Tensor:
+    """Quantised images with whether each is finite, uint8 [B, C H W + 1] on the host: one copy, and one wait."""
+    finite = x.isfinite().flatten(1).all(dim=1, keepdim=True)
+    pixels = samplers.to_uint8(x, truncate)
+    return torch.cat([pixels.flatten(1), finite.to(torch.uint8)], dim=1).cpu()
 
 
 def _nan_count(models: Models, cell: Cell) -> int:

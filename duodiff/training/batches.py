@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from duodiff import noise
-from duodiff.data.rows import Rows, mirrored, moved, unit_range
+from duodiff.data.rows import Rows, mirrored, unit_range
 from duodiff.schedules import NoiseSchedule, prediction_coefficients
+from duodiff.transfer import moved
 
 
 @dataclass

@@ -60,5 +60,6 @@ class Guard:
 
     def look(self) -> Counts:
         """The counts. The host waits for the device here, and nowhere else."""
-        total, counted, skipped, in_a_row, step, loss, norm = self._counts.tolist()
-        return Counts(total, int(counted), int(skipped), int(in_a_row), int(step), loss, norm)
+        found = dict(zip(vars(Counts()), self._counts.tolist(), strict=True))
+        whole = {name: int(found[name]) for name in ("counted", "skipped", "in_a_row", "step")}
+        return Counts(**found | whole)
