@@ -73,7 +73,9 @@ def main() -> None:
 def speed() -> list[dict]:
     """Sampling, early exit and training (bench/speed.py); three of the cases also beside a plain eager loop."""
     cases = ["utilisation", "breakdown", "small", "batches", "training"]
-    cases += ["switch", "early_exit", "loop"] + ["gpu"] * (shutil.which("nvidia-smi") is not None)
+    cases += ["switch", "early_exit", "loop", "noise"] + ["gpu"] * (
+        shutil.which("nvidia-smi") is not None
+    )
     compared = {"utilisation", "small", "training"}
     names = [n for case in cases for n in (case, f"{case} plain") if n == case or case in compared]
     measured = {name: [] for name in names}

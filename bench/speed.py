@@ -26,6 +26,7 @@ from duodiff.analysis.operations import network
 from duodiff.backbones import duodiff, single
 from duodiff.compiled import compile_forward
 from duodiff.early_exit import AdaDiff
+from duodiff.noise import image_noise
 from duodiff.protocol import PROTOCOLS
 from duodiff.running import memory
 from duodiff.schedules import noise_schedule
@@ -294,6 +295,27 @@ def loop() -> dict[str, float]:
 
 
 @torch.inference_mode()
+def noise() -> dict[str, float]:
+    """The time of a step's noise over that of the step of a shallow network; on a GPU compiled, in bfloat16.
+
+    The default's network has a batch of 128. So has S/4 on a GPU; on a CPU it has 8.
+    """
+    torch.set_num_threads(1)  # as a job of the default has
+    shares = {}
+    for name, batch in (("default", 128), ("S/4", 128 if DEVICE == "cuda" else 8)):
+        net = uvit(name, depth=3).to(DEVICE)
+        given = inputs(net, batch)
+        shape = tuple(given[0].shape[1:])
+        drawn = partial(image_noise, 0, 5, 0, batch, shape, device=DEVICE)
+        fast = DEVICE == "cuda"
+        with torch.autocast(DEVICE, torch.bfloat16, fast):
+            network = partial(_compiled(net) if fast else net, *given)
+            taken = medians({"network": network, "noise": drawn}, rounds=20)
+        shares[f"{name}, shallow: of a step"] = taken["noise"] / taken["network"]
+    return shares
+
+
+@torch.inference_mode()
 def small(plain: bool) -> dict[str, float]:
     """Images per second of the embedded default's two backbones, 50 steps of DDPM, batch 128, one thread."""
     torch.set_num_threads(1)
@@ -418,7 +440,19 @@ def gpu() -> dict[str, float]:
     }
 
 
-_ALL = (utilisation, breakdown, batches, switch, early_exit, loop, small, training, rates, gpu)
+_ALL = (
+    utilisation,
+    breakdown,
+    batches,
+    switch,
+    early_exit,
+    loop,
+    noise,
+    small,
+    training,
+    rates,
+    gpu,
+)
 CASES = {case.__name__: case for case in _ALL}
 
 if __name__ == "__main__":
