@@ -26,7 +26,7 @@ from duodiff.analysis.operations import network
 from duodiff.backbones import duodiff, single
 from duodiff.compiled import compile_forward
 from duodiff.early_exit import AdaDiff
-from duodiff.noise import image_noise
+from duodiff.noise import Drawn
 from duodiff.protocol import PROTOCOLS
 from duodiff.running import memory
 from duodiff.schedules import noise_schedule
@@ -298,21 +298,31 @@ def loop() -> dict[str, float]:
 def noise() -> dict[str, float]:
     """The time of a step's noise over that of the step of a shallow network; on a GPU compiled, in bfloat16.
 
-    The default's network has a batch of 128. So has S/4 on a GPU; on a CPU it has 8.
+    Noise and network take turns, as in sampling. The default's network has a batch of 128. So has S/4 on a GPU. On a
+    CPU it has 8.
     """
     torch.set_num_threads(1)  # as a job of the default has
-    shares = {}
-    for name, batch in (("default", 128), ("S/4", 128 if DEVICE == "cuda" else 8)):
+    shares, fast = {}, DEVICE == "cuda"
+    for name, batch, steps in (("default", 128, 250), ("S/4", 128 if fast else 8, 10)):
         net = uvit(name, depth=3).to(DEVICE)
         given = inputs(net, batch)
-        shape = tuple(given[0].shape[1:])
-        drawn = partial(image_noise, 0, 5, 0, batch, shape, device=DEVICE)
-        fast = DEVICE == "cuda"
+        call = partial(_compiled(net) if fast else net, *given)
+        drawn = Drawn(0, range(steps), 0, batch, tuple(given[0].shape[1:]), device=DEVICE)
         with torch.autocast(DEVICE, torch.bfloat16, fast):
-            network = partial(_compiled(net) if fast else net, *given)
-            taken = medians({"network": network, "noise": drawn}, rounds=20)
-        shares[f"{name}, shallow: of a step"] = taken["noise"] / taken["network"]
+            taken = [
+                medians({"network": call}, rounds=1) | _seconds(drawn, t) for t in range(steps)
+            ]
+        noise, network = (sum(one[k] for one in taken) for k in ("noise", "network"))
+        shares[f"{name}, shallow: of a step"] = noise / network
     return shares
+
+
+def _seconds(drawn: Drawn, t: int) -> dict[str, float]:
+    _wait()
+    begun = time.perf_counter()
+    drawn(t)
+    _wait()
+    return {"noise": time.perf_counter() - begun}
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ CPU takes the integers from numpy. Another device computes the same integers its
 """
 
 import shutil
+from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 
@@ -76,10 +77,9 @@ def normals(
     the sequence addressable; the tail is cut at 6.7 standard deviations. Another device agrees with the CPU to 1e-6: it
     takes logarithms and cosines of the same float32 values in float64.
     """
-    each = -(-size // _NORMALS_PER_COUNT)  # counts an image
     if torch.device(device).type == "cpu":
-        bits = _of_numpy(seed, stream, int(start) * each, count * each, number).view(np.uint32)
-        return _box_muller(torch.from_numpy(bits.astype(np.float32)), count, size, torch.float32)
+        return _of_streams(seed, [stream], start, count, size, number=number)
+    each = -(-size // _NORMALS_PER_COUNT)  # counts an image
     counters = tuple(_scalar(value, device) for value in (seed, stream, start, number))
     return _for_device(device)[1](counters, count, size, each)
 
@@ -97,6 +97,48 @@ def image_noise(
     """Noise of `stream` for images start .. start+count-1, float32 [count, *shape] on the device (shape: C, H, W)."""
     values = normals(seed, stream, start, count, prod(shape), number=number, device=device)
     return values.reshape(count, *shape)
+
+
+class Drawn:
+    """`drawn(stream)`: the noise of one of `streams` for images start .. start+count-1, as `image_noise` gives it.
+
+    The streams are asked for in their order. A CPU draws small images for several streams at once: one stream at a time
+    would cost several times as much, since its caches hold the network's data by then.
+    """
+
+    _VALUES = 1 << 18  # normals that are drawn at once, 1 MB
+
+    def __init__(
+        self,
+        seed: int,
+        streams: Sequence[int],
+        start: int,
+        count: int,
+        shape: tuple[int, ...],
+        *,
+        device: str | torch.device = "cpu",
+    ):
+        self.seed, self.start, self.count, self.shape = seed, start, count, shape
+        self.device = torch.device(device)
+        fit = self._VALUES // (count * prod(shape)) if self.device.type == "cpu" else 1
+        self._groups = (streams[i : i + max(1, fit)] for i in range(0, len(streams), max(1, fit)))
+        self._kept: dict[int, Tensor] = {}
+
+    def __call__(self, stream: int) -> Tensor:
+        while stream not in self._kept:
+            self._kept = self._drawn(next(self._groups))
+        return self._kept[stream]
+
+    def _drawn(self, streams: Sequence[int]) -> dict[int, Tensor]:
+        if self.device.type == "cpu":
+            values = _of_streams(self.seed, streams, self.start, self.count, prod(self.shape))
+            return dict(zip(streams, values.view(-1, self.count, *self.shape), strict=True))
+        return {
+            stream: image_noise(
+                self.seed, stream, self.start, self.count, self.shape, device=self.device
+            )
+            for stream in streams
+        }
 
 
 def below(bits: Tensor, n: int) -> Tensor:
@@ -138,6 +180,22 @@ def _of_numpy(
     key = np.array([int(seed), int(stream)], np.uint64)
     counter = np.array([int(start), int(number), 0, 0], np.uint64)
     return np.random.Philox(key=key, counter=counter).random_raw(4 * count)
+
+
+def _of_streams(
+    seed: Integer,
+    streams: Sequence[Integer],
+    start: Integer,
+    count: int,
+    size: int,
+    *,
+    number: Integer = 0,
+) -> Tensor:
+    """The normals of `normals` on a CPU, of one stream after the other: float32 [streams x count, size]."""
+    each = -(-size // _NORMALS_PER_COUNT)  # counts an image
+    bits = np.stack([_of_numpy(seed, s, int(start) * each, count * each, number) for s in streams])
+    u = torch.from_numpy(bits.view(np.uint32).astype(np.float32))
+    return _box_muller(u, len(streams) * count, size, torch.float32)
 
 
 _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)

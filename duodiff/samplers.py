@@ -245,12 +245,10 @@ def sample(
     eps.
     """
     _require(schedule, steps, shape, count, y)
-
-    def image_noise(stream: int) -> Tensor:
-        return noise.image_noise(seed, stream, start, count, shape, device=device)
-
-    y = None if y is None else moved(y, torch.device(device))
-    return integrate(schedule, steps, image_noise(noise.INITIAL), y, image_noise, on_step=on_step)
+    streams = [noise.INITIAL, *(step.t for step in steps if step.noise_coef)]
+    drawn = noise.Drawn(seed, streams, start, count, shape, device=device)
+    y = None if y is None else moved(y, device)
+    return integrate(schedule, steps, drawn(noise.INITIAL), y, drawn, on_step=on_step)
 
 
 def to_uint8(x: Tensor, truncate: bool = False) -> Tensor:
