@@ -165,9 +165,9 @@ class _Run(Generic[M]):
         self.optimizer.zero_grad()
         # a short history at first, so that the average does not remember the initial weights
         decay = min(self.config.ema, (self.step + 1) / (self.step + 10))
-        weight = good * torch.full_like(loss, 1 - decay)
-        towards = [p.detach() for p in self.parameters]
-        torch._foreach_lerp_(self.averaged, towards, [weight] * len(towards))
+        change = torch._foreach_sub([p.detach() for p in self.parameters], self.averaged)
+        torch._foreach_mul_(change, good * (1 - decay))
+        torch._foreach_add_(self.averaged, change)
         self.step += 1
 
     def look(self) -> Counts:
@@ -178,14 +178,11 @@ class _Run(Generic[M]):
             log.warning("%s: skipped, %d in all so far", found, counts.skipped)
             self.noted = counts.skipped
         if counts.in_a_row == MOST_SKIPPED:
-            kept = (
-                f"; the last good state is {self.saves.save(self._state(counts))}"
-                if self.saves
-                else ""
-            )
+            last = self.saves.save(self._state(counts)) if self.saves else None
             raise ValueError(
                 f"{self._described(counts)}, not finite for {MOST_SKIPPED} steps in a row; a smaller lr, a smaller"
-                f" grad_clip or a longer warm-up may help{kept}"
+                f" grad_clip or a longer warm-up may help"
+                + (f"; the last good state is {last}" if last else "")
             )
         return counts
 
@@ -214,7 +211,9 @@ class _Run(Generic[M]):
 
     def state(self) -> State:
         """Everything that decides the rest of the training, after the last step that counted."""
-        return self._state(self.look())
+        return self._state(
+            self.guard.look()
+        )  # `look` may raise, and is to in all processes at once
 
     def _state(self, counts: Counts) -> State:
         tensors: dict[str, Tensor] = {f"parameter.{i}": p for i, p in enumerate(self.parameters)}
