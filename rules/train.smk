@@ -98,6 +98,7 @@ rule train_heads:
 TRAIN_CLASSIFIER = Work(
     "train_classifier",
     decides=lambda wc: classifier(wc),
+    how=lambda wc: {"device": config["device"]},
     paths=lambda wc, input, output: {"data": input.data, "out": output.weights},
     kept=True,
 )
@@ -118,6 +119,7 @@ rule train_classifier:
         "../envs/environment.yaml"
     threads: config["threads"]
     resources:
+        gpu=gpus(GPU),
         mem_mb=2000,
         runtime=minutes(60),
     params:

@@ -7,11 +7,11 @@ with job.importing():
     from duodiff.metrics import classifier
 
 
-def train_classifier(data: Path, steps: int, batch: int, out: Path) -> str:
+def train_classifier(data: Path, steps: int, batch: int, device: str, out: Path) -> str:
     """Train the small classifier whose features measure distances. Writes its weights to --out."""
     store = ImageStore(data)
     model = classifier.train_classifier(
-        *store.split("train"), store.num_classes, steps=steps, batch=batch, seed=0
+        *store.split("train"), store.num_classes, steps=steps, batch=batch, seed=0, device=device
     )
     classifier.save(out, model)
     accuracy = classifier.accuracy(model, *store.split("held_out"))

@@ -41,7 +41,7 @@ ARCHITECTURES = {name: dataset.architecture for name, dataset in DATASETS.items(
 """The paper's names of its networks, as bench records have them, by dataset."""
 
 _FEATURES = {"inception": 11.42e9, "dinov2": 162.02e9, None: 0}
-"""Operations for the features of one image, counted by torch; a small classifier's are left out."""
+"""Operations for the features of one image, counted by torch; a small classifier's are left out, as is its training."""
 
 _BYTES, _STATE = 4, 4 * 4
 """Bytes of a parameter in a checkpoint, and in an unfinished training's state (with its average and two moments)."""
@@ -194,12 +194,14 @@ def _mean_exit(dataset: str | None, setting: Setting) -> float | None:
 
 
 def _preparation(dataset: dict, users: list[dict]) -> Iterator[Work]:
-    """The references and the latents of a dataset that the experiments `users` share."""
+    """The classifiers, the references and the latents of a dataset that the experiments `users` share."""
     n = packed_images(dataset) or 0
     references = {(e["metric"]["name"], e["metric"].get("reference", "all")) for e in users}
     for name in sorted({name for name, _ in references}):
         jobs = sum(name == other for other, _ in references)
         yield Work("other", jobs, n * _FEATURES[space(name).weights])
+    classifiers = {e["metric"]["name"] for e in users if "classifier" in e["metric"]}
+    yield Work("training", len(classifiers), 0)
     yield Work("other", 0, 0, n * _image_bytes(dataset))
     if "autoencoder" not in dataset:
         return

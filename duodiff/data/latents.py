@@ -29,6 +29,7 @@ from duodiff.running.files import (
     write_json,
 )
 from duodiff.running.shards import require_whole, shard_range
+from duodiff.transfer import sent
 
 
 def encode_shard(
@@ -159,6 +160,6 @@ def _write_header(file, shape: tuple[int, ...]) -> None:
 
 def _moments(images: np.ndarray, codec: Autoencoder, mirrored: bool) -> np.ndarray:
     """Moments, float16 [B, F, 2C, h, w], of the images, uint8 [B, K, H, W]. F is 2 if `mirrored`, else 1."""
-    pixels = torch.from_numpy(np.array(images))
+    pixels = sent(images, codec.device)
     views = [pixels, pixels.flip(-1)] if mirrored else [pixels]
     return torch.stack([codec.encode(view) for view in views], dim=1).half().cpu().numpy()

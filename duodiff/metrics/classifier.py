@@ -9,11 +9,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from duodiff.data.store import to_unit_range
+from duodiff import noise
+from duodiff.data.rows import Rows, unit_range
 from duodiff.running.files import atomic
 from duodiff.spaces import space
+from duodiff.transfer import moved, sent
 
 _FEATURES = space("fd_").features
+_EVALUATION_BATCH = 1024
 
 
 class SmallClassifier(nn.Module):
@@ -42,11 +45,19 @@ def _conv(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
 
 
 def train_classifier(
-    images: np.ndarray, labels: np.ndarray, num_classes: int, *, steps: int, batch: int, seed: int
+    images: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    steps: int,
+    batch: int,
+    seed: int,
+    device: str = "cpu",
 ) -> SmallClassifier:
-    """A classifier trained on uint8 images [N, C, H, W] and labels [N].
+    """A classifier trained on uint8 images [N, C, H, W] and labels [N], on the device.
 
-    By Adam with a cosine decay, on images shifted by up to one pixel. Raises ValueError for fewer than two classes.
+    By Adam with a cosine decay, on images that are each shifted by up to one pixel. A step does not wait for the
+    device. Raises ValueError for fewer than two classes.
     """
     if num_classes < 2:
         found = "none" if num_classes < 1 else "1"
@@ -57,28 +68,49 @@ def train_classifier(
         )
     torch.manual_seed(seed)
     _, channels, size, _ = images.shape
-    model = SmallClassifier(channels, size, num_classes)
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    model = SmallClassifier(channels, size, num_classes).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    padded = np.pad(images, [(0, 0), (0, 0), (1, 1), (1, 1)])  # with black
-    y_all = torch.tensor(labels)
-    for _ in tqdm(range(steps), desc="classifier", unit="step", disable=None, mininterval=1):
-        index = torch.randint(len(padded), (batch,))
-        dy, dx = torch.randint(3, (2,)).tolist()
-        shifted = padded[index.numpy(), :, dy : dy + size, dx : dx + size]
-        x = torch.from_numpy(to_unit_range(shifted))
-        F.cross_entropy(model(x)[1], y_all[index]).backward()
+    pictures = Rows(images, device)
+    classes = Rows(labels, device, beside=pictures)
+    for step in tqdm(range(steps), desc="classifier", unit="step", disable=None, mininterval=1):
+        x, y = drawn(pictures, classes, seed, step, batch)
+        F.cross_entropy(model(x)[1], y).backward()
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
     return model.eval()
 
 
+def drawn(images: Rows, labels: Rows, seed: int, step: int, batch: int) -> tuple[Tensor, Tensor]:
+    """The images of a step, float32 [batch, C, H, W] in [-1, 1], and their labels: functions of (seed, step, row)."""
+    where = images.index_device
+    bits = noise.integers(seed, noise.CLASSIFIER, 0, batch, number=step, device=where)
+    index = noise.below(bits[:, 0], len(images))
+    dy, dx = moved(noise.below(bits[:, 1:3], 3), images.device).unbind(1)
+    return unit_range(shifted(images(index), dy, dx)), labels(index)
+
+
+def shifted(images: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
+    """Images [B, C, H, W] cut from their black frame of one pixel, each from its row dy and column dx (int64 [B]).
+
+    So dy = dx = 1 leaves an image as it is.
+    """
+    *_, height, width = images.shape
+    cuts = F.pad(images, (1, 1, 1, 1)).unfold(2, height, 1).unfold(3, width, 1)
+    return cuts[torch.arange(len(images), device=images.device), :, dy, dx]
+
+
 @torch.inference_mode()
 def accuracy(model: SmallClassifier, images: np.ndarray, labels: np.ndarray) -> float:
-    """Share of uint8 images [N, C, H, W] assigned to their label."""
-    logits = model(torch.from_numpy(to_unit_range(images)))[1]
-    return (logits.argmax(1) == torch.tensor(labels)).float().mean().item()
+    """Share of uint8 images [N, C, H, W] assigned to their label, computed on the model's device."""
+    device = model.logits.weight.device
+    right = torch.zeros((), dtype=torch.int64, device=device)
+    for first in range(0, len(images), _EVALUATION_BATCH):
+        part = slice(first, first + _EVALUATION_BATCH)
+        assigned = model(unit_range(sent(images[part], device)))[1].argmax(1)
+        right += (assigned == sent(labels[part], device)).sum()
+    return right.item() / len(images)
 
 
 def save(path: str | Path, model: SmallClassifier) -> None:

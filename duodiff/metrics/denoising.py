@@ -51,18 +51,20 @@ def write_profile(
     rows: list[dict[str, Any]] = []
     errors, uncertainties = [], []
     profiled = timesteps(n_timesteps)
-    for t in tqdm(profiled, desc="profile", unit="t", disable=None):
-        noised = held_out.at_timestep(seed, int(t))
-        chunks = [_measure(models, chunk) for chunk in noised.chunks(batch)]
-        measured = {key: torch.cat([chunk[key] for chunk in chunks], dim=-1) for key in chunks[0]}
+    on_device = [
+        measure(models, held_out.at_timestep(seed, int(t)), batch)
+        for t in tqdm(profiled, desc="profile", unit="t", disable=None)
+    ]
+    for t, one in zip(profiled, on_device, strict=True):
+        measured = {key: value.cpu() for key, value in one.items()}
         rows += [
             {"t": t, "network": network, "layer": None, "mse": measured[network].mean().item()}
             for network in _BACKBONES
         ]
-        errors.append([measured[network].cpu().numpy() for network in _BACKBONES])
+        errors.append([measured[network].numpy() for network in _BACKBONES])
         if models.has_heads:
             rows += _head_rows(t, measured)
-            uncertainties.append(measured["u"].cpu().numpy())
+            uncertainties.append(measured["u"].numpy())
     write_csv(losses, rows)
     parameters = [models.conventions, models.protocol.name]
     code = digest([code_digest(work, parameters) for work in (write_profile, Models)])
@@ -134,6 +136,12 @@ def loss_statistics(t: np.ndarray, full: np.ndarray, shallow: np.ndarray) -> dic
         "loss_excess_small_t": excess[1],
         "loss_excess_small_minus_large_t": excess[1] - excess[0],
     }
+
+
+def measure(models: Models, noised: Batch, batch: int) -> dict[str, Tensor]:
+    """`_measure` of all images, `batch` at a time, on their device. Nothing here waits for it."""
+    chunks = [_measure(models, chunk) for chunk in noised.chunks(batch)]
+    return {key: torch.cat([chunk[key] for chunk in chunks], dim=-1) for key in chunks[0]}
 
 
 def _measure(models: Models, batch: Batch) -> dict[str, Tensor]:

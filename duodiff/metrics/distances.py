@@ -28,7 +28,8 @@ from torch_fidelity.metric_prc import (
     prc_features_to_metric,
 )
 
-from duodiff.data.store import to_unit_range
+from duodiff.data.rows import unit_range
+from duodiff.transfer import sent
 
 _SUBSETS, _SUBSET_SIZE = 100, 1000  # of KID (Binkowski et al. 2018)
 _SCORE_SPLITS = 10  # of the Inception score (Salimans et al. 2016)
@@ -45,9 +46,22 @@ class Gaussian:
 
 
 def gaussian(features: Tensor) -> Gaussian:
-    """The Gaussian fitted to features float64 [N, D] (torch-fidelity's)."""
-    fitted = fid_features_to_statistics(features)
-    return Gaussian(fitted["mu"], fitted["sigma"], len(features))
+    """The Gaussian fitted to features float64 [N, D]: torch-fidelity's, which computes on the CPU alone.
+
+    On another device `moments` takes its place.
+    """
+    if features.device.type == "cpu":
+        fitted = fid_features_to_statistics(features)
+        return Gaussian(fitted["mu"], fitted["sigma"], len(features))
+    mu, sigma = (values.cpu().numpy() for values in moments(features))
+    return Gaussian(mu, sigma, len(features))
+
+
+def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [D] and covariance [D, D] of features [N, D], on their device."""
+    mu = features.mean(0)
+    centred = features - mu
+    return mu, centred.T @ centred / (len(features) - 1)
 
 
 def frechet_distance(one: Gaussian, other: Gaussian) -> float:
@@ -135,7 +149,7 @@ def extrapolation(features: Tensor, to: FrechetTo) -> Extrapolation:
     n = len(features)
     sizes = np.linspace(n // 2, n, _SIZES).astype(int)
     generator = torch.Generator().manual_seed(0)
-    orders = (torch.randperm(n, generator=generator) for _ in sizes)
+    orders = [torch.randperm(n, generator=generator).to(features.device) for _ in sizes]
     distances = [to(features[order[:size]]) for order, size in zip(orders, sizes, strict=True)]
     design = np.stack([np.ones(_SIZES), 1 / sizes], axis=1)
     (limit, slope), *_ = np.linalg.lstsq(design, distances, rcond=None)
@@ -169,6 +183,8 @@ def kernel_distance(features: Tensor, others: Tensor) -> tuple[float, float, int
 def precision_recall(features: Tensor, others: Tensor) -> tuple[float, float]:
     """Improved precision and recall (Kynkaanniemi et al. 2019, 3 neighbours, torch-fidelity's).
 
+    The distances are computed on the features' device; torch-fidelity looks for the neighbours on the CPU.
+
     Precision is the share of `features` in the manifold of `others`. Recall is the share of `others` in the manifold of
     `features`.
     """
@@ -190,14 +206,17 @@ def random_halves(n: int, repeats: int, seed: int) -> Iterator[tuple[Tensor, Ten
         yield order[: n // 2], order[n // 2 : 2 * (n // 2)]
 
 
-def thumbnails(images: np.ndarray, size: int = 32, part: int = 1024) -> np.ndarray:
+def thumbnails(
+    images: np.ndarray, device: str = "cpu", size: int = 32, part: int = 1024
+) -> np.ndarray:
     """Images uint8 [N, C, H, W], averaged down to `size` x `size` pixels; smaller images stay as they are."""
     if max(images.shape[2:]) <= size:
         return images
     small = np.empty((*images.shape[:2], size, size), np.uint8)
     for first in range(0, len(images), part):
-        pixels = torch.from_numpy(np.array(images[first : first + part])).float()
-        small[first : first + part] = F.adaptive_avg_pool2d(pixels, size).round().to(torch.uint8)
+        pixels = sent(images[first : first + part], device).float()
+        averaged = F.adaptive_avg_pool2d(pixels, size).round().to(torch.uint8)
+        small[first : first + part] = averaged.cpu().numpy()
     return small
 
 
@@ -208,9 +227,9 @@ def nearest_distances(
 
     `others` are read `part` at a time, so they may be a memory map that is larger than memory.
     """
-    a = torch.from_numpy(to_unit_range(images)).flatten(1).to(device)
+    a = unit_range(sent(images, device)).flatten(1)
     nearest = torch.full((len(a),), torch.inf, device=device)
     for first in range(0, len(others), part):
-        b = torch.from_numpy(to_unit_range(others[first : first + part])).flatten(1).to(device)
+        b = unit_range(sent(others[first : first + part], device)).flatten(1)
         nearest = torch.minimum(nearest, torch.cdist(a, b).min(1).values)
     return (nearest / a.shape[1] ** 0.5).cpu().numpy()

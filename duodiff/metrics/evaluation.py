@@ -77,12 +77,12 @@ class Evaluation:
         images: int,
         checkpoints: dict[str, str],
     ):
-        self.extract, self.reference = extract, reference
+        self.extract, self.reference = extract, reference.on(extract.device)
         self.metric, self.device = extract.metric, extract.device
         self.study, self.images, self.checkpoints = study, images, checkpoints
         store = ImageStore(data)
         (self.train, _), self.held_out = store.split("train"), store.split("held_out")
-        self.thumbnails = thumbnails(self.train)
+        self.thumbnails = thumbnails(self.train, self.device)
         self.common = {
             "experiment": study["experiment"],
             "protocol": study["protocol"],
@@ -94,7 +94,7 @@ class Evaluation:
         self.made = provenance.made(code, self.device, libraries=extract.libraries)
         self.to_reference = FrechetTo(reference.fitted, self.device)
         # pairs of halves of the real images; their distances are the smallest that samples can be expected to have
-        self.real = torch.cat([reference.features, reference.held_out])
+        self.real = torch.cat([self.reference.features, self.reference.held_out])
         self.half = len(self.real) // 2
         self.dim = self.real.shape[1]
         splits = random_halves(len(self.real), _SPLITS, seed=0)
@@ -168,7 +168,7 @@ class Evaluation:
         Labels are -1 without classes. Frechet distances need more images than features, and are absent otherwise.
         """
         reference, metric = self.reference, self.metric
-        nearest = nearest_distances(thumbnails(images), self.thumbnails, self.device)
+        nearest = nearest_distances(thumbnails(images, self.device), self.thumbnails, self.device)
         kernel, deviation, size = kernel_distance(features, reference.features)
         subsets = f"standard deviation over random subsets of {size}"
         precision, recall = precision_recall(features, reference.features)
@@ -190,7 +190,7 @@ class Evaluation:
         # the logits of the project's own classifier are the dataset's classes; the null class has none
         known = (labels >= 0) & (labels < logits.shape[1])
         if space(metric).weights is None and known.any():
-            agreement = (logits.argmax(1).numpy() == labels)[known]
+            agreement = (logits.argmax(1).cpu().numpy() == labels)[known]
             values.append(Value("label_agreement", float(agreement.mean())))
         return values
 

@@ -7,11 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_fidelity import FeatureExtractorBase, register_feature_extractor
-from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
+from torch_fidelity.utils import create_feature_extractor
 
+from duodiff.data.rows import unit_range
 from duodiff.metrics import classifier
 from duodiff.running.files import sha256
 from duodiff.spaces import space
+from duodiff.transfer import sent
 
 _LAYER, _LOGITS = "features", "logits"
 _BATCH = 64
@@ -45,7 +47,7 @@ class ClassifierExtractor(_Extractor):
         self.classifier = classifier.load(feature_extractor_weights_path)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        features, logits = self.classifier(images.float() / 127.5 - 1)
+        features, logits = self.classifier(unit_range(images))
         named = {_LAYER: features.double(), _LOGITS: logits.double()}
         return tuple(named[name] for name in self.features_list)
 
@@ -94,19 +96,6 @@ register_feature_extractor("classifier", ClassifierExtractor)
 register_feature_extractor("dinov2-vit-l-14-local", DinoV2Extractor)
 
 
-class _Images(torch.utils.data.Dataset):
-    """uint8 images. With `colour`, grey images get three equal channels."""
-
-    def __init__(self, images: np.ndarray, colour: bool):
-        self.images, self.repeats = images, 3 if colour and images.shape[1] == 1 else 1
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> Tensor:
-        return torch.from_numpy(np.array(self.images[i])).repeat(self.repeats, 1, 1)
-
-
 class Extractor:
     """Features and logits of uint8 images in the feature space of `metric` (`duodiff.spaces.space`).
 
@@ -132,27 +121,31 @@ class Extractor:
         self.libraries = ["torch-fidelity"] + ["timm"] * (name.startswith("dinov2"))
         self.metric = metric
         self.features, self.colour = space(metric).features, name != "classifier"
-        self.device, self.cuda = device, device != "cpu"
+        self.device = device
         torch.backends.cudnn.allow_tf32 = False  # so that a GPU computes the features of a CPU
         self.name = f"{name} {self.layers[0]} {sha256(weights)[:12]}"
-        self.model = create_feature_extractor(
-            name, self.layers, cuda=self.cuda, feature_extractor_weights_path=str(weights)
+        model = create_feature_extractor(
+            name, self.layers, cuda=False, feature_extractor_weights_path=str(weights)
         )
+        self.model = model.to(device)
 
     def __call__(self, images: np.ndarray) -> tuple[Tensor, Tensor | None]:
         """Features float64 [N, D] of uint8 images [N, C, H, W]; logits [N, K], or None if the space has none.
 
-        Raises ValueError if a feature is not finite.
+        They lie on the device. Raises ValueError if a feature is not finite.
         """
-        computed = get_featuresdict_from_dataset(
-            _Images(images, self.colour),
-            self.model,
-            _BATCH,
-            self.cuda,
-            save_cpu_ram=True,
-            verbose=False,
-        )
-        features, *logits = (computed[layer] for layer in self.layers)
+        features, *logits = self.layers_of(images)
         if not torch.isfinite(features).all():
             raise ValueError(f"features of {self.name} are not finite")
         return features.double(), logits[0] if logits else None
+
+    @torch.no_grad()
+    def layers_of(self, images: np.ndarray) -> list[Tensor]:
+        """What the network gives for the images, by layer, [N, D] on the device. Nothing here waits for the device."""
+        batches = []
+        for first in range(0, len(images), _BATCH):
+            batch = sent(images[first : first + _BATCH], self.device)
+            if self.colour and batch.shape[1] == 1:
+                batch = batch.repeat(1, 3, 1, 1)
+            batches.append(self.model.convert_features_tuple_to_dict(self.model(batch)))
+        return [torch.cat([batch[layer] for batch in batches]) for layer in self.layers]

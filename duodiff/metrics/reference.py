@@ -8,7 +8,7 @@ uses the same files, and other weights or another resize have files of their own
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from duodiff.metrics.features import Extractor
 from duodiff.running import provenance
 from duodiff.running.files import atomic, read_json, require_space, sha256, write_json
 from duodiff.running.parts import Parts
+from duodiff.transfer import sent
 
 _PART = 1024  # images whose features are in memory at once
 _SAVED = 16  # parts after which the sums of a Gaussian are saved; Inception's are 33 MB
@@ -49,6 +50,11 @@ class Reference:
     fitted: Gaussian
     extractor: str
     sha256: dict[str, str]
+
+    def on(self, device: str) -> "Reference":
+        """The same reference, its features on the device."""
+        features, held_out = self.features.to(device), self.held_out.to(device)
+        return replace(self, features=features, held_out=held_out)
 
 
 def compute_reference(
@@ -173,7 +179,7 @@ def _features_of(
     for first, indices in _ranges(chosen):
         part = parts.load(str(first))
         if part is None:
-            part = {"features": extract(images[indices])[0].float().numpy()}
+            part = {"features": extract(images[indices])[0].float().cpu().numpy()}
             parts.save(str(first), part)
         computed.append(part["features"])
     return np.concatenate(computed)
@@ -189,20 +195,22 @@ def _chosen(
 
 
 def _gaussian_of(images: np.ndarray, extract: Extractor, parts: Parts) -> dict[str, np.ndarray]:
-    """n, mu and sigma of the features of all images, merged part by part (Chan et al. 1979)."""
-    n, mu, scatter = 0, torch.zeros(()), torch.zeros(())
+    """n, mu and sigma of the features of all images, merged part by part on their device (Chan et al. 1979)."""
+    n, mu, scatter = 0, *torch.zeros(2, device=extract.device)
     if (saved := parts.load("sums")) is not None:
-        n, mu, scatter = int(saved["n"]), torch.tensor(saved["mu"]), torch.tensor(saved["scatter"])
+        n = int(saved["n"])
+        mu, scatter = (sent(saved[name], extract.device) for name in ("mu", "scatter"))
     for first, indices in _ranges(np.arange(len(images)), n):
         if first and first % (_SAVED * _PART) == 0:
-            sums = {"n": np.array(n), "mu": mu.numpy(), "scatter": scatter.numpy()}
+            sums = {"n": np.array(n), "mu": mu.cpu().numpy(), "scatter": scatter.cpu().numpy()}
             parts.save("sums", sums)
         features = extract(images[indices])[0]
         m, mean = len(features), features.mean(0)
         centred, shift = features - mean, mean - mu
         scatter = scatter + centred.T @ centred + torch.outer(shift, shift) * (n * m / (n + m))
         mu, n = mu + shift * (m / (n + m)), n + m
-    return {"n": np.array(n), "mu": mu.numpy(), "sigma": (scatter / (n - 1)).numpy()}
+    sigma = scatter / (n - 1)
+    return {"n": np.array(n), "mu": mu.cpu().numpy(), "sigma": sigma.cpu().numpy()}
 
 
 def _ranges(chosen: np.ndarray, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:

@@ -635,9 +635,9 @@ def test_the_loss_is_latent_diffusions_without_its_perceptual_and_adversarial_te
     net = codec.load(tiny, tmp_path).net
     x = IMAGES / 127.5 - 1
     with torch.no_grad():
-        found = loss(net, x, 0.25, torch.Generator().manual_seed(7))
         mean, log_variance = codec.Autoencoder(net, 1, 3, {}).encode(IMAGES).chunk(2, dim=1)
         eps = torch.randn(mean.shape, generator=torch.Generator().manual_seed(7))
+        found = loss(net, x, 0.25, eps)
         z = mean + (0.5 * log_variance).exp() * eps
         error = (net.decode(z).sample - x).abs().sum(dim=(1, 2, 3))
         divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(dim=(1, 2, 3))

@@ -79,3 +79,37 @@ def test_the_limit_of_this_machines_gpus_is_none_of_a_clusters():
     profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text(encoding="utf-8"))
     assert profile["resources"] == ["gpu=1"]
     assert profile["set-resource-scopes"] == ["gpu=local"]
+
+
+def works() -> dict[str, str]:
+    """The text of every Work in rules/, by its name in small letters, which is that of its rule."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("rules/*.smk"))
+    _, *parts = re.split(r"^(\w+) = Work\($", text, flags=re.M)
+    names = [name.lower() for name in parts[::2]]
+    return {name: part.split("\n)\n")[0] for name, part in zip(names, parts[1::2], strict=True)}
+
+
+def of_a_gpu() -> set[str]:
+    """The rules that ask for a GPU, where the configuration names one."""
+    return {name for name, text in written().items() if "\n        gpu=gpus(" in text}
+
+
+def test_a_job_has_a_gpu_exactly_if_it_is_told_of_a_device():
+    told = {name for name, text in works().items() if '"device": config["device"]' in text}
+    assert told == of_a_gpu()
+    assert {"train_classifier", "train_autoencoder", "compute_reference"} <= told
+
+
+def test_a_script_that_takes_a_device_is_told_of_it():
+    folder = ROOT / "workflow_scripts"
+    taking = {p.stem for p in folder.glob("*.py") if "device: str" in p.read_text("utf-8")}
+    assert taking == of_a_gpu()
+
+
+def test_jobs_of_a_gpu_get_one_on_slurm_and_their_time_is_on_the_page_of_the_run():
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text(encoding="utf-8"))
+    without = {rule for rule, asked in profile["set-resources"].items() if "gres" in asked}
+    assert not of_a_gpu() & without
+    listed = (ROOT / "rules/paper.smk").read_text(encoding="utf-8")
+    listed = listed.split("RULES_OF_A_STUDY = (")[1].split(").split()")[0]
+    assert of_a_gpu() | without - {"export_npz", "export_pngs"} <= set(re.findall(r"\w+", listed))

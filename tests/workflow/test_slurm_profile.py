@@ -14,7 +14,7 @@ from snakemake_executor_plugin_slurm.utils import set_gres_string
 ROW = re.compile(r"^\| [^|]+ \| `(\w+=\S+)` \| `([^`]+)`[^|]*\|$", re.M)
 ROWS = dict(ROW.findall((ROOT / "docs/cluster.md").read_text(encoding="utf-8")))
 """The table of docs/cluster.md: items of a site's default-resources, and what sbatch is then told of a training."""
-WITHOUT_GPU = {"pack_dataset", "train_classifier", "gather_latents"}
+WITHOUT_GPU = {"pack_dataset", "gather_latents"}
 
 
 class Resources(dict):

@@ -127,6 +127,15 @@ def test_a_training_is_its_images_forward_and_twice_that_back():
     )  # the backbone is frozen
 
 
+def test_a_classifier_is_one_job_of_its_dataset_for_all_its_experiments():
+    config = configuration.complete(
+        yaml.safe_load((ROOT / "config/test.yaml").read_text(encoding="utf-8"))
+    )
+    found = cost.works(config | {"only": ["digits"]})["dataset digits"]
+    assert [(w.kind, w.jobs) for w in found if w.jobs] == [("other", 1), ("training", 1)]
+    assert all(w.kind != "training" or not w.jobs for w in cost.works(PAPER)["dataset cifar10"])
+
+
 def test_models_that_are_reused_are_trained_once_and_where_they_belong():
     found = cost.works(PAPER | {"only": ["cifar10_released"]})
     assert set(found) == {"cifar10", "cifar10_released", "dataset cifar10"}

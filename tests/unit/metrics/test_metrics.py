@@ -27,6 +27,7 @@ from duodiff.metrics.distances import (
     gaussian,
     inception_score,
     kernel_distance,
+    moments,
     nearest_distances,
     paired_differences,
     precision_recall,
@@ -76,6 +77,13 @@ def test_the_fast_distance_is_torch_fidelitys_and_counts_are_repeats():
     assert to(a, counts) == pytest.approx(to(a.repeat_interleave(counts, dim=0)), rel=1e-9)
     with pytest.raises(ValueError, match="5 samples for 5 features are too few"):
         frechet_distance(gaussian(a[:5]), gaussian(b))
+
+
+def test_the_gaussian_of_a_gpu_is_torch_fidelitys():
+    features = normal(300, 5) @ normal(5, 5, 2) + 100
+    fitted, (mu, sigma) = gaussian(features), moments(features)
+    np.testing.assert_allclose(mu, fitted.mu, rtol=1e-12)
+    np.testing.assert_allclose(sigma, fitted.sigma, atol=1e-12 * fitted.sigma.max())
 
 
 def test_the_bootstrap_of_a_difference_estimates_its_spread_over_samples():
