@@ -10,7 +10,7 @@ def test_the_backbones_are_the_ends_of_the_scale_and_a_setting_lies_between():
     np.testing.assert_allclose(lost_share([10, 30, 15, 8], 10, 30), [0, 1, 0.25, -0.1])
 
 
-@pytest.mark.parametrize("scale, offset", [(3.0, 0.0), (0.1, 7.0)])
+@pytest.mark.parametrize(("scale", "offset"), [(3.0, 0.0), (0.1, 7.0)])
 def test_another_ruler_that_is_a_line_of_the_first_gives_the_same_share(scale, offset):
     distances = np.array([17.75, 18.2, 24.0])
     other = scale * distances + offset
