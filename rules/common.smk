@@ -20,6 +20,7 @@ from duodiff.study.grid import (
     owner,
     sampler_options,
     samplers,
+    sampling_seed,
     selected,
     training_keywords,
 )
@@ -343,7 +344,7 @@ def reference(wc):
 
 def samples(wc, method=""):
     """Manifests of the sample stores of one study: of all cells, or of the cells of one method."""
-    points = grid_points(experiment(wc))
+    points = grid_points(experiment(wc), int(wc.train_seed))
     return [
         f"{STUDY.format(**wc)}/samples/{point.path}/manifest.json"
         for point in points
@@ -393,11 +394,13 @@ def figure5_samples():
     """Sample stores of every selected experiment: first training seed, DDPM, first sampling seed."""
     manifests = []
     for name, chosen in SELECTED.items():
-        folder = STUDY.format(experiment=name, train_seed=chosen["train_seeds"][0])
+        train_seed = chosen["train_seeds"][0]
+        folder = STUDY.format(experiment=name, train_seed=train_seed)
+        first = sampling_seed(chosen["sampling"]["seed"], train_seed)
         manifests += [
             f"{folder}/samples/{point.path}/manifest.json"
-            for point in grid_points(chosen)
-            if point.sampler == "ddpm" and point.seed == chosen["sampling"]["seed"]
+            for point in grid_points(chosen, train_seed)
+            if point.sampler == "ddpm" and point.seed == first
         ]
     return manifests
 

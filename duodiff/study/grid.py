@@ -69,14 +69,27 @@ def grid_settings(grid: dict) -> list[Setting]:
     return [Setting.of(key, value) for key in ("t_s", "theta") for value in grid[key]]
 
 
-def grid_points(experiment: dict) -> list[GridPoint]:
-    """Every cell of an experiment: all settings at the sampling seed, and the spread's settings at its seeds."""
+SEEDS_OF_A_TRAINING = 1000
+"""Sampling seeds that belong to one training."""
+
+
+def sampling_seed(seed: int, train_seed: int) -> int:
+    """The seed of noise and labels that a configured `seed` becomes in a training: the same in training 0.
+
+    Two trainings share no noise. So their results are independent of each other.
+    """
+    return seed + SEEDS_OF_A_TRAINING * train_seed
+
+
+def grid_points(experiment: dict, train_seed: int = 0) -> list[GridPoint]:
+    """Every cell of one training of an experiment: all settings at the sampling seed, the spread's at its seeds."""
     points = []
     for sampler, grid in grids(experiment).items():
         seeds = {experiment["sampling"]["seed"]: grid}
         seeds |= dict.fromkeys(grid["spread"]["seeds"], grid["spread"])
         for seed, lists in seeds.items():
-            points += [GridPoint(sampler, setting, seed) for setting in grid_settings(lists)]
+            own = sampling_seed(seed, train_seed)
+            points += [GridPoint(sampler, setting, own) for setting in grid_settings(lists)]
     return points
 
 

@@ -18,7 +18,7 @@ from duodiff.study.families import (
     reduction,
     training_images,
 )
-from duodiff.study.grid import has_heads, selected
+from duodiff.study.grid import SEEDS_OF_A_TRAINING, has_heads, selected
 
 # Precision and recall look at 3 neighbours of an image, the kernel distance at a quarter of the images.
 _FEWEST_HELD_OUT = 16
@@ -233,6 +233,18 @@ def _fit_conflicts(experiment: dict, dataset: dict, found: Contents | None) -> I
         )
 
 
+def _seed_conflicts(experiment: dict) -> Iterator[str]:
+    """Sampling seeds that two trainings could share."""
+    trained, grids = experiment["train_seeds"], experiment["grid"].values()
+    spread = {seed for grid in grids for seed in grid["spread"]["seeds"]}
+    seeds = sorted({experiment["sampling"]["seed"], *spread})
+    if len(trained) > 1 and seeds[-1] >= SEEDS_OF_A_TRAINING:
+        yield (
+            f"train_seeds: found {trained} with the sampling seeds {seeds}; accepted: one training seed,"
+            f" or sampling seeds below {SEEDS_OF_A_TRAINING}"
+        )
+
+
 def _metric_conflicts(experiment: dict, dataset: dict, found: Contents | None) -> Iterator[str]:
     metric, classes = experiment["metric"], dataset_classes(dataset, found)
     name, needed = metric["name"], space(metric["name"])
@@ -342,6 +354,7 @@ def _owner(experiments: dict, name: str, role: str) -> str:
 
 
 def _grid_conflicts(experiment: dict) -> Iterator[str]:
+    yield from _seed_conflicts(experiment)
     for sampler, grid in experiment["grid"].items():
         if 0 not in grid["t_s"]:
             yield f"grid.{sampler}.t_s: 0 is missing; every comparison is against the full backbone"

@@ -557,6 +557,21 @@ def test_grid_points_are_all_settings_once_and_the_spread_at_more_seeds():
     ]
 
 
+def test_two_trainings_share_no_sampling_seed():
+    config = changed(f"{GRID}.spread.seeds", [1, 1000])
+    configuration.complete(config)
+    config["experiments"]["digits"]["train_seeds"] = [0, 1]
+    accepted = r"seeds \[0, 1, 1000\]; accepted: one training seed, or sampling seeds below 1000"
+    with pytest.raises(configuration.ConfigError, match=accepted):
+        configuration.complete(config)
+
+
+def test_each_training_has_sampling_seeds_of_its_own():
+    experiment = DEFAULT["experiments"]["digits"]
+    seeds = [{point.seed for point in grid_points(experiment, k)} for k in (0, 1, 10)]
+    assert seeds == [{0, 1, 2}, {1000, 1001, 1002}, {10_000, 10_001, 10_002}]
+
+
 def test_the_default_run_starts_at_most_30_torch_processes_and_the_test_run_29():
     others = 7  # full, shallow, heads, classifier, profile, evaluation, latency
     latent = 4  # autoencoder, two shards, their joining
