@@ -44,7 +44,8 @@ def distance_name(records: pd.DataFrame) -> str:
 def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
     """Our measurements under one sampler, one row a cell of one study at its first sampling seed.
 
-    What a cell is: experiment, train_seed, method, t_s, theta, setting, depth, nfe, n (images), reference_n.
+    What a cell is: experiment, train_seed, method, t_s, theta, setting, depth, nfe, n (images), reference_n, and cell,
+    its setting as text, which is the same in every training.
     Quality:
     - metric: the name of the distance; distance: to the reference; distance_standard: to all training images, where
       the reference is a part of them; distance_matched: at half the real images, against random halves of them
@@ -91,6 +92,7 @@ def _study_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame:
         table[name] = rounds["interval"].map(end, na_action="ignore").astype(float)
     table["speedup_covers"], table["speedup_n"] = rounds["interval_covers"], rounds["n"]
     table["spread_seeds"] = spread["seeds"].map(lambda seeds: len(seeds["sample_seed"]))
+    table["cell"] = table.index
     return _with_derived_times(table, study, mine).reset_index(drop=True)
 
 
