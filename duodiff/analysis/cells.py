@@ -52,7 +52,7 @@ def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
     - spread: standard deviation over `spread_seeds` sampling seeds, if repeated
     - minus_full: the distance minus the full backbone's; minus_full_95: half its 95% interval; resampled: the
       bootstrap's values behind the interval
-    - label_agreement, nearest_train_distance
+    - label_agreement, nearest_train_distance_q01, nearest_train_distance_q05
     Time:
     - mean_exit_layer, seconds (an image, measured), seconds_all_heads, seconds_interpolated (AdaDiff, Appendix A.5)
     - speedup over the full backbone: median of the ratios within one round, with speedup_low, speedup_high,

@@ -1,5 +1,6 @@
 """Every metric of every cell with its intervals, from records (pandas only)."""
 
+import numpy as np
 import pandas as pd
 
 from duodiff.analysis.cells import distance_name
@@ -20,6 +21,8 @@ COLUMNS = {
     "difference": ("Minus the full backbone's", "value"),
     "difference_low": ("Minus the full backbone's", "95% from"),
     "difference_high": ("Minus the full backbone's", "to"),
+    "certain_low": ("Minus the full backbone's", "certain from"),
+    "certain_high": ("Minus the full backbone's", "certain to"),
     "infinity": ("Extrapolated to infinite n", "value"),
     "infinity_error": ("Extrapolated to infinite n", "residual error"),
     "kernel": ("Kernel distance", "value"),
@@ -28,13 +31,21 @@ COLUMNS = {
     "recall": ("", "Recall"),
     "inception_score": ("", "Inception score"),
     "label_agreement": ("", "Classified as labelled"),
-    "nearest_train_distance": ("", "Nearest training image, rms"),
+    "nearest_train_distance_q01": ("Nearest training image, rms", "lowest 1% below"),
+    "nearest_train_distance_q05": ("Nearest training image, rms", "lowest 5% below"),
     "train_seed": ("", "Training seed"),
 }
 """The table's columns: their group and heading."""
 
 _SCALE = ["real_held_out", "noise"]
-_PLAIN = ("precision", "recall", "inception_score", "label_agreement", "nearest_train_distance")
+_PLAIN = (
+    "precision",
+    "recall",
+    "inception_score",
+    "label_agreement",
+    "nearest_train_distance_q01",
+    "nearest_train_distance_q05",
+)
 
 
 def all_metrics(records: pd.DataFrame, studies: dict[str, dict]) -> pd.DataFrame:
@@ -101,6 +112,8 @@ def _values(records: pd.DataFrame, distance: str) -> dict:
 
     kernel = next((m for m in by_name.index if m.startswith(("kid", "kd_"))), None)
     low, high = by_name["interval"].get(f"{distance}_difference", (None, None))
+    difference = value(f"{distance}_difference")
+    certain = certain_difference(value(distance), difference, value(f"{distance}_same_noise"))
     return {
         "method": about["method"],
         "n": about["n"],
@@ -108,12 +121,29 @@ def _values(records: pd.DataFrame, distance: str) -> dict:
         "reference_n": about["reference_n"],
         "distance": value(distance),
         "standard": value(f"{distance}_standard"),
-        "difference": value(f"{distance}_difference"),
+        "difference": difference,
         "difference_low": low,
         "difference_high": high,
+        "certain_low": certain[0],
+        "certain_high": certain[1],
         "infinity": value(f"{distance}_infinity"),
         "infinity_error": half_width(f"{distance}_infinity"),
         "kernel": value(kernel),
         "kernel_deviation": half_width(kernel),
         **{name: value(name) for name in _PLAIN},
     }
+
+
+def certain_difference(
+    distance: float | None, difference: float | None, same_noise: float | None
+) -> tuple[float, float]:
+    """The interval that certainly holds a distance's difference to the full backbone's; (NaN, NaN) without a bound.
+
+    The roots of the two distances differ by no more than `same_noise`. The interval is of these images: it is no
+    statement about new ones.
+    """
+    if distance is None or difference is None or same_noise is None:
+        return np.nan, np.nan
+    full = distance - difference
+    low, high = (max(0.0, full**0.5 + sign * same_noise) ** 2 - full for sign in (-1, 1))
+    return low, high

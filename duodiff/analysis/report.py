@@ -14,7 +14,11 @@ from duodiff.analysis.tables import comparison
 from duodiff.running.files import write_csv, write_text
 
 _WHOLE = ("t_s", "n", "nfe", "train_seed", "trainings", "reference_n")
-_DIGITS = dict.fromkeys(_WHOLE, 0) | {"theta": 3, "nearest_train_distance": 3}
+_DIGITS = dict.fromkeys(_WHOLE, 0) | {
+    "theta": 3,
+    "nearest_train_distance_q01": 3,
+    "nearest_train_distance_q05": 3,
+}
 _SIGNIFICANT = ("kernel", "parameters_m", "gflops", "joules", "memory_mb")
 _SYMBOLS = {"t_s": "$t_s$", "theta": r"$\theta$"}
 _SPECIAL = {character: "\\" + character for character in "&%$#_{}"} | {

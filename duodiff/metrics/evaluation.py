@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from duodiff.data.store import ImageStore
 from duodiff.identity import code_digest, digest
+from duodiff.metrics.bootstrap import RESAMPLES, resampled_means
 from duodiff.metrics.distances import (
     FrechetTo,
     extrapolation,
@@ -19,9 +20,9 @@ from duodiff.metrics.distances import (
     inception_score,
     kernel_distance,
     nearest_distances,
-    paired_differences,
     precision_recall,
     random_halves,
+    same_noise_bound,
     thumbnails,
 )
 from duodiff.metrics.features import Extractor
@@ -31,9 +32,6 @@ from duodiff.running import provenance
 from duodiff.running.files import sha256
 from duodiff.samplers import to_uint8
 from duodiff.spaces import images_to_extrapolate, space
-
-RESAMPLES = 100
-"""Paired bootstrap resamples of a difference."""
 
 _SPLITS = 20  # random halves of the real images
 _RMS = "rms of [-1, 1] pixels, of thumbnails of at most 32x32"
@@ -58,6 +56,17 @@ class Value(NamedTuple):
 def _about(metric: str, value: float, spread: float, covers: str) -> Value:
     """A value whose interval reaches `spread` to each side."""
     return Value(metric, value, "1", (value - spread, value + spread), covers)
+
+
+class _Base:
+    """A full backbone's features, distance and influences, which other settings are compared with."""
+
+    def __init__(self, features: Tensor, to: FrechetTo):
+        self.features, self.distance, self.influences = (
+            features,
+            to(features),
+            to.influences(features),
+        )
 
 
 class Evaluation:
@@ -112,7 +121,7 @@ class Evaluation:
         stores = [self.opened(path) for path in samples]
         # the full backbones first: the other stores are compared with them
         stores.sort(key=lambda store: store.manifest["method"] != "full")
-        bases: dict[tuple[str, int], Tensor] = {}
+        bases: dict[tuple[str, int], _Base] = {}
         records: list[Record] = []
         curves: list[dict[str, Any]] = []
         for store in tqdm(stores, desc="evaluate", unit="store", disable=None):
@@ -123,9 +132,9 @@ class Evaluation:
             values += _of_exits(store)
             key = (sampler["name"], seed)
             if manifest["method"] == "full":
-                bases[key] = features
+                bases[key] = _Base(features, self.to_reference)
             elif key in bases:
-                values.append(self._difference(features, bases[key]))
+                values += self._against(features, bases[key])
             if manifest["count"] >= images_to_extrapolate(self.metric):
                 limit, rows = self._limit(features)
                 values.append(limit)
@@ -176,7 +185,7 @@ class Evaluation:
             _about(_kernel_name(metric), kernel, deviation, subsets),
             Value("precision", precision),
             Value("recall", recall),
-            Value("nearest_train_distance", float(np.median(nearest)), _RMS),
+            *_memorisation(nearest),
         ]
         if len(images) > self.dim:
             values += self._frechet(features)
@@ -224,14 +233,18 @@ class Evaluation:
             records += self._records([floor], self.half, method="real_halves")
         return records
 
-    def _difference(self, features: Tensor, base: Tensor) -> Value:
-        """The distance minus the full backbone's."""
+    def _against(self, features: Tensor, base: _Base) -> list[Value]:
+        """The distance minus the full backbone's, and the bound on the two distances' roots by their same noise."""
         to = self.to_reference
-        resampled = paired_differences(features, base, to, RESAMPLES)
-        deviation = float(np.std(resampled, ddof=1))
-        covers = f"95%: 1.96 standard deviations over {RESAMPLES} paired bootstrap resamples of the images"
-        name, value = f"{self.metric}_difference", to(features) - to(base)
-        return _about(name, value, 1.96 * deviation, covers)._replace(resampled=resampled)
+        moved = resampled_means((to.influences(features) - base.influences)[None].numpy())[1:, 0]
+        value = to(features) - base.distance
+        deviation = 1.96 * float(np.std(moved, ddof=1))
+        covers = f"95%: 1.96 standard deviations over {RESAMPLES} paired resamples of the images, to first order"
+        difference = _about(f"{self.metric}_difference", value, deviation, covers)
+        return [
+            difference._replace(resampled=[float(f"{value + one:.6g}") for one in moved]),
+            Value(f"{self.metric}_same_noise", same_noise_bound(features, base.features)),
+        ]
 
     def _limit(self, features: Tensor) -> tuple[Value, list[dict[str, Any]]]:
         """The distance extrapolated to infinitely many samples, and a table row for each point of its line."""
@@ -273,6 +286,12 @@ def _noise(count: int, shape: tuple[int, int, int], part: int = 256) -> np.ndarr
         some = images[first : first + part]
         some[:] = to_uint8(torch.randn(some.shape, generator=generator)).numpy()
     return images
+
+
+def _memorisation(nearest: np.ndarray) -> list[Value]:
+    """Low quantiles of the images' distances to their nearest training image: copies are few, and the nearest."""
+    low = dict(zip(("q01", "q05"), np.quantile(nearest, [0.01, 0.05]), strict=True))
+    return [Value(f"nearest_train_distance_{q}", float(value), _RMS) for q, value in low.items()]
 
 
 def _kernel_name(metric: str) -> str:

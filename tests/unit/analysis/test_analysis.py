@@ -331,7 +331,8 @@ def test_all_metrics_have_their_intervals_and_spread_over_trainings(tmp_path):
     difference.interval = [1.0, 3.0]
     limit = record("fd_digits_infinity", 8.0, "full", {"t_s": 0}, reference_n=1437)
     limit.interval = [7.5, 8.5]
-    found += [difference, limit, record("seconds_per_image", 1.0, "full", {"t_s": 0})]
+    bound = record("fd_digits_same_noise", 0.1, "duodiff", {"t_s": 500}, reference_n=1437)
+    found += [difference, bound, limit, record("seconds_per_image", 1.0, "full", {"t_s": 0})]
     real = Record("fd_digits", 3.0, "1", 90, "digits", "corrected", "real_held_out")
     table = all_metrics(load_records(written(tmp_path, [*found, real])), STUDIES)
     assert table["method"].tolist() == ["full", "full", "duodiff", "duodiff", "real_held_out"]
@@ -341,6 +342,8 @@ def test_all_metrics_have_their_intervals_and_spread_over_trainings(tmp_path):
     )
     duodiff = table.iloc[2]
     assert (duodiff["difference_low"], duodiff["difference_high"]) == (1.0, 3.0)
+    certain = ((10**0.5 - 0.1) ** 2 - 10, (10**0.5 + 0.1) ** 2 - 10)
+    assert tuple(duodiff[["certain_low", "certain_high"]]) == pytest.approx(certain)
     assert (duodiff["kernel"], duodiff["kernel_deviation"]) == pytest.approx((0.5, 0.1))
     assert table.iloc[0]["infinity_error"] == 0.5
-    assert table.iloc[3][["difference", "infinity"]].isna().all()
+    assert table.iloc[3][["difference", "infinity", "certain_low"]].isna().all()
