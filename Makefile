@@ -7,7 +7,7 @@ CORES ?= all
 REPORT ?= results/report.html
 
 .PHONY: help setup reproduce report paper-figures test lint format unit slow workflow test-browser test-faults test-slurm \
-  bench lock clean
+  bench classifiers lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -67,6 +67,14 @@ test-slurm: setup  ## The workflow on a throw-away SLURM cluster here, needs roo
 
 bench: setup  ## Speed and memory, as a table in results/bench (IMAGES=a zip of 50,000 images, or made ones)
 	python bench/bench.py $(if $(IMAGES),--images "$(IMAGES)")
+
+classifiers: setup  ## Train the shipped classifiers of config/classifiers anew; all distances change with them
+	snakemake --cores $(CORES) results/data/digits/manifest.json results/data/digits_latent/manifest.json
+	$(call ship,digits,fd_digits)
+	$(call ship,digits_latent,fd_digits16)
+
+ship = OMP_NUM_THREADS=1 python workflow_scripts/train_classifier.py --data results/data/$(1)/manifest.json \
+  --steps 300 --batch 128 --out config/classifiers/$(2).safetensors
 
 lock: setup  ## Lock envs/requirements.in anew
 	"$(BIN)/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -303,6 +303,17 @@ def named_inputs(input):
     return {name: input[name] for name in input.keys() if name != "accepted"}
 
 
+def datasets_with_classifier(shipped):
+    """A constraint of {dataset} in a classifier's path: the classifier is shipped, or trained here."""
+    names = [
+        rf"{chosen['dataset']}(?=/{chosen['metric']['name']}/)"
+        for chosen in EXPERIMENTS.values()
+        if space(chosen["metric"]["name"]).weights is None
+        and ("classifier" not in chosen["metric"]) == shipped
+    ]
+    return "|".join(names) or NEVER
+
+
 def classifier(wc):
     """The classifier's training settings for a dataset and metric, from the first experiment that has both."""
     return next(

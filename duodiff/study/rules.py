@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from duodiff.paper import PAPER_TITLES
 from duodiff.protocol import PROTOCOLS
 from duodiff.schedules import noise_schedule, one_step_eta_limit
-from duodiff.spaces import space
+from duodiff.spaces import shipped_classifiers, space
 from duodiff.study.decided import dataset_classes, network_shape, undecided
 from duodiff.study.families import (
     FAMILIES,
@@ -257,8 +257,12 @@ def _metric_conflicts(experiment: dict, dataset: dict, found: Contents | None) -
             f"metric.name: found {name!r}; accepted: fid, fd_dinov2 or fd_inception64, without classifier"
             f" ({of} has {has})"
         )
-    elif not needed.weights and "classifier" not in metric:
-        yield f"metric.classifier: missing; {name} is measured in the features of a classifier"
+    elif not needed.weights and "classifier" not in metric and name not in shipped_classifiers():
+        shipped = ", ".join(shipped_classifiers())
+        yield (
+            f"metric.classifier: missing; {name} is measured in the features of a classifier. Without this key a"
+            f" shipped one is used, which there is for: {shipped}"
+        )
     if name.endswith(_DERIVED):
         yield f"metric.name: found {name!r}; accepted: names that do not end in {', '.join(_DERIVED)}"
     yield from _reference_conflicts(experiment, dataset, found)
@@ -298,7 +302,7 @@ def _reference_conflicts(experiment: dict, dataset: dict, found: Contents | None
 
 
 def _classifier_conflicts(experiment: dict, name: str, experiments: dict) -> Iterator[str]:
-    """Experiments that share a dataset and a metric share one classifier."""
+    """Experiments that share a dataset and a metric share one classifier, shipped or trained."""
     metric, dataset = experiment["metric"], experiment["dataset"]
     for other, theirs in experiments.items():
         if other == name:

@@ -152,7 +152,11 @@ GRID = f"{DIGITS}.grid.ddpm"
             {"name": "fd_dinov2", "classifier": {"steps": 1, "batch": 1}},
             "metric.classifier: not a key of fd_dinov2, whose features are those of dinov2",
         ),
-        (f"{DIGITS}.metric", {"name": "fd_x"}, "metric.classifier: missing; fd_x is measured in"),
+        (
+            f"{DIGITS}.metric",
+            {"name": "fd_x"},
+            "metric.classifier: missing; fd_x is measured in .* there is for: fd_digits, fd_digits16",
+        ),
         (
             f"{DIGITS}.metric.reference",
             64,
