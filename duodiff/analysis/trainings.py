@@ -61,8 +61,8 @@ def with_means(lines: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
     `keys` are the columns that name a point of one training; `title` is that of an experiment. In the column `faint`
     the rows of single trainings are True where their experiment has several, and the means are False, as are the rows
-    of an experiment's only training. Means come after the trainings that they are of. Their `train_seed` is missing;
-    `trainings` is their number.
+    of an experiment's only training. Means come after the trainings that they are of. They have no
+    seeds; `trainings` is their number.
     """
     tables = []
     for _, rows in lines.groupby("title", sort=False):
@@ -71,6 +71,7 @@ def with_means(lines: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
         if trainings > 1:
             groups = rows.groupby(keys, sort=False, dropna=False)
             means = [{name: mean(group[name]) for name in rows} for _, group in groups]
-            about = {"faint": False, "train_seed": np.nan, "trainings": trainings}
+            seeds = {name: np.nan for name in ("train_seed", "sample_seed") if name in rows}
+            about = {"faint": False, "trainings": trainings} | seeds
             tables.append(pd.DataFrame(means).assign(**about))
     return pd.concat(tables, ignore_index=True)

@@ -8,10 +8,13 @@ import pytest
 
 from duodiff import records
 from duodiff.analysis.cells import cells, load_records
+from duodiff.analysis.figures import exit_layer_lines, relative_points, trade_off_points
 from duodiff.analysis.report import readable
 from duodiff.analysis.tables import ASIDE, COLUMNS, comparison
 from duodiff.analysis.trainings import over_trainings, seeds_text, with_means
+from duodiff.paper import DATASETS
 from duodiff.records import Record
+from duodiff.running.files import write_csv, write_json
 
 PAPER = Path(__file__).parents[3] / "report/paper"
 STUDIES = {"digits": {"title": "Digits", "paper_dataset": None}}
@@ -53,15 +56,22 @@ def training(seed: int, further: float, theta: float) -> list[Record]:
     return found
 
 
-def loaded(folder: Path, *trainings: list[Record]) -> pd.DataFrame:
+def written(folder: Path, *trainings: list[Record]) -> list[Path]:
     paths = [folder / f"{i}.json" for i, _ in enumerate(trainings)]
     for path, found in zip(paths, trainings, strict=True):
         records.write(path, found)
-    return load_records(paths)
+    return paths
+
+
+def loaded(folder: Path, *trainings: list[Record]) -> pd.DataFrame:
+    return load_records(written(folder, *trainings))
+
+
+THREE = training(0, 0, 0.2), training(1, 1, 0.3), training(2, 2, 0.4)
 
 
 def three(folder: Path) -> pd.DataFrame:
-    return loaded(folder, training(0, 0, 0.2), training(1, 1, 0.3), training(2, 2, 0.4))
+    return loaded(folder, *THREE)
 
 
 def test_a_row_is_a_cell_with_its_mean_and_spread_over_the_trainings(tmp_path):
@@ -140,3 +150,50 @@ def test_means_stand_beside_the_lines_of_several_trainings_alone():
         ["A", 2, 5.0, 2],
         ["B", 1, 7.0, 1],
     ]
+
+
+def test_figure_4_has_a_panel_an_experiment_with_its_trainings_and_their_mean(tmp_path):
+    points = trade_off_points(written(tmp_path, *THREE), PAPER / "table2.csv", STUDIES)
+    ours = points[points["panel"] == "Digits (ours, n = 96)"]
+    half = ours[(ours["method"] == "duodiff") & (ours["distance"] > 11) & (ours["distance"] < 15)]
+    assert half["distance"].tolist() == [12.0, 13.0, 14.0, 13.0]
+    assert half["faint"].tolist() == [True, True, True, False]
+    assert half["label"].tolist() == ["", "", "", "500"]
+    assert half["spread"].tolist() == pytest.approx([np.nan, np.nan, np.nan, 1.0], nan_ok=True)
+    assert half["trainings"].tolist() == [1, 1, 1, 3]
+    assert not points[points["panel"] != "Digits (ours, n = 96)"]["faint"].any()
+    (alone,) = written(tmp_path, training(4, 0, 0.2))
+    points = trade_off_points([alone], PAPER / "table2.csv", STUDIES)
+    assert points["panel"].iloc[0] == "Digits, training seed 4 (ours, n = 96)"
+    assert not points["faint"].any()
+
+
+def test_relative_distances_are_divided_within_each_training(tmp_path):
+    architectures = tmp_path / "architectures.json"
+    depths = {name: {"full": {"architecture": {"depth": 13}}} for name in DATASETS}
+    write_json(architectures, {"paper": depths})
+    points = relative_points(
+        written(tmp_path, *THREE), PAPER / "table2.csv", architectures, STUDIES
+    )
+    ours = points[points["source"].str.startswith("Digits")]
+    assert set(ours["source"]) == {"Digits (ours, fd_digits)"}
+    half = ours[ours["label"] == "500"]
+    assert half["relative_distance"].tolist() == pytest.approx([1.2, 1.3, 1.4, 1.3])
+    assert half["faint"].tolist() == [True, True, True, False]
+    assert half["time_saved"].tolist() == [25.0] * 4
+
+
+def test_lines_of_several_trainings_have_one_title(tmp_path):
+    rows = {"sampler": "ddpm", "setting": "q0.4", "theta": 0.2, "t": [0, 999], "mean": [4.0, 2.0]}
+    paths = []
+    for seed in (0, 1):
+        path = tmp_path / f"digits/train{seed}/profile/exits.csv"
+        table = pd.DataFrame(rows).assign(
+            sample_seed=1000 * seed, mean=lambda t, s=seed: t["mean"] + s
+        )
+        write_csv(path, pd.concat([table, table.assign(sample_seed=77, mean=9.0)]))
+        paths.append(path)
+    lines = exit_layer_lines(paths, STUDIES)
+    assert set(lines["title"]) == {"Digits"}
+    assert lines["mean"].tolist() == [4.0, 2.0, 5.0, 3.0, 4.5, 2.5]
+    assert set(exit_layer_lines(paths[1:], STUDIES)["title"]) == {"Digits, training seed 1"}
