@@ -16,6 +16,13 @@ _DISTANCES = {
     "standard": "distance_standard",
     "difference": "minus_full",
 }
+_OF_ROUNDS = {
+    "covers": "interval_covers",
+    "n": "n",
+    "rounds": "rounds",
+    "resampled": "resampled",
+    "disturbed": "disturbed",
+}
 _PUBLISHED = ["dataset", "method", "t_s", "theta", "mean_exit_layer", "fid", "seconds_per_image"]
 
 
@@ -55,8 +62,9 @@ def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
     - label_agreement, nearest_train_distance_q01, nearest_train_distance_q05
     Time:
     - mean_exit_layer, seconds (an image, measured), seconds_all_heads, seconds_interpolated (AdaDiff, Appendix A.5)
-    - speedup over the full backbone: median of the ratios within one round, with speedup_low, speedup_high,
-      speedup_covers and speedup_n; ideal_speedup: by FLOPs
+    - speedup over the full backbone, as measured, with speedup_low, speedup_high, speedup_covers, speedup_n,
+      speedup_rounds, speedup_resampled, and whether it is speedup_disturbed; speedup_processor: by processor time
+    - ideal_speedup: by FLOPs; all_heads_cost: full's speed-up over that with all heads computed
     """
     studies = [study for _, study in records.groupby(["experiment", "train_seed"])]
     tables = [
@@ -90,7 +98,8 @@ def _study_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame:
     rounds = plain[plain["metric"] == "speedup"].set_index("key")
     for name, end in (("speedup_low", min), ("speedup_high", max)):
         table[name] = rounds["interval"].map(end, na_action="ignore").astype(float)
-    table["speedup_covers"], table["speedup_n"] = rounds["interval_covers"], rounds["n"]
+    for name, column in _OF_ROUNDS.items():
+        table[f"speedup_{name}"] = rounds.get(column)
     table["spread_seeds"] = spread["seeds"].map(lambda seeds: len(seeds["sample_seed"]))
     table["cell"] = table.index
     return _with_derived_times(table, study, mine).reset_index(drop=True)
@@ -105,9 +114,10 @@ def _with_derived_times(
     table: pd.DataFrame, study: pd.DataFrame, mine: pd.DataFrame
 ) -> pd.DataFrame:
     """The cells with AdaDiff's interpolated time and DuoDiff's speed-up by FLOPs; `mine`: one sampler's records."""
-    heads = mine[(mine["method"] == "adadiff_all_heads") & (mine["metric"] == "seconds_per_image")]
+    heads = mine[mine["method"] == "adadiff_all_heads"].set_index("metric")["value"]
     if len(heads):
-        table["seconds_all_heads"] = heads["value"].iloc[0]
+        table["seconds_all_heads"] = heads["seconds_per_image"]
+        table["all_heads_cost"] = 1 / heads["speedup"]
         share = table["mean_exit_layer"] / table["depth"].astype(float)
         table["seconds_interpolated"] = table["seconds_all_heads"] * share
     flops = study[study["metric"] == "gflops_per_call"].set_index("method")["value"]

@@ -204,17 +204,14 @@ def _published_relative(rows: pd.DataFrame, networks: dict) -> pd.DataFrame:
 
 
 def _our_relative(study: pd.DataFrame) -> pd.DataFrame:
-    full = study[study["t_s"] == 0]["seconds"].iloc[0]
-    seconds = study["seconds"]
-    if "seconds_interpolated" in study:
-        seconds = study["seconds_interpolated"].fillna(seconds)
-    points = study.assign(
-        relative_distance=over_full(study, "distance"), time_saved=100 * (1 - seconds / full)
-    )
+    points = study.assign(relative_distance=over_full(study, "distance"))
+    time = 1 / study["speedup"]
     if "mean_exit_layer" in study:
         share = study["mean_exit_layer"] / study["depth"].astype(float)
         points = points.assign(blocks_run=100 * share)
-    return points
+        if "all_heads_cost" in study:
+            time = (study["all_heads_cost"] * share).fillna(time)
+    return points.assign(time_saved=100 * (1 - time))
 
 
 def _inferred(rows: pd.DataFrame) -> pd.Series:

@@ -47,7 +47,10 @@ COLUMNS = {
     "seconds_all_heads": ("Seconds per image", "all heads"),
     "speedup_paper": ("Speed-up over full", "paper"),
     "speedup": ("Speed-up over full", "ours"),
+    "speedup_95": ("Speed-up over full", "± (95%)"),
     "speedup_sd": ("Speed-up over full", "sd over trainings"),
+    "speedup_processor": ("Speed-up over full", "by processor time"),
+    "speedup_disturbed": ("Speed-up over full", "disturbed"),
     "speedup_difference": ("Speed-up over full", "difference"),
     "ideal_speedup": ("Speed-up over full", "ideal (FLOPs)"),
     "duodiff_at_seconds_interpolated": ("DuoDiff's distance at AdaDiff's time", "interpolated"),
@@ -68,6 +71,7 @@ ASIDE = (
     "nearest_train_distance_q01",
     "nearest_train_distance_q05",
     "seconds_all_heads",
+    "speedup_processor",
     "reference_n",
     "nfe",
     "certainty",
@@ -92,6 +96,7 @@ def comparison(
     for name, group in ours.groupby("experiment"):
         trainings = [_with_relative(study) for _, study in group.groupby("train_seed")]
         study = over_trainings(pd.concat(trainings, ignore_index=True))
+        study["speedup_disturbed"] = study["speedup_disturbed"].gt(0).map({True: "yes"})
         merged = _side_by_side(study, published, studies[name]["paper_dataset"])
         seeds, count = study["train_seed"].iloc[0], study["trainings"].iloc[0]
         about = {"dataset": studies[name]["title"], "train_seed": seeds, "trainings": count}
@@ -105,8 +110,15 @@ def comparison(
 
 
 def _with_relative(study: pd.DataFrame) -> pd.DataFrame:
-    """The cells of one training with their distance over the full backbone's, and DuoDiff's at AdaDiff's times."""
-    table = study.assign(relative_distance=over_full(study, "distance"))
+    """The cells of one training with their distance over the full backbone's, and DuoDiff's at AdaDiff's times.
+
+    `speedup_95` is half the interval of their speed-up.
+    """
+    table = study.assign(
+        relative_distance=over_full(study, "distance"),
+        speedup_95=(study["speedup_high"] - study["speedup_low"]) / 2,
+        speedup_disturbed=study["speedup_disturbed"].astype(float),
+    )
     for column in ("seconds", "seconds_interpolated"):
         if column in table:
             table[f"duodiff_at_{column}"] = at_equal_time(table, column)

@@ -10,7 +10,16 @@ from duodiff.analysis.students import half_width
 SPREAD = ("distance", "lost_share", "mean_exit_layer", "relative_distance", "speedup")
 """Columns of cells whose standard deviation over the trainings is shown, as <column>_sd."""
 
-_OF_ONE_TRAINING = ("speedup_low", "speedup_high", "speedup_covers", "speedup_n", "resampled")
+_OF_ONE_TRAINING = (
+    "speedup_low",
+    "speedup_high",
+    "speedup_95",
+    "speedup_covers",
+    "speedup_n",
+    "speedup_rounds",
+    "speedup_resampled",
+    "resampled",
+)
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
