@@ -116,6 +116,22 @@ def test_a_cell_makes_the_calls_of_its_sampler_and_switch():
     assert unknown == [network(experiments["cifar10_v"]["backbone"]).exiting(13)] * 1000
 
 
+def test_the_timing_runs_a_part_of_each_trajectory_beside_the_full_backbones():
+    experiment = copy.deepcopy(PAPER["experiments"]["celeba64"])
+    grid = {"steps": 1000, "t_s": [0, 300], "theta": [0.08]}
+    experiment["grid"], experiment["latency"]["repeats"] = {"ddpm": grid}, 12
+    full, shallow = (
+        network(backbone_architecture(experiment, role)) for role in ("full", "shallow")
+    )
+    switched = 700 * full.forward + 300 * shallow.forward
+    exiting = 1000 * full.exiting(9.09)
+    cells = switched + exiting + 1000 * full.all_heads
+    for device, steps in (("cpu", 5), ("cuda", 25)):
+        found = cost._timed(experiment, "ddpm", device)
+        rounds = 12 * steps / 1000 * (cells + 3 * 1000 * full.forward)
+        assert found == pytest.approx(rounds + exiting)
+
+
 def test_a_training_is_its_images_forward_and_twice_that_back():
     found = cost.works(PAPER)["cifar10"]
     full, shallow, heads, *_ = [w for w in found if w.kind == "training"]

@@ -1,6 +1,7 @@
 """Pieces of trajectories: which steps a round runs, and that their times count for the whole."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
