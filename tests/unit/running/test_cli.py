@@ -136,7 +136,8 @@ def test_results_of_a_run_are_not_replaced(results):
 
 
 def test_every_argument_of_every_command_is_explained():
-    for command in (commands.sample, commands.info, commands.cost, commands.clean):
+    named = ("sample", "info", "cost", "verify", "ship", "networks", "clean")
+    for command in (getattr(commands, name) for name in named):
         parser = argparse.ArgumentParser(**job._help(command))
         job._add_options(parser, command)
         for action in parser._actions:

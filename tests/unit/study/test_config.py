@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from snakemake.utils import update_config
 
 from duodiff.study import config as configuration
 from duodiff.study.grid import grid_points, owner, selected
@@ -43,6 +44,16 @@ def load(name: str) -> dict:
 )
 def test_shipped_configurations_are_valid(name):
     configuration.complete(load(name))
+
+
+def test_the_shipped_study_is_ten_trainings_of_the_default():
+    """The file of its trainings is read after the default's, as `make study` names them."""
+    config = copy.deepcopy(DEFAULT)
+    update_config(config, load("trainings.yaml"))
+    assert config["experiments"]["digits"] == DEFAULT["experiments"]["digits"] | {
+        "train_seeds": [*range(10)]
+    }
+    configuration.complete(config)
 
 
 def test_the_studies_compare_with_the_default_experiment():
