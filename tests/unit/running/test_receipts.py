@@ -574,7 +574,7 @@ def test_a_result_of_other_code_is_not_received(tmp_path):
     (name, *_) = receipt["code"]
     receipt["code"][name] = "0" * 64
     files.write_json(shipped / "receipt.json", receipt)
-    with pytest.raises(ValueError, match="made by other code .*train_heads.*; accepted: a result"):
+    with pytest.raises(ValueError, match=r"made by other code .*train_heads.*; accepted: a result"):
         receipts.receive(shipped)
 
 
