@@ -22,6 +22,7 @@ from duodiff.study.grid import (
     samplers,
     sampling_seed,
     selected,
+    step_grids,
     training_keywords,
 )
 
@@ -73,7 +74,7 @@ wildcard_constraints:
     extractor="|".join(WEIGHTS),
     shard=r"\d+",
     shards=r"\d+",
-    sampler="|".join(samplers()),
+    sampler=rf"(?:{'|'.join(samplers())})(?:/steps=\d+)?",
     method="duodiff|adadiff",
     setting=PATTERN,
 
@@ -238,7 +239,7 @@ def cells(in_shards):
 
 def cell_shards(wc):
     """The files of all shards of a cell, in their order: the manifests and the arrays."""
-    shards = experiment(wc)["grid"][wc.sampler]["shards"]
+    shards = step_grids(experiment(wc))[wc.sampler]["shards"]
     folder = f"{STUDY}/samples/{CELL}/shards/{{shard}}-of-{{shards}}"
     folders = [folder.format(**wc, shard=i, shards=shards) for i in range(shards)]
     return {

@@ -20,7 +20,7 @@ from duodiff.metrics.rounds import TURNS, turn_steps
 from duodiff.paper import DATASETS
 from duodiff.protocol import PROTOCOLS
 from duodiff.running.files import read_json
-from duodiff.schedules import T, timesteps
+from duodiff.schedules import shallow_calls, timesteps
 from duodiff.settings import FULL, Setting
 from duodiff.spaces import space
 from duodiff.study import config as configuration
@@ -33,6 +33,7 @@ from duodiff.study.grid import (
     has_heads,
     owner,
     selected,
+    step_grids,
 )
 
 _ROOT = Path(__file__).parents[2]
@@ -156,7 +157,7 @@ def _measurements(experiment: dict, dataset: dict, device: str) -> Iterator[Work
     for point in points:
         calls = _calls(experiment, point.sampler, point.setting)
         operations = images * (sum(calls) + decode)
-        shards = experiment["grid"][point.sampler]["shards"]
+        shards = step_grids(experiment)[point.sampler]["shards"]
         yield Work("sampling", shards, operations, kept + sampling["images"] * len(calls))
 
     timed = sum(_timed(experiment, sampler, device) for sampler in experiment["grid"])
@@ -182,18 +183,18 @@ def _timed(experiment: dict, sampler: str, device: str) -> float:
     return rounds * part * sum(sum(calls) + sum(full) for calls in cells) + exiting
 
 
-def _calls(experiment: dict, sampler: str, setting: Setting) -> list[float]:
-    """Operations of each network call that an image of a cell takes."""
-    protocol, t = PROTOCOLS[experiment["protocol"]], timesteps(experiment["grid"][sampler]["steps"])
+def _calls(experiment: dict, folder: str, setting: Setting) -> list[float]:
+    """Operations of each network call that an image of a cell takes; `folder` is the sampler's (`step_grids`)."""
+    protocol, sampler = PROTOCOLS[experiment["protocol"]], folder.partition("/")[0]
+    t = timesteps(step_grids(experiment)[folder]["steps"])
     if sampler == "ddim" and not protocol.ddim_final_step:
         t = t[:-1]
     full, shallow = _backbones(experiment)
     if setting.exits_early:
         layer = _mean_exit(experiment["paper_dataset"], setting) if sampler == "ddpm" else None
         return [full.exiting(len(full.blocks) if layer is None else layer)] * len(t)
-    switched = int((t >= T - setting.t_s).sum())
-    if sampler == "ddim" and protocol.ddim_switch_one_call_late and switched:
-        switched = min(switched + 1, len(t))
+    late = sampler == "ddim" and protocol.ddim_switch_one_call_late
+    switched = shallow_calls(t, setting.t_s, late)
     guided = 2 if experiment["sampling"]["guidance"] else 1
     calls = [shallow.forward] * switched + [full.forward] * (len(t) - switched)
     return [guided * call for call in calls]

@@ -13,13 +13,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from duodiff.analysis.cells import cells, load_records, over_full, published_rows
+from duodiff.analysis.cells import (
+    cells,
+    load_fewer_steps,
+    load_records,
+    over_full,
+    published_rows,
+)
+from duodiff.analysis.fewer import fewer_step_cells
 from duodiff.analysis.trainings import over_trainings, with_means
 from duodiff.paper import PAPER_IMAGES, PAPER_TITLES
 from duodiff.running.files import read_json
 
 _OF_TRAININGS = ["faint", "train_seed", "trainings"]
-_TRADE_OFF = ["panel", "metric", "method", "label", "seconds", "distance", "spread", "inferred"]
+_TRADE_OFF = [
+    "panel",
+    "metric",
+    "method",
+    "label",
+    "seconds",
+    "distance",
+    "lost_share",
+    "spread",
+    "nfe",
+    "inferred",
+]
 _RELATIVE = ["source", "method", "label", "relative_distance", "time_saved", "blocks_run"]
 
 # --- lines
@@ -101,11 +119,19 @@ def _first_seed(lines: pd.DataFrame) -> pd.DataFrame:
 def trade_off_points(records: list[Path], published: Path, studies: dict) -> pd.DataFrame:
     """Points of Figure 4: our studies under DDPM, then the published datasets (the file of Table 1 or 2).
 
-    `inferred` marks a published point whose setting or exit layer is not in the paper (its certainty says so).
+    The full backbone with fewer steps is a method of its own, full_fewer_steps, and so is DuoDiff, duodiff_fewer_steps
+    (`analysis.fewer`). `lost_share` is missing for published points. `inferred` marks a published point whose setting
+    or exit layer is not in the paper (its certainty says so).
     """
     panels = []
     ours = cells(load_records(records), "ddpm")
-    for study in _with_mean(ours):
+    every, fewer = (
+        ours.assign(fewer=False),
+        fewer_step_cells(load_fewer_steps(records), ours, "ddpm"),
+    )
+    if len(fewer):
+        every = pd.concat([every, fewer.assign(fewer=True)])
+    for study in _with_mean(every):
         shown = _our_curves(study)
         title = f"{_title(ours, study, studies)} (ours, n = {study['n'].iloc[0]})"
         if study["faint"].iloc[0]:
@@ -144,13 +170,33 @@ def _title(ours: pd.DataFrame, study: pd.DataFrame, studies: dict) -> str:
 
 
 def _our_curves(study: pd.DataFrame) -> pd.DataFrame:
-    """The points of Figure 4 of one training, or of a mean over trainings."""
-    curves = [_curve(study, "seconds", "adadiff")]
-    if "seconds_interpolated" in study:
+    """The points of Figure 4 of one training, or of a mean over trainings.
+
+    `fewer` marks the cells with fewer steps.
+    """
+    own, fewer = study[~study["fewer"].astype(bool)], study[study["fewer"].astype(bool)]
+    curves = [_curve(own, "seconds", "adadiff")]
+    if "seconds_interpolated" in own:
         # the thetas are named once, at their measured times
-        interpolated = _curve(study, "seconds_interpolated", "adadiff_interpolated")
+        interpolated = _curve(own, "seconds_interpolated", "adadiff_interpolated")
         curves.append(interpolated.assign(label=""))
-    return pd.concat(curves).drop_duplicates(["method", "t_s", "theta"])
+    points = pd.concat(curves).drop_duplicates(["method", "t_s", "theta"])
+    return pd.concat([points, _fewer_steps(fewer, own)]) if len(fewer) else points
+
+
+def _fewer_steps(fewer: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """The line of the full backbone with fewer steps, from its point at all steps, and DuoDiff's points."""
+    full, switched = fewer[fewer["t_s"] == 0], fewer[fewer["t_s"] > 0]
+    calls, named = full["nfe"].map("{:.0f}".format), switched["t_s"].map("{:.0f} in ".format)
+    return pd.concat(
+        [
+            own[own["t_s"] == 0].assign(method="full_fewer_steps", label="", spread=np.nan),
+            full.assign(method="full_fewer_steps", label=calls),
+            switched.assign(
+                method="duodiff_fewer_steps", label=named + switched["nfe"].map("{:.0f}".format)
+            ),
+        ]
+    ).dropna(subset="seconds")
 
 
 def _curve(table: pd.DataFrame, seconds: str, adadiff: str) -> pd.DataFrame:

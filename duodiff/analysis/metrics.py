@@ -1,9 +1,13 @@
 """Every metric of every cell with its intervals, from records (pandas only)."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
 from duodiff.analysis.cells import distance_name
+from duodiff.analysis.lost import lost_share
+from duodiff.schedules import T
 
 COLUMNS = {
     "dataset": ("", "Dataset"),
@@ -11,6 +15,7 @@ COLUMNS = {
     "method": ("", "Method"),
     "t_s": ("", "t_s"),
     "theta": ("", "theta"),
+    "steps": ("", "Steps"),
     "n": ("", "n"),
     "metric": ("Frechet distance", "in"),
     "reference_n": ("Frechet distance", "reference n"),
@@ -23,6 +28,7 @@ COLUMNS = {
     "difference_high": ("Minus the full backbone's", "to"),
     "certain_low": ("Minus the full backbone's", "certain from"),
     "certain_high": ("Minus the full backbone's", "certain to"),
+    "lost_share": ("", "Lost share"),
     "infinity": ("Extrapolated to infinite n", "value"),
     "infinity_error": ("Extrapolated to infinite n", "residual error"),
     "kernel": ("Kernel distance", "value"),
@@ -51,27 +57,49 @@ _PLAIN = (
 def all_metrics(records: pd.DataFrame, studies: dict[str, dict]) -> pd.DataFrame:
     """One row a cell of every study at its first sampling seed, then real images and noise; columns: COLUMNS.
 
-    `studies` maps an experiment to its title. The headings say what an interval or deviation covers: sampling seeds,
-    training seeds (empty where the experiment has one), a paired bootstrap, the fit in 1/n, or subsets.
+    `records` may hold cells with fewer steps than their sampler's own. Their differences and lost shares are against
+    the backbones at the sampler's own steps, as those of the other cells. `studies` maps an experiment to its title.
+    The headings say what an interval or deviation covers: sampling seeds, training seeds (empty where the experiment
+    has one), a paired bootstrap, the fit in 1/n, or subsets.
     """
     tables = []
     for name, study in studies.items():
         mine = records[records["experiment"] == name]
         measured = mine[mine["sampler"].notna() & mine["reference_n"].notna()]
-        cells = [_cell(group) for _, group in measured.groupby(_key(measured), sort=False)]
-        table = pd.DataFrame(cells).sort_values(["sampler", "t_s", "theta", "train_seed"])
-        seeds = table.groupby(["sampler", "setting"])["distance"]
+        cells = [_cell(group) for _, group in measured.groupby(_key(measured), **_ALL)]
+        order = ["sampler", "t_s", "theta", "steps", "train_seed"]
+        table = pd.DataFrame(cells).sort_values(order, ignore_index=True)
+        trainings = table.groupby(["sampler", "steps", "setting"], **_ALL)
         # published weights are the same in every training
-        trained = table.groupby(["sampler", "setting"])["checkpoints"].transform("nunique") > 1
-        table["training_spread"] = seeds.transform("std").where(trained)
+        trained = trainings["checkpoints"].transform("nunique") > 1
+        table["training_spread"] = trainings["distance"].transform("std").where(trained)
+        parts = _parts(table, ["sampler", "train_seed"])
+        table = pd.concat(map(_with_lost_share, parts)).sort_index()
         scale = mine[mine["method"].isin(_SCALE)].drop_duplicates(["method", "metric"])
         rows = [_values(group, distance_name(mine)) for _, group in scale.groupby("method")]
         tables.append(pd.concat([table, pd.DataFrame(rows)]).assign(dataset=study["title"]))
     return pd.concat(tables, ignore_index=True).reindex(columns=list(COLUMNS))
 
 
+_ALL: dict[str, bool] = {"sort": False, "dropna": False}
+"""Of a grouping: in the rows' order, also of rows where a key is missing."""
+
+
+def _parts(table: pd.DataFrame, keys: list[str]) -> Iterator[pd.DataFrame]:
+    for _, part in table.groupby(keys, **_ALL):
+        yield part
+
+
 def _key(records: pd.DataFrame) -> list[pd.Series]:
-    return [records["sampler"], records["parameters"].map(_setting), records["train_seed"]]
+    setting = records["parameters"].map(_setting)
+    return [records["sampler"], records["steps"], setting, records["train_seed"]]
+
+
+def _with_lost_share(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells of one training and sampler with their lost share, missing without a cell of the shallow backbone."""
+    most = cells.sort_values("steps", ascending=False).drop_duplicates("t_s").set_index("t_s")
+    full, shallow = (most["distance"].get(t_s, np.nan) for t_s in (0, T))
+    return cells.assign(lost_share=lost_share(cells["distance"], full, shallow))
 
 
 def _setting(parameters: dict) -> str:
@@ -86,7 +114,7 @@ def _cell(records: pd.DataFrame) -> dict:
     plain = records[~spread]
     first = plain[plain["sample_seed"] == plain["sample_seed"].iloc[0]]
     about = first.iloc[0]
-    names = ("sampler", "train_seed")
+    names = ("sampler", "steps", "train_seed")
     return (
         {name: about[name] for name in names}
         | {"t_s": about.get("t_s"), "theta": about.get("theta")}

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from duodiff.analysis.cells import at_equal_time, cells, distance_name, over_full, published_rows
+from duodiff.analysis.fewer import fewer_step_cells
 from duodiff.analysis.trainings import over_trainings
 from duodiff.paper import PAPER_IMAGES, PAPER_TITLES
 
@@ -20,6 +21,7 @@ COLUMNS = {
     "method": ("", "Method"),
     "t_s": ("", "t_s"),
     "theta": ("", "theta"),
+    "nfe": ("", "Network calls"),
     "mean_exit_paper": ("Mean exit layer", "paper"),
     "mean_exit_layer": ("Mean exit layer", "ours"),
     "mean_exit_layer_sd": ("Mean exit layer", "sd over trainings"),
@@ -31,6 +33,8 @@ COLUMNS = {
     "spread": ("Distance", "sd over seeds"),
     "minus_full": ("Distance", "minus full's"),
     "minus_full_95": ("Distance", "± (95%)"),
+    "lost_share": ("Distance", "lost share"),
+    "lost_share_sd": ("Distance", "lost share, sd over trainings"),
     "distance_matched": ("Distance", "at the floor's n"),
     "metric": ("Distance", "our metric"),
     "difference": ("Distance", "difference"),
@@ -57,7 +61,6 @@ COLUMNS = {
     "duodiff_at_seconds": ("DuoDiff's distance at AdaDiff's time", "measured"),
     "n": ("", "n"),
     "reference_n": ("", "Reference n"),
-    "nfe": ("", "NFE"),
     "trainings": ("", "Trainings"),
     "train_seed": ("", "Training seed"),
     "compared_with": ("", "Compared with the paper's"),
@@ -73,23 +76,27 @@ ASIDE = (
     "seconds_all_heads",
     "speedup_processor",
     "reference_n",
-    "nfe",
     "certainty",
 )
 """Columns that are in the CSV file alone."""
 
 
 def comparison(
-    records: pd.DataFrame, published: pd.DataFrame, sampler: str, studies: dict[str, dict]
+    records: pd.DataFrame,
+    published: pd.DataFrame,
+    sampler: str,
+    studies: dict[str, dict],
+    fewer_steps: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Paper and ours side by side, columns COLUMNS.
 
     The rows: our studies, real images and noise, then the published datasets we did not run. `published` is the
     paper's Table 1 or 2, `studies` maps an experiment to its title and paper_dataset. An experiment with several
-    trainings has one row a cell: means over the trainings, with standard deviations. Distances are compared only
-    where the dataset, the metric and the numbers of images are the paper's. Speed-ups and relative distances are
-    against the full backbone of the same source, so they compare across datasets. A study on none of the paper's
-    datasets has the median over them beside it; `compared_with` says so.
+    trainings has one row a cell: means over the trainings, with standard deviations. Cells of `fewer_steps` (the
+    records of `load_fewer_steps`) follow those of their study, without a published row beside them. Distances are
+    compared only where the dataset, the metric and the numbers of images are the paper's. Speed-ups and relative
+    distances are against the full backbone of the same source, so they compare across datasets. A study on none of the
+    paper's datasets has the median over them beside it; `compared_with` says so.
     """
     ours, published = cells(records, sampler), published_rows(published)
     tables = []
@@ -101,6 +108,11 @@ def comparison(
         seeds, count = study["train_seed"].iloc[0], study["trainings"].iloc[0]
         about = {"dataset": studies[name]["title"], "train_seed": seeds, "trainings": count}
         tables.append(merged.assign(**about))
+        fewer = pd.DataFrame()
+        if fewer_steps is not None:
+            fewer = fewer_step_cells(fewer_steps, group, sampler)
+        if len(fewer):
+            tables.append(over_trainings(fewer).assign(**about))
     for name, study in studies.items():
         tables.append(_scale(records[records["experiment"] == name]).assign(dataset=study["title"]))
     shown = {study["paper_dataset"] for study in studies.values()}

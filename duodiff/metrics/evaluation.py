@@ -1,5 +1,6 @@
 """Every metric of every sample store of one study, as records."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,11 +117,13 @@ class Evaluation:
     def of_study(self, samples: list[Path]) -> tuple[list[Record], list[dict[str, Any]]]:
         """Records of all sample stores, and the distance against the number of images as table rows.
 
-        Differences are to the full backbone (t_s = 0) of the same sampler and seed. Raises ValueError as `opened`.
+        Differences are to the full backbone (t_s = 0) of the same sampler and seed, at the most steps of this sampler.
+        The distance against the number of images is of these steps alone. Raises ValueError as `opened`.
         """
         stores = [self.opened(path) for path in samples]
+        own = _own_steps(stores)
         # the full backbones first: the other stores are compared with them
-        stores.sort(key=lambda store: store.manifest["method"] != "full")
+        stores.sort(key=lambda store: store.manifest["method"] != "full" or not own(store))
         bases: dict[tuple[str, int], _Base] = {}
         records: list[Record] = []
         curves: list[dict[str, Any]] = []
@@ -131,7 +134,7 @@ class Evaluation:
             values = self.of_features(features, logits, store.images, store.labels)
             values += _of_exits(store)
             key = (sampler["name"], seed)
-            if manifest["method"] == "full":
+            if manifest["method"] == "full" and own(store):
                 bases[key] = _Base(features, self.to_reference)
             elif key in bases:
                 values += self._against(features, bases[key])
@@ -139,7 +142,7 @@ class Evaluation:
                 limit, rows = self._limit(features)
                 values.append(limit)
                 setting = manifest["parameters"] | {"sampler": sampler["name"], "sample_seed": seed}
-                curves += [self.study | setting | row for row in rows]
+                curves += [self.study | setting | row for row in rows if own(store)]
             records += self._records(
                 values, manifest["count"], manifest.get("made"), **of_samples(manifest)
             )
@@ -288,6 +291,17 @@ def _noise(count: int, shape: tuple[int, int, int], part: int = 256) -> np.ndarr
     return images
 
 
+def _own_steps(stores: list[ImageStore]) -> Callable[[ImageStore], bool]:
+    """Whether a store's sampler took its own number of steps, which is its most among `stores`."""
+    most: dict[str, int] = {}
+    for store in stores:
+        sampler = store.manifest["sampler"]
+        most[sampler["name"]] = max(sampler["steps"], most.get(sampler["name"], 0))
+    return lambda store: (
+        store.manifest["sampler"]["steps"] == most[store.manifest["sampler"]["name"]]
+    )
+
+
 def _memorisation(nearest: np.ndarray) -> list[Value]:
     """Low quantiles of the images' distances to their nearest training image: copies are few, and the nearest."""
     low = dict(zip(("q01", "q05"), np.quantile(nearest, [0.01, 0.05]), strict=True))
@@ -314,7 +328,7 @@ def _spreads(records: list[Record], metric: str) -> list[Record]:
     by_setting: dict[tuple, list[Record]] = {}
     for record in records:
         if record.metric == metric and record.seeds:
-            key = (record.sampler, str(record.parameters), record.seeds["train_seed"])
+            key = (record.sampler, record.steps, str(record.parameters), record.seeds["train_seed"])
             by_setting.setdefault(key, []).append(record)
     return [_spread(one) for one in by_setting.values() if len(one) > 1]
 

@@ -18,7 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+from numpy.typing import ArrayLike
 
+from duodiff.analysis.lost import lost_share
 from duodiff.data.pictures import grid
 from duodiff.data.store import to_unit_range
 from duodiff.plotting import style
@@ -209,15 +211,16 @@ def _show(axis: Axes, image: np.ndarray, limit: float) -> None:
 def trade_off(points: pd.DataFrame) -> Figure:
     """Figure 4: distance against time per image, one panel a dataset.
 
-    Columns: panel, metric (its label), method (a key of style.METHODS), label, seconds, distance, spread (NaN
-    where unknown) and inferred (an open marker).
+    Columns: panel, metric (its label), method (a key of style.METHODS), label, seconds, distance, lost_share and spread
+    (NaN where unknown) and inferred (an open marker). A panel whose backbones are both there has the lost share of its
+    distances on the right.
     """
+    alone = [method for method, look in style.METHODS.items() if look.dashes is None]
     figure, panels = _facets(points, "panel", (3.5, 3.1))
     for title, axis, rows in panels:
         trainings, panel = _trainings(rows)
-        trainings = trainings[
-            trainings["method"] != "full"
-        ]  # its points begin the lines of DuoDiff
+        # the full backbone's points begin the lines of DuoDiff
+        trainings = trainings[~trainings["method"].isin(alone)]
         colors = {method: look.color for method, look in style.METHODS.items()}
         _faintly(axis, trainings, "seconds", "distance", by="method", colors=colors)
         _lines(axis, panel, "seconds", "distance", by="method", looks=style.METHODS)
@@ -226,15 +229,32 @@ def trade_off(points: pd.DataFrame) -> Figure:
             place = (line["seconds"], line["distance"])
             axis.errorbar(*place, yerr=line["spread"], fmt="none", ecolor=look.color, capsize=2)
             # DuoDiff's t_s below its points, AdaDiff's theta above
-            _name_points(axis, line.sort_values("seconds"), look.color, above=method != "duodiff")
+            above = not method.startswith("duodiff")
+            _name_points(axis, line.sort_values("seconds"), look.color, above=above)
         axis.margins(x=0.1, y=0.22)
         axis.set(xlabel="seconds per image", ylabel=panel["metric"].iloc[0])
+        _lost_share_axis(axis, panel)
         named = f"{title}{_over(panel)}".replace(", mean", "\nmean")  # a panel is narrow
         axis.set_title(named, fontsize="medium", parse_math=False)
         axis.locator_params(axis="x", nbins=4)
     shown = [look for method, look in style.METHODS.items() if method in set(points["method"])]
     _legend_below(figure, shown, points["inferred"].any())
     return figure
+
+
+def _lost_share_axis(axis: Axes, rows: pd.DataFrame) -> None:
+    """Draws the scale of the lost share on the right, from the distances of both backbones, if they are there."""
+    if rows["lost_share"].isna().all():
+        return
+    full, shallow = (rows[rows["lost_share"] == share]["distance"].iloc[0] for share in (0, 1))
+
+    def share(distance: ArrayLike) -> np.ndarray:
+        return lost_share(distance, full, shallow)
+
+    def distance(share: ArrayLike) -> np.ndarray:
+        return full + np.asarray(share) * (shallow - full)
+
+    axis.secondary_yaxis("right", functions=(share, distance)).set_ylabel("lost share")
 
 
 def _name_points(axis: Axes, line: pd.DataFrame, color: str, above: bool) -> None:

@@ -65,6 +65,7 @@ def conflicts(config: dict, counted: Mapping[str, Contents]) -> Iterator[str]:
         dataset, contents = datasets[experiment["dataset"]], counted.get(experiment["dataset"])
         for problem in (
             *_backbone_conflicts(experiment),
+            *_precision_conflicts(experiment),
             *_batch_conflicts(experiment, gpus),
             *_fit_conflicts(experiment, dataset, contents),
             *_grid_conflicts(experiment),
@@ -195,6 +196,16 @@ def _backbone_conflicts(experiment: dict) -> Iterator[str]:
         yield f"backbone.num_classes: found 1; protocol {experiment['protocol']} never draws class 0"
     if "pretrained" in experiment and experiment["prediction"] != "noise":
         yield f"prediction: found {experiment['prediction']!r}; pretrained weights predict noise"
+
+
+def _precision_conflicts(experiment: dict) -> Iterator[str]:
+    """Sampling and timing are in the precision of the protocol, if it has one."""
+    found, protocol = experiment["sampling"]["precision"], PROTOCOLS[experiment["protocol"]]
+    if protocol.sampling_precision not in (None, found):
+        yield (
+            f"sampling.precision: found {found}; accepted under protocol {protocol.name}:"
+            f" {protocol.sampling_precision}, in which the released code sampled and timed"
+        )
 
 
 def _batch_conflicts(experiment: dict, gpus: int) -> Iterator[str]:
@@ -376,6 +387,7 @@ def _grid_conflicts(experiment: dict) -> Iterator[str]:
                 f"grid.{sampler}.eta: found {eta}; accepted under protocol {experiment['protocol']} and"
                 f" {grid['steps']} steps: 0 to {limit:.3g} (the released variance is not real beyond)"
             )
+        yield from _fewer_steps_conflicts(grid, f"grid.{sampler}.fewer_steps")
         spread = grid["spread"]
         if experiment["sampling"]["seed"] in spread["seeds"]:
             yield (
@@ -385,3 +397,19 @@ def _grid_conflicts(experiment: dict) -> Iterator[str]:
         for key in ("t_s", "theta"):
             for value in set(spread[key]) - set(grid[key]):
                 yield f"grid.{sampler}.spread.{key}: found {value!r}; accepted: values of grid.{sampler}.{key}"
+
+
+def _fewer_steps_conflicts(grid: dict, key: str) -> Iterator[str]:
+    """Each number of steps stands once and is below the sampler's own; its t_s are sampled at the own steps, too."""
+    counts = [fewer["steps"] for fewer in grid["fewer_steps"]]
+    for steps in sorted({steps for steps in counts if counts.count(steps) > 1}):
+        yield f"{key}: found steps {steps} more than once; accepted: once, with all its t_s"
+    for fewer in grid["fewer_steps"]:
+        steps = fewer["steps"]
+        if steps >= grid["steps"]:
+            yield f"{key}.steps: found {steps}; accepted: fewer than the sampler's {grid['steps']}"
+        for t_s in sorted(set(fewer["t_s"]) - set(grid["t_s"])):
+            yield (
+                f"{key}.t_s: found {t_s} for {steps} steps; accepted: values of the sampler's t_s, whose calls are"
+                " timed"
+            )

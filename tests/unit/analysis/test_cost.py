@@ -93,7 +93,8 @@ def test_a_batch_that_shrinks_runs_what_an_exit_is_said_to_cost(layer):
 def test_a_cell_makes_the_calls_of_its_sampler_and_switch():
     experiments = copy.deepcopy(PAPER["experiments"])
     for experiment in experiments.values():
-        experiment["grid"]["dpm_solver_pp"] = {"steps": 20}
+        experiment["grid"]["dpm_solver_pp"] = {"steps": 20, "fewer_steps": []}
+        experiment["grid"]["ddpm"]["fewer_steps"] = [{"steps": 50, "t_s": [0, 300]}]
     full, shallow = (
         network(backbone_architecture(experiments["cifar10"], role)).forward
         for role in ("full", "shallow")
@@ -105,6 +106,7 @@ def test_a_cell_makes_the_calls_of_its_sampler_and_switch():
 
     assert calls("cifar10", "ddpm", "t_s=0") == (0, 1000, 1000)
     assert calls("cifar10", "ddpm", "t_s=300") == (300, 700, 1000)
+    assert calls("cifar10", "ddpm/steps=50", "t_s=300") == (15, 35, 50)
     assert calls("cifar10", "ddim", "t_s=300") == (15, 35, 50)
     assert calls("cifar10_released", "ddim", "t_s=300") == (16, 33, 49)
     for name in ("cifar10", "cifar10_released"):  # no protocol departs from it

@@ -476,6 +476,33 @@ def evaluation(tmp_path) -> Evaluation:
     return Evaluation(data, extract, reference, study=STUDY, images=100, checkpoints=CHECKPOINTS)
 
 
+def test_cells_of_fewer_steps_differ_from_the_full_backbone_at_all_steps(
+    evaluation, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("duodiff.metrics.evaluation.images_to_extrapolate", lambda metric: 8)
+    few = {"sampler": {"name": "ddpm", "steps": 3}, "nfe": 3}
+    paths = [
+        sample_store(tmp_path / "3", "t_s=0", numbered(700, 100), **few),
+        sample_store(tmp_path / "3/1", "t_s=0", numbered(700, 100), **few, seed=1),
+        sample_store(tmp_path / "3", "t_s=1000", numbered(620, 100), **few),
+        sample_store(tmp_path, "t_s=0", numbered(600, 100)),
+        sample_store(tmp_path / "1", "t_s=0", numbered(650, 100), seed=1),
+    ]
+    found, curves = evaluation.of_study(paths)
+    values = {(r.method, r.steps, r.seeds["sample_seed"], r.metric): r.value for r in found
+              if isinstance(r.seeds["sample_seed"], int)}  # fmt: skip
+    own = values["full", 5, 0, "fd_known"]
+    for method in ("full", "shallow"):
+        difference = values[method, 3, 0, "fd_known_difference"]
+        assert difference == pytest.approx(values[method, 3, 0, "fd_known"] - own)
+    assert ("full", 5, 0, "fd_known_difference") not in values
+    spreads = {r.steps: r.value for r in found if r.metric == "fd_known_spread"}
+    assert spreads[3] == 0  # the same images under both seeds, and none of 5 steps among them
+    assert spreads[5] == pytest.approx(np.std([own, values["full", 5, 1, "fd_known"]], ddof=1))
+    assert len(curves) == 2 * 15
+    assert {row["sample_seed"] for row in curves} == {0, 1}
+
+
 def test_every_metric_of_a_study_with_its_interval(evaluation, tmp_path, monkeypatch):
     monkeypatch.setattr("duodiff.metrics.evaluation.images_to_extrapolate", lambda metric: 8)
     shallow = sample_store(tmp_path, "t_s=1000", numbered(700, 100))

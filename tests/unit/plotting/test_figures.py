@@ -37,7 +37,9 @@ def test_the_full_backbone_stands_alone_and_an_inferred_point_is_open():
     rows = [("full", "", 2.0, 10.0, False), ("duodiff", "0", 2.0, 10.0, False)]
     rows += [("duodiff", "500", 1.0, 12.0, False), ("adadiff_interpolated", "0.1", 1.6, 12.0, True)]
     points = pd.DataFrame(rows, columns=["method", "label", "seconds", "distance", "inferred"])
-    points = points.assign(panel="Digits", metric="FID", spread=[0.1, np.nan, np.nan, np.nan])
+    points = points.assign(
+        panel="Digits", metric="FID", lost_share=np.nan, spread=[0.1, np.nan, np.nan, np.nan]
+    )
     figure = figures.trade_off(points)
     (axis,) = figure.axes
     lines = {line.get_marker(): line for line in axis.get_lines() if len(line.get_xdata())}
@@ -111,6 +113,7 @@ def test_figure_4_shows_each_training_faintly_and_their_mean():
     rows = [("duodiff", "0", 2.0, 10.0), ("duodiff", "500", 1.0, 12.0), ("full", "", 2.0, 10.0)]
     points = pd.DataFrame(rows, columns=["method", "label", "seconds", "distance"])
     points = points.assign(title="Digits", metric="FID", spread=np.nan, inferred=False)
+    points["lost_share"] = np.nan
     points = of_trainings(points, "distance", ["method", "label"]).assign(panel="Digits")
     (axis,) = figures.trade_off(points).axes
     assert axis.get_title() == "Digits\nmean of 3 trainings"
@@ -147,3 +150,31 @@ def test_the_other_figures_show_each_training_faintly():
     (axis,) = figures.relative(points).axes
     ends = [line.get_ydata().tolist() for line in faint(axis)]
     assert ends == [[1.0, 1.2], [2.0, 2.2], [3.0, 3.2]]
+
+
+def test_figure_4_has_the_lost_share_on_the_right_and_fewer_steps_as_a_line_of_their_own():
+    rows = [
+        ("full", "", 2.0, 10.0, 0.0),
+        ("duodiff", "0", 2.0, 10.0, 0.0),
+        ("duodiff", "1000", 1.0, 30.0, 1.0),
+        ("full_fewer_steps", "", 2.0, 10.0, 0.0),
+        ("full_fewer_steps", "20", 0.8, 15.0, 0.25),
+        ("duodiff_fewer_steps", "500 in 20", 0.6, 17.0, 0.35),
+    ]
+    points = pd.DataFrame(rows, columns=["method", "label", "seconds", "distance", "lost_share"])
+    points = points.assign(panel="Digits", metric="fd_digits", spread=np.nan, inferred=False)
+    figure = figures.trade_off(points.assign(faint=False, train_seed=0, trainings=1))
+    (axis,) = figure.axes
+    (right,) = axis.child_axes
+    figure.draw_without_rendering()
+    assert right.get_ylabel() == "lost share"
+    np.testing.assert_allclose(
+        right.get_ylim(), [(end - 10) / 20 for end in axis.get_ylim()], atol=1e-9
+    )
+    lines = {line.get_marker(): line for line in axis.get_lines() if len(line.get_xdata())}
+    np.testing.assert_allclose(lines["D"].get_ydata(), [15, 10])
+    assert lines["P"].get_linestyle() == "None"
+    assert {text.get_text() for text in axis.texts} == {"0", "1000", "20", "500 in 20"}
+    # where the shallow backbone is not worse there is no share
+    lost = points.assign(lost_share=np.nan, faint=False, train_seed=0, trainings=1)
+    assert not figures.trade_off(lost).axes[0].child_axes

@@ -146,6 +146,20 @@ def test_every_argument_of_every_command_is_explained():
         assert "- `" not in parser.format_help()
 
 
+def test_a_study_samples_as_its_own_steps_though_it_has_cells_of_fewer(results):
+    before = Study(results / "a/train0")
+    own = next(path for path in before.paths if "ddpm" in path.parts)
+    manifest = read_json(own)
+    steps = manifest["sampler"]["steps"]
+    fewer = results / "a/train0/samples/ddpm/steps=2" / Path(*own.parts[-4:])
+    write_json(fewer, manifest | {"sampler": manifest["sampler"] | {"steps": 2}})
+    study = Study(results / "a/train0")
+    assert len(study.paths) == len(before.paths) + 1
+    assert study.sampler("ddpm", None, None) == before.sampler("ddpm", None, None)
+    assert f"samples of ddpm, steps {steps}" in study.describe()
+    assert "samples of ddpm, steps 2" in study.describe()
+
+
 def test_classes_are_named_or_numbered(results):
     study = Study(results / "a/train0")
     manifest = study.checkpoint("full")
