@@ -51,7 +51,8 @@ def fewer_step_cells(records: pd.DataFrame, own: pd.DataFrame, sampler: str) -> 
 
     `records` are those of `cells.load_fewer_steps`, `own` the cells at the sampler's own steps. A cell is of a training
     and of its first sampling seed. `minus_full` and `lost_share` compare with the backbones at the own steps. `seconds`
-    and `speedup` are by calls (see above), `speedup_low` and `speedup_high` the same of the measured interval's ends.
+    and `speedup` are by calls (see above). `speedup_low`, `speedup_high` and `speedup_resampled` are the same of the
+    measured interval and its resampled values. A time that rests on a disturbed one is disturbed.
     """
     mine = records[records["sampler"] == sampler] if len(records) else records
     keys = ["experiment", "train_seed"]
@@ -103,4 +104,11 @@ def _times(about: pd.Series, same: pd.Series, seconds: float) -> dict:
         name: float(speedup_by_calls(same[name], own, fewer))
         for name in ("speedup", "speedup_low", "speedup_high")
     }
-    return found | {"seconds": seconds / found["speedup"]}
+    resampled = same["speedup_resampled"]
+    if isinstance(resampled, list):
+        found["speedup_resampled"] = speedup_by_calls(resampled, own, fewer).tolist()
+    return found | {
+        "seconds": seconds / found["speedup"],
+        "speedup_95": (found["speedup_high"] - found["speedup_low"]) / 2,
+        "speedup_disturbed": float(same["speedup_disturbed"] or 0),
+    }

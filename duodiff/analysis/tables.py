@@ -102,8 +102,7 @@ def comparison(
     tables = []
     for name, group in ours.groupby("experiment"):
         trainings = [_with_relative(study) for _, study in group.groupby("train_seed")]
-        study = over_trainings(pd.concat(trainings, ignore_index=True))
-        study["speedup_disturbed"] = study["speedup_disturbed"].gt(0).map({True: "yes"})
+        study = _as_one(pd.concat(trainings, ignore_index=True))
         merged = _side_by_side(study, published, studies[name]["paper_dataset"])
         seeds, count = study["train_seed"].iloc[0], study["trainings"].iloc[0]
         about = {"dataset": studies[name]["title"], "train_seed": seeds, "trainings": count}
@@ -112,13 +111,19 @@ def comparison(
         if fewer_steps is not None:
             fewer = fewer_step_cells(fewer_steps, group, sampler)
         if len(fewer):
-            tables.append(over_trainings(fewer).assign(**about))
+            tables.append(_as_one(fewer).assign(**about))
     for name, study in studies.items():
         tables.append(_scale(records[records["experiment"] == name]).assign(dataset=study["title"]))
     shown = {study["paper_dataset"] for study in studies.values()}
     rest = published[~published["dataset"].isin(shown)]
     rest = rest.assign(dataset=rest["dataset"].map(PAPER_TITLES)).rename(columns=_PUBLISHED)
     return pd.concat([*tables, rest], ignore_index=True).reindex(columns=list(COLUMNS))
+
+
+def _as_one(trainings: pd.DataFrame) -> pd.DataFrame:
+    """The cells of all trainings as one row a cell. A time is disturbed ("yes") where one training's is."""
+    study = over_trainings(trainings)
+    return study.assign(speedup_disturbed=study["speedup_disturbed"].gt(0).map({True: "yes"}))
 
 
 def _with_relative(study: pd.DataFrame) -> pd.DataFrame:

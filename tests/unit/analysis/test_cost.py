@@ -120,7 +120,7 @@ def test_a_cell_makes_the_calls_of_its_sampler_and_switch():
 
 def test_the_timing_runs_a_part_of_each_trajectory_beside_the_full_backbones():
     experiment = copy.deepcopy(PAPER["experiments"]["celeba64"])
-    grid = {"steps": 1000, "t_s": [0, 300], "theta": [0.08]}
+    grid = {"steps": 1000, "t_s": [0, 300], "theta": [0.08], "fewer_steps": []}
     experiment["grid"], experiment["latency"]["repeats"] = {"ddpm": grid}, 12
     full, shallow = (
         network(backbone_architecture(experiment, role)) for role in ("full", "shallow")
@@ -248,7 +248,9 @@ def test_a_configuration_of_the_cpu_speaks_of_no_gpu_and_in_readable_units():
     assert "GPU jobs" in cost.describe(ROOT / "config/paper.yaml", None)
 
 
-def test_hours_on_a_named_gpu_are_those_of_its_peak_and_say_that_they_are_estimated(bench):
+def test_hours_on_a_named_gpu_are_those_of_its_peak_and_say_that_they_are_estimated(
+    bench, tmp_path
+):
     texts = {gpu: cost.describe(ROOT / "config/paper.yaml", None, gpu) for gpu in ("H100", "a100")}
     hours, jobs = (
         {gpu: float(rows(text)["cifar10"][column]) for gpu, text in texts.items()}
@@ -258,7 +260,12 @@ def test_hours_on_a_named_gpu_are_those_of_its_peak_and_say_that_they_are_estima
     assert working["a100"] / working["H100"] == pytest.approx(989 / 312, rel=1e-2)
     assert "Hours on one A100" in texts["a100"]
     assert "These hours are not measured" in texts["a100"]
-    assert "5 to 8 times" not in texts["a100"]
+    assert "5 to 8 times" in texts["a100"]  # protocol `paper` samples in float32
+    only = {"only": "cifar10"} | yaml.safe_load(
+        (ROOT / "config/paper.yaml").read_text(encoding="utf-8")
+    )
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(only), encoding="utf-8")
+    assert "5 to 8 times" not in cost.describe(tmp_path / "one.yaml", None, "A100")
     assert "5 to 8 times" in cost.describe(ROOT / "config/config.yaml", None, "A100")
     with pytest.raises(ValueError, match="gpu: found 'B7'; accepted: A10, A100, "):
         cost.estimated_rates("B7")

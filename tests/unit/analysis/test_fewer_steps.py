@@ -50,7 +50,8 @@ def training(seed: int = 0, further: float = 0.0) -> list[Record]:
             relative = 1 - t_s / 1000 * (1 - SHALLOW)
             found.append(record("seconds_per_image", 2 * relative, t_s, steps))
             interval = [0.9 / relative, 1.1 / relative] if t_s else [1.0, 1.0]
-            found.append(record("speedup", 1 / relative, t_s, steps, interval=interval))
+            measured = {"interval": interval, "resampled": interval, "disturbed": t_s == 500}
+            found.append(record("speedup", 1 / relative, t_s, steps, **measured))
     return found
 
 
@@ -95,7 +96,11 @@ def test_cells_of_fewer_steps_are_compared_with_the_backbones_at_the_own_steps(w
     assert full["seconds"] == pytest.approx(2 / 2.5)
     # of 20 timesteps the first 10 are at least 500: 10 full calls and 10 shallow ones
     assert switched["speedup"] == pytest.approx(50 / (10 + 10 * SHALLOW))
-    assert switched["speedup_low"] < switched["speedup"] < switched["speedup_high"]
+    ends = [switched["speedup_low"], switched["speedup_high"]]
+    assert ends[0] < switched["speedup"] < ends[1]
+    assert switched["speedup_resampled"] == pytest.approx(ends)
+    assert switched["speedup_95"] == pytest.approx((ends[1] - ends[0]) / 2)
+    assert (switched["speedup_disturbed"], full["speedup_disturbed"]) == (1, 0)
 
 
 def test_a_sampler_without_fewer_steps_has_no_such_cells(written):
@@ -137,6 +142,7 @@ def test_table_2_has_rows_of_fewer_calls_without_a_published_row_beside_them(wri
     assert fewer["distance"].tolist() == [15.5, 17.5]
     assert fewer["lost_share"].tolist() == pytest.approx([0.55, 0.75])
     assert set(fewer["trainings"]) == {2}
+    assert fewer["speedup_disturbed"].tolist() == [np.nan, "yes"]
     assert fewer[["relative_paper", "speedup_paper", "compared_with"]].isna().all(axis=None)
     shown = readable(table.drop(columns=[*ASIDE]), COLUMNS)
     assert shown["", "Network calls"][3] == "20"
