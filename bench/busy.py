@@ -2,13 +2,14 @@
 
     python bench/busy.py results/digits/train0 --busy 0 1 2
 
-For each number of busy programs the timing of the study is run in a process of its own, beside so many processes of
-endless matrix products of one thread. The first number is what the others are compared with: 0 on a quiet machine.
-Results lie in results/bench/busy. With the names of finished ones there, nothing is run: `--read`.
+For each number of busy programs the timing of the study runs in a process of its own, beside as many processes of
+endless matrix products, of one thread each. The others are compared with the first: 0, on a quiet machine. Records lie
+in results/bench/busy. `--read` runs nothing and compares those that lie there.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -61,7 +62,8 @@ def timing(study: Path, busy: int, out: Path) -> float:
     command += ["--quantiles", str(study / "profile/quantiles.json"), "--out", str(out)]
     command += ["--batch", str(chosen["latency"]["batch"]), "--threads", "1"]
     command += ["--repeats", str(chosen["latency"]["repeats"]), "--train-seed", "0", "--seed", "0"]
-    beside = [subprocess.Popen([sys.executable, "-c", _BUSY]) for _ in range(busy)]
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    beside = [subprocess.Popen([sys.executable, "-c", _BUSY], env=one_thread) for _ in range(busy)]
     try:
         began = time.perf_counter()
         subprocess.run(command, check=True)

@@ -25,7 +25,7 @@ from duodiff.metrics.resources import (
     synchronise,
     trajectory_gflops,
 )
-from duodiff.metrics.rounds import TURNS, Estimate, Timed
+from duodiff.metrics.rounds import TURNS, Estimate, Timed, Turn
 from duodiff.records import Record
 from duodiff.running import provenance
 from duodiff.sampling.cells import Cell, build_cell, denoiser
@@ -151,8 +151,8 @@ class _Timings:
             )
         if models.protocol.warm_up_timing:
             for each in timed.values():  # every network and shape warm before the clock starts
-                for run, _ in (*each.baseline(0), *each.piece(0)):
-                    run()
+                for turn in (*each.baseline(0), *each.piece(0)):
+                    turn.run()
         seconds = rounds.measure(timed, least, partial(_clock, models.device))
         by_sampler: dict[str, dict[Key, Timed]] = {}
         for key, each in timed.items():
@@ -261,7 +261,7 @@ def _timing(metric: str, estimate: Estimate, unit: str, **identity: Any) -> Reco
 def _timed_decoding(autoencoder: Autoencoder, pieces: Pieces, full: Cell) -> Timed:
     """Decoding of one of the autoencoder's batches, beside a step of the full backbone."""
     latents = pieces.x[: autoencoder.batch]
-    turn = (partial(autoencoder.decode, latents), 1 / len(latents))
+    turn = Turn(partial(autoencoder.decode, latents), 1 / len(latents), lambda: None)
     return Timed(lambda i: [turn], pieces.switching(full, turns=1))
 
 

@@ -1,9 +1,11 @@
 """Short pieces of a cell's trajectory, to be timed in turns with the full backbone's."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby, pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,18 +14,21 @@ from torch import Tensor
 from duodiff import noise, samplers
 from duodiff.backbones import Backbone, single
 from duodiff.metrics.flops import exit_gflops
-from duodiff.metrics.rounds import TURNS, Piece, turn_steps
+from duodiff.metrics.rounds import TURNS, Piece, Turn, turn_steps
 from duodiff.samplers import Step
 from duodiff.sampling.cells import Cell
 from duodiff.sampling.generation import sample_batch
 from duodiff.sampling.models import Models
 
+_FEW = 8  # images of the step before a turn
+
 
 class Pieces:
     """Makes pieces of the trajectories of a study's cells, of one batch of images.
 
-    A piece's steps are those of sampling, with their noise. Where a piece begins, a multistep sampler has no history:
-    it leaves out one addition there.
+    A piece's steps are those of sampling, with their noise. In a trajectory a network follows itself and finds its
+    weights in the processor's caches. So a step of a few images goes before each turn, without the clock. (On a GPU
+    a turn has more steps.) Where a piece begins, a multistep sampler has no history: it leaves out one addition.
     """
 
     def __init__(self, models: Models, batch: int, seed: int):
@@ -31,21 +36,35 @@ class Pieces:
         self.steps = turn_steps(models.device)
         y = models.labels(seed, 0, batch, models.protocol)
         self.y = None if y is None else y.to(models.device)
-        self.x = self.noise(noise.INITIAL)
+        self.x = self.noise(noise.INITIAL, batch)
 
-    def noise(self, stream: int) -> Tensor:
-        """Noise of the batch, as sampling draws it."""
-        drawn = noise.image_noise(self.seed, stream, 0, self.batch, self.models.shape)
+    def noise(self, stream: int, count: int) -> Tensor:
+        """Noise of the first `count` images, as sampling draws it."""
+        drawn = noise.image_noise(self.seed, stream, 0, count, self.models.shape)
         return drawn.to(self.models.device)
 
     @torch.inference_mode()
     def advance(self, cell: Cell, steps: Sequence[Step], x: Tensor) -> Tensor:
-        """x after some of a cell's steps."""
-        first = replace(steps[0], change_coef=0.0)
-        x = samplers.integrate(cell.schedule, [first, *steps[1:]], x, self.y, self.noise)
+        """x of the first images after some of a cell's steps."""
+        first, count = replace(steps[0], change_coef=0.0), len(x)
+        y = None if self.y is None else self.y[:count]
+        step_noise = partial(self.noise, count=count)
+        x = samplers.integrate(cell.schedule, [first, *steps[1:]], x, y, step_noise)
         if cell.early_exit is not None:
             cell.early_exit.exits.clear()
         return x
+
+    def _turn(self, cell: Cell, steps: Sequence[Step], state: list[Tensor], counts: float) -> Turn:
+        """The turn of some steps, whose time counts so often for the batch. `state` is [x], before and after it."""
+
+        def prepare() -> None:
+            if self.models.device == "cpu":
+                self.advance(cell, steps[:1], state[0][:_FEW])
+
+        def run() -> None:
+            state[0] = self.advance(cell, steps, state[0])
+
+        return Turn(run, counts / self.batch, prepare)
 
     def switching(self, cell: Cell, turns: int = TURNS) -> Piece:
         """A piece around the switch: each network runs as many of the turns as it has of the steps, but one at least.
@@ -55,13 +74,9 @@ class Pieces:
         """
         parts = self._parts(cell, min(turns, len(cell.steps)))
 
-        def piece(i: int) -> list[tuple[Callable[[], object], float]]:
+        def piece(i: int) -> list[Turn]:
             state = [self.x]
-
-            def run(steps: Sequence[Step]) -> None:
-                state.append(self.advance(cell, steps, state.pop()))
-
-            return [(partial(run, steps), counts) for steps, counts in parts]
+            return [self._turn(cell, steps, state, counts) for steps, counts in parts]
 
         return piece
 
@@ -75,10 +90,7 @@ class Pieces:
             count = min(len(group), own * self.steps)
             chosen = group[len(group) - count :] if i == 0 else group[:count]
             limits = np.linspace(0, count, own + 1).astype(int)
-            parts += [
-                (chosen[low:high], len(group) / count / self.batch)
-                for low, high in pairwise(limits)
-            ]
+            parts += [(chosen[low:high], len(group) / count) for low, high in pairwise(limits)]
         return parts
 
     def exiting(self, cell: Cell, least: int) -> tuple[Piece, Tensor, Tensor]:
@@ -86,44 +98,65 @@ class Pieces:
 
         Exits depend on t and on the images. So a whole trajectory is sampled first, and its states are kept at
         some of the steps. The turns of a round run steps that are spread over the trajectory, from these states. In
-        `least` rounds they come to other steps each time. The time counts for the trajectory by the operations of
-        the steps that ran.
+        `least` rounds they come to other steps each time. Their time counts for the trajectory by what their operations
+        are expected to take.
         """
         rounds = max(1, min(least, len(cell.steps) // TURNS))
         turns = min(TURNS, len(cell.steps))
         starts = _spread(len(cell.steps) - min(self.steps, len(cell.steps)) + 1, turns * rounds)
-        states, x_0, ran = self._states(cell, starts)
+        trajectory = self._trajectory(cell, starts)
         by_layer = torch.tensor(exit_gflops(self.models.adadiff), dtype=torch.float64)
-        operations = by_layer[ran.long()].mean(1).numpy()  # [steps]
+        operations = by_layer[trajectory.ran.long()].mean(1).numpy()  # [steps]
+        expected = expected_times(operations, trajectory.seconds)
 
-        def piece(i: int) -> list[tuple[Callable[[], object], float]]:
+        def piece(i: int) -> list[Turn]:
             chosen = [slice(start, start + self.steps) for start in starts[i % rounds :: rounds]]
-            ran_here = sum(operations[steps].sum() for steps in chosen)
-            counts = operations.sum() / ran_here / self.batch
+            counts = expected.sum() / sum(expected[steps].sum() for steps in chosen)
+            states = [trajectory.states[steps.start] for steps in chosen]
             return [
-                (partial(self.advance, cell, cell.steps[steps], states[steps.start]), counts)
-                for steps in chosen
+                self._turn(cell, cell.steps[steps], [state], counts)
+                for steps, state in zip(chosen, states, strict=True)
             ]
 
-        return piece, x_0, ran
+        return piece, trajectory.x_0, trajectory.ran
 
-    def _states(
-        self, cell: Cell, starts: Sequence[int]
-    ) -> tuple[dict[int, Tensor], Tensor, Tensor]:
-        """x_t before the steps `starts` of a whole trajectory, its x_0, and the blocks that it ran."""
+    def _trajectory(self, cell: Cell, starts: Sequence[int]) -> "_Trajectory":
+        """A whole trajectory of an early exit, with x_t before the steps `starts`."""
         index = {step.t: i for i, step in enumerate(cell.steps)}
         states: dict[int, Tensor] = {}
+        wanted, moments = set(starts), []
+        clock = time.process_time if self.models.device == "cpu" else time.perf_counter
+        backbone: Backbone = cell.schedule.at(cell.steps[0].t)
 
         def recorded(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+            moments.append(clock())
             if (i := index[int(t[0])]) in wanted:
                 states[i] = x
             return backbone(x, t, y)
 
-        wanted = set(starts)
-        backbone: Backbone = cell.schedule.at(cell.steps[0].t)
         recording = replace(cell, schedule=single(recorded))
         x_0, _, ran = sample_batch(self.models, recording, 0, self.batch, self.seed)
-        return states, x_0, ran
+        return _Trajectory(states, np.diff([*moments, clock()]), x_0, ran)
+
+
+class _Trajectory(NamedTuple):
+    """x_t before some steps, by index; the seconds of each step; x_0, and the blocks run [steps, batch]."""
+
+    states: dict[int, Tensor]
+    seconds: np.ndarray
+    x_0: Tensor
+    ran: Tensor
+
+
+def expected_times(operations: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """What each step is expected to take, by its operations, in any unit: the line through steps timed once.
+
+    Neither a step without operations nor an operation takes less than nothing.
+    """
+    slope, start = np.polyfit(operations, seconds, 1) if np.ptp(operations) else (0.0, 1.0)
+    if slope <= 0:
+        return np.ones(len(operations))
+    return operations + max(start / slope, 0)
 
 
 def _split(turns: int, groups: Sequence[Sequence[Step]]) -> list[int]:

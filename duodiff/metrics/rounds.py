@@ -6,7 +6,7 @@ of a ratio are neighbours and equally often measured. The clock is an argument: 
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -18,8 +18,17 @@ Name = TypeVar("Name", bound=Hashable)
 Clock = Callable[[], np.ndarray]
 """Reads the seconds of each clock, [clocks]: wall time and, on a CPU, processor time."""
 
-Piece = Callable[[int], Sequence[tuple[Callable[[], object], float]]]
-"""The turns of a round, by its index: what runs in each, and how often its time counts in that of an image."""
+
+class Turn(NamedTuple):
+    """What runs in a turn, how often its time counts in that of an image, and what runs before, without the clock."""
+
+    run: Callable[[], object]
+    counts: float
+    prepare: Callable[[], object]
+
+
+Piece = Callable[[int], Sequence[Turn]]
+"""The turns of a round, by its index."""
 
 TURNS = 5
 """Turns of a cell in a round."""
@@ -100,12 +109,13 @@ def _round(timed: Timed, i: int, clock: Clock) -> np.ndarray:
     """One round: seconds of an image, [2, clocks]. Odd rounds begin with the cell, so a drift cancels."""
     sides = timed.baseline(i), timed.piece(i)
     seconds: np.ndarray = np.zeros((2, len(clock())))
-    for turn in zip(*sides, strict=True):
+    for turns in zip(*sides, strict=True):
         for side in (1, 0) if i % 2 else (0, 1):
-            run, counts = turn[side]
+            turn = turns[side]
+            turn.prepare()
             before = clock()
-            run()
-            seconds[side] += counts * (clock() - before)
+            turn.run()
+            seconds[side] += turn.counts * (clock() - before)
     return seconds
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from unit.tiny_study import DDPM, DPM_SOLVER, loaded
 
-from duodiff.metrics.flops import exit_gflops, gflops
-from duodiff.metrics.pieces import Pieces
+from duodiff.metrics import pieces as module
+from duodiff.metrics.flops import exit_gflops
+from duodiff.metrics.pieces import Pieces, expected_times
 from duodiff.metrics.rounds import TURNS
 from duodiff.sampling.cells import build_cell
 from duodiff.sampling.generation import sample_batch
@@ -55,15 +56,15 @@ def test_a_piece_switches_and_each_network_counts_for_its_own_steps(
     calls = watched(pieces, monkeypatch)
     turns = pieces.switching(cell)(0)
     assert len(turns) == TURNS
-    for run, _ in turns:
-        run()
+    for turn in turns:
+        turn.run()
     ran = [t for steps, _ in calls for t in steps]
     index = [step.t for step in cell.steps].index(ran[0])
     assert ran == [step.t for step in cell.steps][index : index + TURNS]  # one after another
     assert abs(sum(t >= 1000 - t_s for t in ran) - shallow) <= 1
     counted = Counter()
-    for t, (_, counts) in zip(ran, turns, strict=True):
-        counted[t >= 1000 - t_s] += counts * BATCH
+    for t, turn in zip(ran, turns, strict=True):
+        counted[t >= 1000 - t_s] += turn.counts * BATCH
     whole = Counter(step.t >= 1000 - t_s for step in cell.steps)
     assert counted == pytest.approx(whole)
     # each turn goes on from the images of the last
@@ -76,11 +77,11 @@ def test_a_turn_on_a_gpu_has_several_steps(models, pieces, monkeypatch):
     for sampler, parts in ((LONG, [5] * TURNS), (DDPM, [2] * TURNS)):
         calls.clear()
         turns = pieces.switching(cell_of(models, "t_s=0", sampler))(0)
-        for run, _ in turns:
-            run()
+        for turn in turns:
+            turn.run()
         assert [len(steps) for steps, _ in calls] == parts
         counted = sum(
-            counts * len(steps) for (steps, _), (_, counts) in zip(calls, turns, strict=True)
+            turn.counts * len(steps) for (steps, _), turn in zip(calls, turns, strict=True)
         )
         assert counted * BATCH == pytest.approx(sampler["steps"])
 
@@ -105,8 +106,8 @@ def test_an_early_exit_runs_other_steps_in_each_round_from_the_states_of_its_tra
     assert torch.equal(found_ran, ran)
     calls = watched(pieces, monkeypatch)
     for i in range(10):
-        for run, _ in piece(i):
-            run()
+        for turn in piece(i):
+            turn.run()
     every = [t for steps, _ in calls for t in steps]
     times = 50 // sampler["steps"]
     assert Counter(every) == {step.t: times for step in cell.steps}
@@ -114,31 +115,59 @@ def test_an_early_exit_runs_other_steps_in_each_round_from_the_states_of_its_tra
     assert not cell.early_exit.exits
 
 
-def test_the_time_of_an_exit_counts_for_the_trajectory_by_operations(models, pieces):
+def test_the_time_of_an_exit_counts_for_the_trajectory_by_what_its_steps_should_take(
+    models, pieces, monkeypatch
+):
+    told = []
+
+    def expected(operations, seconds):
+        assert operations.shape == seconds.shape == (50,)
+        assert (seconds > 0).all()
+        told.append(operations + 1)
+        return told[0]
+
+    monkeypatch.setattr(module, "expected_times", expected)
     cell = cell_of(models, "theta=q0.5")
     piece, _, ran = pieces.exiting(cell, 10)
     by_layer = torch.tensor(exit_gflops(models.adadiff), dtype=torch.float64)
-    steps = by_layer[ran.long()].mean(1).numpy()
-    assert np.ptp(steps) > 0
+    assert np.allclose(told[0] - 1, by_layer[ran.long()].mean(1))
     for i in range(10):
-        ((counts),) = {counts for _, counts in piece(i)}
-        # a time that goes by operations is the trajectory's, whatever the round
-        assert counts * BATCH * steps[i::10].sum() == pytest.approx(steps.sum())
+        ((counts),) = {turn.counts for turn in piece(i)}
+        # what goes as expected is the trajectory's time, whatever the round
+        assert counts * BATCH * told[0][i::10].sum() == pytest.approx(told[0].sum())
+
+
+def test_a_step_is_expected_to_take_what_its_operations_take_and_something_besides():
+    operations = np.array([0.0, 1, 3, 3, 7])
+    assert np.allclose(expected_times(operations, 2 + 4 * operations), operations + 0.5)
+    assert np.allclose(expected_times(operations, 4 * operations - 1), operations)  # never below
+    # where more operations take no more time, every step is alike
+    assert expected_times(operations, 9 - operations).tolist() == [1.0] * 5
+    assert expected_times(np.full(3, 2.0), np.array([1.0, 5, 2])).tolist() == [1.0] * 3
+
+
+def test_a_few_images_run_a_step_before_a_turn_and_change_nothing(models, pieces, monkeypatch):
+    calls = watched(pieces, monkeypatch)
+    monkeypatch.setattr(module, "_FEW", 2)
+    for setting in ("t_s=400", "theta=q0.5"):
+        cell = cell_of(models, setting)
+        piece = pieces.exiting(cell, 10)[0] if cell.early_exit else pieces.switching(cell)
+        for turn in piece(0):
+            calls.clear()
+            turn.prepare()
+            turn.run()
+            (few, x_few), (steps, x) = calls
+            assert few == steps
+            assert torch.equal(x_few, x[:2])
+            assert len(x) == BATCH
+    models.device = "cuda"  # there a turn has more steps
+    calls.clear()
+    pieces.switching(cell_of(models, "t_s=400"))(0)[0].prepare()
+    assert not calls
 
 
 def test_a_multistep_sampler_runs_a_piece_without_a_history(models, pieces):
     cell = cell_of(models, "t_s=400", DPM_SOLVER)
     assert any(step.change_coef for step in cell.steps)
-    for run, _ in pieces.switching(cell)(0):
-        run()
-
-
-def test_a_round_of_a_switch_costs_the_operations_that_it_counts_for(models, pieces):
-    """Times by operations alone: the turns of each setting add up to its whole trajectory."""
-    cost = {net: gflops(net.net) for net in (models.full, models.shallow)}
-    cell = cell_of(models, "t_s=300")
-    turns = pieces.switching(cell)(0)
-    parts = [cell.schedule.at(run.args[0][0].t) for run, _ in turns]
-    counted = sum(counts * cost[net] for net, (_, counts) in zip(parts, turns, strict=True))
-    whole = sum(cost[cell.schedule.at(step.t)] for step in cell.steps)
-    assert counted * BATCH == pytest.approx(whole)
+    for turn in pieces.switching(cell)(0):
+        turn.run()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from duodiff.metrics import rounds
-from duodiff.metrics.rounds import MOST, Timed
+from duodiff.metrics.rounds import MOST, Timed, Turn
 
 LEAST = 10
 TURNS = 5
@@ -30,7 +30,7 @@ class Machine:
 
     def piece(self, name: str, seconds: float, i: int):
         turn = seconds / 10 / self.turns  # a tenth of a trajectory in a round
-        return [(partial(self.work, name, i, turn), 10.0)] * self.turns
+        return [Turn(partial(self.work, name, i, turn), 10.0, lambda: None)] * self.turns
 
     def timed(self, costs=COSTS, shares=SHARES) -> dict[str, Timed]:
         return {
