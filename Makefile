@@ -6,8 +6,8 @@ export PATH := $(BIN):$(PATH)
 CORES ?= all
 REPORT ?= results/report.html
 
-.PHONY: help setup reproduce report paper-figures test lint format unit slow workflow test-browser test-faults test-slurm \
-  bench lock clean
+.PHONY: help setup reproduce sample-only verify study report paper-figures test lint format unit slow workflow \
+  test-browser test-faults test-slurm bench classifiers lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -26,6 +26,25 @@ $(VENV)/.installed: envs/requirements.txt pyproject.toml
 reproduce: setup  ## The whole study on the embedded dataset: tables, figures, report
 	snakemake --cores $(CORES)
 	@test -e results/report.html || $(MAKE) --no-print-directory report
+	@python -m duodiff verify 2>&1 | tail -n 1
+
+sample-only: setup  ## The same from the shipped networks of one training: sampling, tables, figures; trains nothing
+	python -m duodiff networks
+	$(MAKE) --no-print-directory reproduce
+
+verify: setup  ## Compare a run with the shipped study, number by number; fails if a named quantity is outside
+	python -m duodiff verify
+
+# Five trainings of the study are made once more with other kernels of the processor, as another machine would have.
+OTHER_KERNELS := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=default
+AGAIN := $(foreach seed,0 1 2 3 4,$(foreach name,evaluate_samples profile_exits profile_denoising measure_latency,\
+  results/digits/train$(seed)/records/$(name).json))
+
+study: setup  ## The shipped study, ten trainings of the default, into report/study; stop it at will, it continues
+	snakemake --directory study/usual --configfile config/config.yaml config/trainings.yaml --cores $(CORES)
+	$(OTHER_KERNELS) snakemake --directory study/other_kernels --configfile config/config.yaml config/trainings.yaml \
+	  --cores $(CORES) -- $(AGAIN)
+	python -m duodiff ship study/usual/results --other study/other_kernels/results
 
 report: setup  ## The HTML report of what was run (CONFIG=config/paper.yaml; REPORT=results/report.zip for large ones)
 	snakemake $(if $(CONFIG),--configfile $(CONFIG)) --report "$(REPORT)" --report-stylesheet report/report.css
@@ -68,10 +87,18 @@ test-slurm: setup  ## The workflow on a throw-away SLURM cluster here, needs roo
 bench: setup  ## Speed and memory, as a table in results/bench (IMAGES=a zip of 50,000 images, or made ones)
 	python bench/bench.py $(if $(IMAGES),--images "$(IMAGES)")
 
+classifiers: setup  ## Train the shipped classifiers of config/classifiers anew; all distances change with them
+	snakemake --cores $(CORES) results/data/digits/manifest.json results/data/digits_latent/manifest.json
+	$(call ship,digits,fd_digits)
+	$(call ship,digits_latent,fd_digits16)
+
+ship = OMP_NUM_THREADS=1 python workflow_scripts/train_classifier.py --data results/data/$(1)/manifest.json \
+  --steps 300 --batch 128 --device cpu --out config/classifiers/$(2).safetensors
+
 lock: setup  ## Lock envs/requirements.in anew
 	"$(BIN)/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --custom-compile-command "make lock" \
 	  envs/requirements.in --output-file envs/requirements.txt
 
 clean:  ## Remove what runs have written
-	rm -rf results logs benchmarks .snakemake
+	rm -rf results logs benchmarks study .snakemake

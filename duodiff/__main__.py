@@ -1,18 +1,25 @@
-"""Commands: sample and describe a study's folder, results/<experiment>/train<seed>; the cost of a configuration."""
+"""Commands: sample and describe a study's folder, results/<experiment>/train<seed>; the cost of a configuration;
+compare a run with the shipped study.
+"""
 
 import logging
 import os
 import shutil
+import sys
 from contextlib import suppress
 from pathlib import Path
 
+from duodiff.identity import ROOT
 from duodiff.running import job, receipts
-from duodiff.running.files import read_json
+from duodiff.running.files import read_json, write_csv
 from duodiff.schedules import timesteps
 from duodiff.settings import Setting
 from duodiff.study.folder import Study
 
 log = logging.getLogger("duodiff")
+
+SHIPPED_STUDY = ROOT / "report/study"
+"""The study that comes with this package."""
 
 
 def sample(
@@ -146,6 +153,75 @@ def cost(
     return cost.describe(config, bench, gpu)
 
 
+def verify(
+    results: Path = Path("results"), /, study: Path = SHIPPED_STUDY, out: Path | None = None
+) -> str:
+    """Compare a run with the shipped study: is another training of the same code, on this machine, inside its spread?
+
+    Six named quantities decide: the distances of the full and of the shallow backbone, those of DuoDiff and of AdaDiff,
+    AdaDiff's exits, and the speed-ups. Every cell and every verdict on a claim is listed, inside or outside. The exit
+    code is 0 if the named quantities are inside, else 1. Times on another processor than the study's, and disturbed
+    ones, decide nothing.
+
+    - `results`: the results of a run
+    - `study`: the folder of the study to compare with
+    - `out`: also write every number with its interval to this CSV file
+    """
+    from duodiff.analysis import shipped, verify  # pandas takes a second
+
+    studies, config = shipped.read(study), shipped.configuration(results)
+    folders = [path for path in shipped.trainings(results) if path.parent.name in studies]
+    if not folders:
+        raise ValueError(f"{results}: found none of the shipped experiments {', '.join(studies)}")
+    share, found = verify.FALSE_ALARMS / len(folders), []
+    alarms: dict[tuple[str, int], list[str]] = {}
+    for folder in folders:
+        training = shipped.read_training(folder)
+        comparison = verify.compare(training, studies[folder.parent.name], config, share)
+        trainings = len(studies[folder.parent.name].halves[shipped.USUAL])
+        log.info("%s", "\n".join(verify.listed(comparison, trainings)))
+        found.append(comparison)
+    told = shipped.verdicts(results, config)
+    for name in dict.fromkeys(folder.parent.name for folder in folders):
+        alarms |= verify.leave_one_out(studies[name])
+        lines = verify.listed_verdicts(told[name], studies[name]) if name in told else []
+        log.info("%s", "\n  ".join([f"{name}, verdicts of claims", *lines]))
+    if out is not None:
+        write_csv(out, [verify.row(c, line) for c in found for line in c.lines])
+    line = verify.summed(found, alarms)
+    if any(comparison.outside() for comparison in found):
+        log.info("verify: %s", line)
+        sys.exit(1)
+    return line
+
+
+def ship(usual: Path, /, other: Path | None = None, out: Path = SHIPPED_STUDY) -> str:
+    """Write the small records of a finished study of several trainings as `verify` reads them, and its networks.
+
+    - `usual`: the results of the study
+    - `other`: the results of the same study under other kernels of the processor, with all or some of its trainings
+    - `out`: the folder to write; what is in it is removed
+    """
+    from duodiff.analysis import shipped
+
+    halves = {shipped.USUAL: usual} | ({shipped.OTHER: other} if other else {})
+    return shipped.write(halves, out)
+
+
+def networks(study: Path = SHIPPED_STUDY) -> str:
+    """Put the shipped networks into the store of finished results: a run then takes them and trains none of them.
+
+    - `study`: the folder of the study that has them
+    """
+    folders = sorted(study.glob("*/networks/*"))
+    if not folders:
+        raise FileNotFoundError(
+            f"{study}: found no */networks/*; accepted: a folder that ship wrote"
+        )
+    files = [receipts.receive(folder)[0] for folder in folders]
+    return f"{len(files)} networks: {', '.join(files)}"
+
+
 def clean(results: Path = Path("results"), remove: bool = False) -> str:
     """List what no result at hand needs, with sizes; remove it with --remove.
 
@@ -199,4 +275,6 @@ def _at_least_1(name: str, value: int) -> None:
 
 
 if __name__ == "__main__":
-    job.run_one_of([sample, info, cost, clean], "python -m duodiff", __doc__)
+    job.run_one_of(
+        [sample, info, cost, verify, ship, networks, clean], "python -m duodiff", __doc__
+    )

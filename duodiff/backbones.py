@@ -106,7 +106,8 @@ def duodiff(full: Backbone, shallow: Backbone, t_s: int) -> SwitchSchedule:
 def one_call_late(t_s: int, timesteps: Sequence[int]) -> int:
     """The t_s that runs one shallow call more on descending `timesteps`, as the released DDIM code does.
 
-    t_s = 0 stays 0: the released code never switches there, and is not reproduced.
+    t_s = 0 stays 0. The released DDIM made one shallow call there, too, which is not reproduced: t_s = 0 is the full
+    backbone in both protocols.
     """
     later = [t for t in timesteps if t < T - t_s]
     return t_s if t_s == 0 or not later else T - later[0]

@@ -22,16 +22,21 @@ def exit_layers(u: Tensor, theta: float) -> Tensor:
 
 
 class OutputHead(nn.Module):
-    """g_i: the U-ViT's own output layers (norm, linear, convolution), one copy for each layer."""
+    """g_i: the U-ViT's own output layers (norm, linear, convolution), for each layer.
 
-    def __init__(self, uvit: UViT):
+    They start as a copy of the U-ViT's, or without `copied`, as in the released code, from PyTorch's default.
+    """
+
+    def __init__(self, uvit: UViT, copied: bool = True):
         super().__init__()
         self.norm = nn.LayerNorm(uvit.embed_dim)
         self.decoder_pred = nn.Linear(uvit.embed_dim, uvit.decoder_pred.out_features)
         self.final_layer = (
             nn.Conv2d(uvit.in_chans, uvit.in_chans, 3, padding=1) if uvit.conv else nn.Identity()
         )
-        self.load_state_dict({k: v for k, v in uvit.state_dict().items() if k in self.state_dict()})
+        if copied:
+            own = self.state_dict()
+            self.load_state_dict({k: v for k, v in uvit.state_dict().items() if k in own})
 
     def forward(self, tokens: Tensor, uvit: UViT) -> Tensor:  # [B, L, D] -> [B, C, H, W]
         return self.final_layer(uvit.unpatchify(self.decoder_pred(self.norm(tokens))))
@@ -60,16 +65,18 @@ class UncertaintyHead(nn.Module):
 class AdaDiff(nn.Module):
     """A U-ViT with an uncertainty head and an output head before each of its N blocks.
 
-    The output heads start as copies of the backbone's own. `nan_count` counts the uncertainties that
-    were not a number (and so did not exit) since the model was made.
+    The output heads start as copies of the backbone's own, or not (`copy_output_heads`). `nan_count` counts the
+    uncertainties that were not a number (and so did not exit) since the model was made.
     """
 
     nan_count: Tensor
 
-    def __init__(self, uvit: UViT, timestep_aware: bool = True):
+    def __init__(self, uvit: UViT, timestep_aware: bool = True, copy_output_heads: bool = True):
         super().__init__()
         self.uvit = uvit
-        self.output_heads = nn.ModuleList(OutputHead(uvit) for _ in range(uvit.depth))
+        self.output_heads = nn.ModuleList(
+            OutputHead(uvit, copy_output_heads) for _ in range(uvit.depth)
+        )
         self.uncertainty_heads = nn.ModuleList(
             UncertaintyHead(uvit.embed_dim, timestep_aware) for _ in range(uvit.depth)
         )

@@ -24,6 +24,9 @@ class Protocol:
     ddim_one_step_variance: bool
     """DDIM's noise at eta > 0 is sigma^2 z with sigma^2 = eta beta_tilde_t of the unrespaced chain, not sigma z."""
 
+    ddim_noise_into_0: bool
+    """DDIM's step that lands on t = 0 adds noise at eta > 0, as the others do."""
+
     class_order: str
     """Ids of ImageNet's classes: by synset as the official weights, or "alphabetical" by English name."""
 
@@ -39,8 +42,14 @@ class Protocol:
     round_pixels: bool
     """Images are rounded to uint8 instead of truncated."""
 
+    sampling_precision: str | None
+    """The dtype that networks sample, are profiled and are timed in; None is the configured `sampling.precision`."""
+
     warm_up_timing: bool
     """Every network and shape runs once before the clock starts."""
+
+    copy_output_heads: bool
+    """AdaDiff's output heads start as copies of the backbone's own output layers, not from PyTorch's default."""
 
     timestep_aware_uncertainty: bool
     """Eq. 4: the uncertainty head sees the time embedding beside the tokens."""
@@ -61,11 +70,14 @@ CORRECTED = Protocol(
     ddim_final_step=True,
     ddim_switch_one_call_late=False,
     ddim_one_step_variance=False,
+    ddim_noise_into_0=True,
     class_order="synset",
     labels_from_1=False,
     checkpoint_conventions=True,
     round_pixels=True,
+    sampling_precision=None,
     warm_up_timing=True,
+    copy_output_heads=True,
     timestep_aware_uncertainty=True,
     detach_uncertainty_target=True,
     layer_loss_weight="prediction",
@@ -77,11 +89,14 @@ PAPER = Protocol(
     ddim_final_step=False,
     ddim_switch_one_call_late=True,
     ddim_one_step_variance=True,
+    ddim_noise_into_0=False,
     class_order="alphabetical",
     labels_from_1=True,
     checkpoint_conventions=False,
     round_pixels=False,
+    sampling_precision="float32",
     warm_up_timing=False,
+    copy_output_heads=False,
     timestep_aware_uncertainty=False,
     detach_uncertainty_target=False,
     layer_loss_weight="target",

@@ -15,8 +15,9 @@ class Record:
     says which variation the interval covers. `parameters` holds t_s, or theta and the quantile that gave theta. `nfe`
     is the number of network calls for an image. `seeds` holds the training seed and the sampling seed. `resampled`
     holds the bootstrap values behind `interval`. It is kept where several records used the same resamples: a quantity
-    computed from these records then has an interval too. `made` says what measured it (`duodiff.running.provenance`),
-    and under `of` what made its samples or its networks.
+    computed from these records then has an interval too. `rounds` is the number of undisturbed rounds that a time rests
+    on (`duodiff.metrics.rounds`). They are too few where it is `disturbed`: such a time decides no claim. `made` says
+    what measured it (`duodiff.running.provenance`), and under `of` what made its samples or its networks.
     """
 
     metric: str
@@ -42,6 +43,8 @@ class Record:
     reference_n: int | None = None
     extractor: str | None = None
     resampled: list | None = None
+    rounds: int | None = None
+    disturbed: bool | None = None
 
 
 def of_samples(manifest: dict) -> dict:

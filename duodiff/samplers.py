@@ -78,20 +78,24 @@ def ddim(
     schedule: NoiseSchedule,
     n: int,
     eta: float = 0.0,
+    *,
     final_step: bool = True,
     one_step_variance: bool = False,
+    noise_into_0: bool = True,
 ) -> list[Step]:
     """DDIM (Song et al. 2021, Eq. 12) on n timesteps with stochasticity eta.
 
     `final_step` denoises from t = 0 to x_0 (n network calls); the released code stops at t = 0
     (n - 1 calls). `one_step_variance` is the released code's noise for eta > 0: sigma^2 = eta beta_tilde_t of
-    the unrespaced chain, and sigma^2 z added for sigma z; an eta it is not real for raises ValueError.
+    the unrespaced chain, and sigma^2 z added for sigma z; an eta it is not real for raises ValueError. Without
+    `noise_into_0`, as in the released code, the step that lands on t = 0 adds no noise.
     """
     _require_schedule(schedule)
     if one_step_variance and eta > (limit := one_step_eta_limit(schedule, n)):
         raise ValueError(f"eta: found {eta}; accepted with the one-step variance: 0 to {limit:.3g}")
     steps = []
     for t, ab_t, ab_s in _transitions(schedule, timesteps(n), final_step):
+        lands_on_0 = ab_s == schedule.alphas_cumprod[0]
         sigma = eta * ((1 - ab_s) / (1 - ab_t) * (1 - ab_t / ab_s)) ** 0.5
         if one_step_variance:
             sigma = (eta * schedule.betas_tilde[t]) ** 0.5
@@ -99,7 +103,8 @@ def ddim(
         # with x_0 = (x_t - sqrt(1 - ab_t) eps) / sqrt(ab_t)
         x_coef = (ab_s / ab_t) ** 0.5
         eps_coef = (1 - ab_s - sigma**2) ** 0.5 - x_coef * (1 - ab_t) ** 0.5
-        steps.append(Step(t, x_coef, eps_coef, sigma**2 if one_step_variance else sigma))
+        noise_coef = sigma**2 if one_step_variance else sigma
+        steps.append(Step(t, x_coef, eps_coef, noise_coef * (noise_into_0 or not lands_on_0)))
     return steps
 
 
@@ -133,6 +138,7 @@ SAMPLERS: dict[str, Callable[[NoiseSchedule, Mapping[str, Any], Protocol], list[
         options["eta"],
         final_step=protocol.ddim_final_step,
         one_step_variance=protocol.ddim_one_step_variance,
+        noise_into_0=protocol.ddim_noise_into_0,
     ),
     "dpm_solver_pp": lambda schedule, options, protocol: dpm_solver_pp(schedule, options["steps"]),
 }

@@ -138,6 +138,15 @@ def timesteps(n: int) -> np.ndarray:
     return np.linspace(0, T - 1, n).astype(np.int64)[::-1].copy()
 
 
+def shallow_calls(t: np.ndarray, t_s: int, one_late: bool = False) -> int:
+    """How many of the network calls at timesteps `t` (descending, [K]) DuoDiff's shallow backbone makes.
+
+    With `one_late`, as under DDIM in the paper protocol, one more than t >= T - t_s, but none at t_s = 0.
+    """
+    switched = int((t >= T - t_s).sum())
+    return min(switched + 1, len(t)) if one_late and switched else switched
+
+
 def timestep_weights(t: np.ndarray) -> np.ndarray:
     """How many of the T timesteps each of `t` (descending, [K]) stands for, float64 [K], with sum T.
 

@@ -1,4 +1,4 @@
-"""Feature spaces of the metrics: what a metric's name stands for, and where published weights come from (no torch)."""
+"""Feature spaces of the metrics: what a metric's name stands for, and where its weights come from (no torch)."""
 
 import os
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Space:
-    """A feature space: its dimension, and the published weights it needs (None: a classifier trained here)."""
+    """A feature space: its dimension, and the published weights it needs (None: a classifier of the dataset)."""
 
     features: int
     weights: str | None
@@ -50,9 +50,18 @@ _CLASSIFIER = Space(64, None)
 
 def space(metric: str) -> Space:
     """The feature space of a metric: Inception's pool (fid), its first pool of 64 features (for few images),
-    DINOv2 ViT-L/14's class token, or for any other fd_ name a classifier trained in the pipeline.
+    DINOv2 ViT-L/14's class token, or for any other fd_ name a classifier of the dataset, shipped or trained here.
     """
     return _PUBLISHED.get(metric, _CLASSIFIER)
+
+
+SHIPPED = Path(__file__).parents[1] / "config/classifiers"
+"""The folder of the classifiers that are shipped: the weights of a metric, and a description beside them."""
+
+
+def shipped_classifiers() -> list[str]:
+    """The metrics whose classifier is shipped, by name. A configuration without `metric.classifier` uses it."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 
 
 def images_to_extrapolate(metric: str) -> int:

@@ -20,7 +20,9 @@ from duodiff.study.grid import (
     owner,
     sampler_options,
     samplers,
+    sampling_seed,
     selected,
+    step_grids,
     training_keywords,
 )
 
@@ -72,7 +74,7 @@ wildcard_constraints:
     extractor="|".join(WEIGHTS),
     shard=r"\d+",
     shards=r"\d+",
-    sampler="|".join(samplers()),
+    sampler=rf"(?:{'|'.join(samplers())})(?:/steps=\d+)?",
     method="duodiff|adadiff",
     setting=PATTERN,
 
@@ -237,7 +239,7 @@ def cells(in_shards):
 
 def cell_shards(wc):
     """The files of all shards of a cell, in their order: the manifests and the arrays."""
-    shards = experiment(wc)["grid"][wc.sampler]["shards"]
+    shards = step_grids(experiment(wc))[wc.sampler]["shards"]
     folder = f"{STUDY}/samples/{CELL}/shards/{{shard}}-of-{{shards}}"
     folders = [folder.format(**wc, shard=i, shards=shards) for i in range(shards)]
     return {
@@ -302,6 +304,17 @@ def named_inputs(input):
     return {name: input[name] for name in input.keys() if name != "accepted"}
 
 
+def datasets_with_classifier(shipped):
+    """A constraint of {dataset} in a classifier's path: the classifier is shipped, or trained here."""
+    names = [
+        rf"{chosen['dataset']}(?=/{chosen['metric']['name']}/)"
+        for chosen in EXPERIMENTS.values()
+        if space(chosen["metric"]["name"]).weights is None
+        and ("classifier" not in chosen["metric"]) == shipped
+    ]
+    return "|".join(names) or NEVER
+
+
 def classifier(wc):
     """The classifier's training settings for a dataset and metric, from the first experiment that has both."""
     return next(
@@ -343,7 +356,7 @@ def reference(wc):
 
 def samples(wc, method=""):
     """Manifests of the sample stores of one study: of all cells, or of the cells of one method."""
-    points = grid_points(experiment(wc))
+    points = grid_points(experiment(wc), int(wc.train_seed))
     return [
         f"{STUDY.format(**wc)}/samples/{point.path}/manifest.json"
         for point in points
@@ -393,11 +406,13 @@ def figure5_samples():
     """Sample stores of every selected experiment: first training seed, DDPM, first sampling seed."""
     manifests = []
     for name, chosen in SELECTED.items():
-        folder = STUDY.format(experiment=name, train_seed=chosen["train_seeds"][0])
+        train_seed = chosen["train_seeds"][0]
+        folder = STUDY.format(experiment=name, train_seed=train_seed)
+        first = sampling_seed(chosen["sampling"]["seed"], train_seed)
         manifests += [
             f"{folder}/samples/{point.path}/manifest.json"
-            for point in grid_points(chosen)
-            if point.sampler == "ddpm" and point.seed == chosen["sampling"]["seed"]
+            for point in grid_points(chosen, train_seed)
+            if point.sampler == "ddpm" and point.seed == first
         ]
     return manifests
 

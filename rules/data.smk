@@ -288,5 +288,41 @@ rule fetch_extractor:
         COMMAND
 
 
+FETCH_CLASSIFIER = Work(
+    "fetch_classifier",
+    paths=lambda wc, input, output: {"data": input.data, "out": output.weights},
+    own=lambda wc: {
+        "weights": f"config/classifiers/{wc.metric}.safetensors",
+        "description": f"config/classifiers/{wc.metric}.json",
+    },
+)
+
+
+rule fetch_classifier:
+    input:
+        data=f"{PACKED}/manifest.json",
+        accepted=FETCH_CLASSIFIER.accepted("fetch_classifier"),
+    output:
+        weights=f"{PACKED}/{{metric}}/classifier.safetensors",
+    log:
+        "logs/data/{dataset}/{metric}/fetch_classifier.log",
+    benchmark:
+        "benchmarks/data/{dataset}/{metric}/fetch_classifier.tsv"
+    wildcard_constraints:
+        dataset=datasets_with_classifier(shipped=True),
+    priority: 15  # before the backbones: it fails for other images
+    localrule: True
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        identity=FETCH_CLASSIFIER.identity,
+        command=FETCH_CLASSIFIER.command,
+    shell:
+        COMMAND
+
+
 if workflow.is_main_process and not REPORTING:
     refuse_changes_outside()

@@ -108,7 +108,7 @@ MEASURE_LATENCY = Work(
     | {
         "grid": latency_grid(wc),
         "train_seed": wc.train_seed,
-        "seed": experiment(wc)["sampling"]["seed"],
+        "seed": sampling_seed(experiment(wc)["sampling"]["seed"], int(wc.train_seed)),
         # a time is of its device and threads
         "threads": config["threads"],
         "device": config["device"],

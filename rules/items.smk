@@ -78,7 +78,7 @@ def item_work(item):
         item.script or item.name,
         paths=lambda wc, input, output: named_inputs(input) | {"out": list(output)},
         decides=lambda wc: item.options,
-        own=item.own,
+        own=lambda wc: item.own,
         named=lambda wc: [
             path
             for paths in [*map(by_study, fixed), *(function(wc) for function in asked)]

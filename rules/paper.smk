@@ -14,7 +14,7 @@ DESCRIBE_ARCHITECTURES = Work(
             name: network_keywords(chosen) for name, chosen in SELECTED.items()
         }
     },
-    own={"configuration": "config/paper.yaml"},
+    own=lambda wc: {"configuration": "config/paper.yaml"},
     paths=lambda wc, input, output: {"out": output[0]},
 )
 
@@ -215,7 +215,7 @@ for item in ITEMS:
 # The rules whose run times are listed, in the order of the data.
 RULES_OF_A_STUDY = (
     """fetch_dataset fetch_autoencoder fetch_extractor import_weights pack_dataset
-    train_autoencoder encode_latents gather_latents train_classifier compute_reference train_backbone
+    train_autoencoder encode_latents gather_latents train_classifier fetch_classifier compute_reference train_backbone
     train_heads profile_denoising sample_images sample_shard gather_samples profile_exits evaluate_samples
     measure_latency""".split()
 )

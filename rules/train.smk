@@ -110,10 +110,13 @@ rule train_classifier:
         accepted=TRAIN_CLASSIFIER.accepted("train_classifier"),
     output:
         weights=f"{PACKED}/{{metric}}/classifier.safetensors",
+        description=f"{PACKED}/{{metric}}/classifier.json",
     log:
         "logs/data/{dataset}/{metric}/train_classifier.log",
     benchmark:
         "benchmarks/data/{dataset}/{metric}/train_classifier.tsv"
+    wildcard_constraints:
+        dataset=datasets_with_classifier(shipped=False),
     priority: 15  # before the backbones: it takes a minute, and fails if there are no classes
     conda:
         "../envs/environment.yaml"

@@ -114,7 +114,7 @@ class Work:
 
     `decides(wc)` are the options that decide the result, together with the code of the script and the inputs.
     `how(wc)` are options that say how the work is run. `paths(wc, input, output)` are options that name files. An
-    option whose value is None is left out. `own` are options that name files of this workflow, which count by their
+    option whose value is None is left out. `own(wc)` are options that name files of this workflow, which count by their
     content. `workers` names the option that takes the threads of the rule; `processes` is the number of GPUs that the
     script trains on, a process each. With `kept` a finished result goes into the store, but no shard does.
     `watched(wc)` are the files from outside that the job reads, by name. `named(wc)` are the inputs whose very set
@@ -128,7 +128,7 @@ class Work:
         paths,
         decides=lambda wc: {},
         how=lambda wc: {},
-        own=None,
+        own=lambda wc: {},
         workers=None,
         processes=None,
         kept=False,
@@ -139,7 +139,7 @@ class Work:
         described=lambda wc: [],
     ):
         self.script, self.paths, self.decides, self.how = script, paths, decides, how
-        self.own, self.workers, self.processes = own or {}, workers, processes
+        self.own, self.workers, self.processes = own, workers, processes
         self.kept, self.watched, self.named, self.like = kept, watched, named, like
         self.python = python
         self.described = described
@@ -152,7 +152,7 @@ class Work:
     def decisive(self, wc):
         """Everything that decides the result but code and inputs."""
         contents = {
-            name: receipts.content(ROOT / path) for name, path in self.own.items()
+            name: receipts.content(ROOT / path) for name, path in self.own(wc).items()
         }
         names = self.named(wc)
         return self.decides(wc) | contents | ({"of": names} if names else {})
@@ -184,7 +184,7 @@ class Work:
             words += ["-m", "duodiff.running.launch", str(self.processes)]
         words.append(own(f"workflow_scripts/{self.script}.py"))
         options = self.paths(wc, input, output) | self.decides(wc) | self.how(wc)
-        options |= {name: own(path) for name, path in self.own.items()}
+        options |= {name: own(path) for name, path in self.own(wc).items()}
         options |= {self.workers: threads} if self.workers else {}
         options["plan"] = self.plan(wc, input, output)
         return command_line(words, options, self.python)

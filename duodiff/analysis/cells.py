@@ -6,21 +6,52 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from duodiff.analysis.lost import lost_share
 from duodiff.running.files import read_json
 from duodiff.schedules import T
 from duodiff.settings import Setting
 
-_ABOUT = ["experiment", "train_seed", "method", "n", "reference_n", "nfe", "parameters"]
+_ABOUT = ["experiment", "train_seed", "method", "n", "reference_n", "steps", "nfe", "parameters"]
 _DISTANCES = {
     "matched": "distance_matched",
     "standard": "distance_standard",
     "difference": "minus_full",
 }
+_OF_ROUNDS = {
+    "covers": "interval_covers",
+    "n": "n",
+    "rounds": "rounds",
+    "resampled": "resampled",
+    "disturbed": "disturbed",
+}
 _PUBLISHED = ["dataset", "method", "t_s", "theta", "mean_exit_layer", "fid", "seconds_per_image"]
 
 
 def load_records(paths: Iterable[str | Path]) -> pd.DataFrame:
-    """All records of `paths`, one row a record; parameters, seeds and the measuring device also as columns."""
+    """The records of `paths`, one row a record; parameters, seeds and the measuring device also as columns.
+
+    Records of cells with fewer steps than their sampler's own are left out (`load_fewer_steps`).
+    """
+    records = _load(paths)
+    return records[~_fewer_steps(records)]
+
+
+def load_fewer_steps(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """As `load_records`, the records of cells with fewer steps than their sampler's own alone."""
+    records = _load(paths)
+    return records[_fewer_steps(records)]
+
+
+def _fewer_steps(records: pd.DataFrame) -> pd.Series:
+    """Whether each record is of fewer steps than the most of its experiment and sampler."""
+    if records.empty:
+        return pd.Series(False, index=records.index)
+    steps = pd.to_numeric(records["steps"])
+    most = steps.groupby([records["experiment"], records["sampler"]]).transform("max")
+    return steps < most  # False where a record has no steps
+
+
+def _load(paths: Iterable[str | Path]) -> pd.DataFrame:
     records = [record for path in paths for record in read_json(path)]
     if not records:
         return pd.DataFrame(columns=["experiment", "train_seed"])
@@ -44,18 +75,21 @@ def distance_name(records: pd.DataFrame) -> str:
 def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
     """Our measurements under one sampler, one row a cell of one study at its first sampling seed.
 
-    What a cell is: experiment, train_seed, method, t_s, theta, setting, depth, nfe, n (images), reference_n.
+    What a cell is: experiment, train_seed, method, t_s, theta, setting, depth, steps, nfe, n (images), reference_n,
+    and cell, its setting as text, which is the same in every training.
     Quality:
     - metric: the name of the distance; distance: to the reference; distance_standard: to all training images, where
       the reference is a part of them; distance_matched: at half the real images, against random halves of them
     - spread: standard deviation over `spread_seeds` sampling seeds, if repeated
     - minus_full: the distance minus the full backbone's; minus_full_95: half its 95% interval; resampled: the
       bootstrap's values behind the interval
-    - label_agreement, nearest_train_distance
+    - lost_share: of the distance, NaN without a cell of the shallow backbone (`lost.lost_share`)
+    - label_agreement, nearest_train_distance_q01, nearest_train_distance_q05
     Time:
     - mean_exit_layer, seconds (an image, measured), seconds_all_heads, seconds_interpolated (AdaDiff, Appendix A.5)
-    - speedup over the full backbone: median of the ratios within one round, with speedup_low, speedup_high,
-      speedup_covers and speedup_n; ideal_speedup: by FLOPs
+    - speedup over the full backbone, as measured, with speedup_low, speedup_high, speedup_covers, speedup_n,
+      speedup_rounds, speedup_resampled, and whether it is speedup_disturbed; speedup_processor: by processor time
+    - ideal_speedup: by FLOPs; all_heads_cost: full's speed-up over that with all heads computed
     """
     studies = [study for _, study in records.groupby(["experiment", "train_seed"])]
     tables = [
@@ -89,9 +123,20 @@ def _study_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame:
     rounds = plain[plain["metric"] == "speedup"].set_index("key")
     for name, end in (("speedup_low", min), ("speedup_high", max)):
         table[name] = rounds["interval"].map(end, na_action="ignore").astype(float)
-    table["speedup_covers"], table["speedup_n"] = rounds["interval_covers"], rounds["n"]
+    for name, column in _OF_ROUNDS.items():
+        table[f"speedup_{name}"] = rounds.get(column)
     table["spread_seeds"] = spread["seeds"].map(lambda seeds: len(seeds["sample_seed"]))
+    table["cell"] = table.index
+    table["lost_share"] = _lost_shares(table)
     return _with_derived_times(table, study, mine).reset_index(drop=True)
+
+
+def _lost_shares(table: pd.DataFrame) -> np.ndarray:
+    """The lost share of each cell of one study and sampler."""
+    full, shallow = (table.loc[table["t_s"] == t_s, "distance"] for t_s in (0, T))
+    if full.empty or shallow.empty:
+        return np.full(len(table), np.nan)
+    return lost_share(table["distance"], full.iloc[0], shallow.iloc[0])
 
 
 def _key(parameters: dict) -> str:
@@ -103,9 +148,10 @@ def _with_derived_times(
     table: pd.DataFrame, study: pd.DataFrame, mine: pd.DataFrame
 ) -> pd.DataFrame:
     """The cells with AdaDiff's interpolated time and DuoDiff's speed-up by FLOPs; `mine`: one sampler's records."""
-    heads = mine[(mine["method"] == "adadiff_all_heads") & (mine["metric"] == "seconds_per_image")]
+    heads = mine[mine["method"] == "adadiff_all_heads"].set_index("metric")["value"]
     if len(heads):
-        table["seconds_all_heads"] = heads["value"].iloc[0]
+        table["seconds_all_heads"] = heads["seconds_per_image"]
+        table["all_heads_cost"] = 1 / heads["speedup"]
         share = table["mean_exit_layer"] / table["depth"].astype(float)
         table["seconds_interpolated"] = table["seconds_all_heads"] * share
     flops = study[study["metric"] == "gflops_per_call"].set_index("method")["value"]

@@ -16,10 +16,11 @@ import pandas as pd
 
 from duodiff.analysis.operations import Network, network
 from duodiff.data.families import contents
+from duodiff.metrics.rounds import TURNS, turn_steps
 from duodiff.paper import DATASETS
 from duodiff.protocol import PROTOCOLS
 from duodiff.running.files import read_json
-from duodiff.schedules import T, timesteps
+from duodiff.schedules import shallow_calls, timesteps
 from duodiff.settings import FULL, Setting
 from duodiff.spaces import space
 from duodiff.study import config as configuration
@@ -32,6 +33,7 @@ from duodiff.study.grid import (
     has_heads,
     owner,
     selected,
+    step_grids,
 )
 
 _ROOT = Path(__file__).parents[2]
@@ -75,7 +77,8 @@ def works(config: dict) -> dict[str, list[Work]]:
         ]
         own = list(_trainings(experiment, roles))
         if name in chosen:
-            own += _measurements(experiment, config["datasets"][experiment["dataset"]])
+            dataset = config["datasets"][experiment["dataset"]]
+            own += _measurements(experiment, dataset, config["device"])
         if own:
             seeds = len(experiment["train_seeds"])
             jobs[name] = [_times(work, seeds) for work in own]
@@ -140,7 +143,7 @@ def _backbones(experiment: dict) -> tuple[Network, Network]:
     return _with_heads(experiment), network(backbone_architecture(experiment, "shallow"))
 
 
-def _measurements(experiment: dict, dataset: dict) -> Iterator[Work]:
+def _measurements(experiment: dict, dataset: dict, device: str) -> Iterator[Work]:
     """Profile, samples, their evaluation and the timing of one training seed."""
     full, shallow = _backbones(experiment)
     every_layer = full.all_heads if has_heads(experiment) else full.forward
@@ -154,31 +157,44 @@ def _measurements(experiment: dict, dataset: dict) -> Iterator[Work]:
     for point in points:
         calls = _calls(experiment, point.sampler, point.setting)
         operations = images * (sum(calls) + decode)
-        shards = experiment["grid"][point.sampler]["shards"]
+        shards = step_grids(experiment)[point.sampler]["shards"]
         yield Work("sampling", shards, operations, kept + sampling["images"] * len(calls))
 
-    timed = [(name, s) for name, g in experiment["grid"].items() for s in grid_settings(g)]
-    per_image = sum(sum(_calls(experiment, *cell)) for cell in timed)
-    with_heads = [name for name, grid in experiment["grid"].items() if grid["theta"]]
-    per_image += sum(len(_calls(experiment, name, FULL)) * full.all_heads for name in with_heads)
-    yield Work("other", 1, latency["repeats"] * latency["batch"] * (per_image + decode))
+    timed = sum(_timed(experiment, sampler, device) for sampler in experiment["grid"])
+    decoded = min(dataset["autoencoder"]["batch"], latency["batch"]) if decode else 0
+    yield Work("other", 1, latency["batch"] * timed + latency["repeats"] * decoded * decode)
 
     features = _FEATURES[space(experiment["metric"]["name"]).weights]
     yield Work("other", 1, len(points) * sampling["images"] * features)
 
 
-def _calls(experiment: dict, sampler: str, setting: Setting) -> list[float]:
-    """Operations of each network call that an image of a cell takes."""
-    protocol, t = PROTOCOLS[experiment["protocol"]], timesteps(experiment["grid"][sampler]["steps"])
+def _timed(experiment: dict, sampler: str, device: str) -> float:
+    """Operations for each image of the timing's batch under one sampler, in the least number of rounds.
+
+    In a round a cell and the full backbone run a few steps each. AdaDiff's whole trajectories are sampled first.
+    """
+    grid, rounds = experiment["grid"][sampler], experiment["latency"]["repeats"]
+    full = _calls(experiment, sampler, FULL)
+    cells = [_calls(experiment, sampler, s) for s in grid_settings(grid) if s != FULL] or [full]
+    exiting = sum(sum(_calls(experiment, sampler, s)) for s in grid_settings(grid) if s.exits_early)
+    if grid["theta"]:
+        cells.append([_with_heads(experiment).all_heads] * len(full))
+    part = min(1, TURNS * turn_steps(device) / len(full))
+    return rounds * part * sum(sum(calls) + sum(full) for calls in cells) + exiting
+
+
+def _calls(experiment: dict, folder: str, setting: Setting) -> list[float]:
+    """Operations of each network call that an image of a cell takes; `folder` is the sampler's (`step_grids`)."""
+    protocol, sampler = PROTOCOLS[experiment["protocol"]], folder.partition("/")[0]
+    t = timesteps(step_grids(experiment)[folder]["steps"])
     if sampler == "ddim" and not protocol.ddim_final_step:
         t = t[:-1]
     full, shallow = _backbones(experiment)
     if setting.exits_early:
         layer = _mean_exit(experiment["paper_dataset"], setting) if sampler == "ddpm" else None
         return [full.exiting(len(full.blocks) if layer is None else layer)] * len(t)
-    switched = int((t >= T - setting.t_s).sum())
-    if sampler == "ddim" and protocol.ddim_switch_one_call_late and switched:
-        switched = min(switched + 1, len(t))
+    late = sampler == "ddim" and protocol.ddim_switch_one_call_late
+    switched = shallow_calls(t, setting.t_s, late)
     guided = 2 if experiment["sampling"]["guidance"] else 1
     calls = [shallow.forward] * switched + [full.forward] * (len(t) - switched)
     return [guided * call for call in calls]

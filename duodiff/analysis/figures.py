@@ -2,18 +2,42 @@
 
 `studies` maps an experiment to its title; the study that a file belongs to is read off its path,
 results/{experiment}/train{train_seed}/...
+An experiment with several trainings is one study in a figure: rows of its trainings, to be drawn faintly, and rows of
+their mean (`analysis.trainings.with_means`).
 """
 
 import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from duodiff.analysis.cells import cells, load_records, over_full, published_rows
+from duodiff.analysis.cells import (
+    cells,
+    load_fewer_steps,
+    load_records,
+    over_full,
+    published_rows,
+)
+from duodiff.analysis.fewer import fewer_step_cells
+from duodiff.analysis.trainings import over_trainings, with_means
 from duodiff.paper import PAPER_IMAGES, PAPER_TITLES
 from duodiff.running.files import read_json
 
-_TRADE_OFF = ["panel", "metric", "method", "label", "seconds", "distance", "spread", "inferred"]
+_OF_TRAININGS = ["faint", "train_seed", "trainings"]
+_TRADE_OFF = [
+    "panel",
+    "metric",
+    "method",
+    "label",
+    "seconds",
+    "distance",
+    "lost_share",
+    "spread",
+    "nfe",
+    "inferred",
+]
 _RELATIVE = ["source", "method", "label", "relative_distance", "time_saved", "blocks_run"]
 
 # --- lines
@@ -22,37 +46,51 @@ _RELATIVE = ["source", "method", "label", "relative_distance", "time_saved", "bl
 def exit_layer_lines(profiles: list[Path], studies: dict) -> pd.DataFrame:
     """Figure 1: the exit profiles of each study under DDPM at its first sampling seed."""
     lines = _read(profiles, studies)
-    return _first_seed(lines[lines["sampler"] == "ddpm"])
+    return with_means(_first_seed(lines[lines["sampler"] == "ddpm"]), ["setting", "t"])
 
 
 def training_lines(curves: list[Path], studies: dict) -> pd.DataFrame:
     """Loss curves of all trainings, with the model's role from its folder."""
-    roles = [Path(path).parent.name for path in curves]
-    tables = [
-        _read([path], studies).assign(model=role) for path, role in zip(curves, roles, strict=True)
-    ]
-    return pd.concat(tables, ignore_index=True)
+    lines = _read(curves, studies, model=lambda path: path.parent.name)
+    return with_means(lines, ["model", "step"])
 
 
 def denoising_lines(losses: list[Path], studies: dict) -> pd.DataFrame:
     """Held-out losses over t of all studies."""
-    return _read(losses, studies)
+    return with_means(_read(losses, studies), ["network", "layer", "t"])
 
 
 def extrapolation_points(curves: list[Path], studies: dict) -> pd.DataFrame:
     """Distance against the number of images, of the DuoDiff cells under DDPM at the first sampling seed."""
     points = _read(curves, studies)
-    return _first_seed(points[(points["sampler"] == "ddpm") & points["t_s"].notna()])
+    points = _first_seed(points[(points["sampler"] == "ddpm") & points["t_s"].notna()])
+    return with_means(points, ["t_s", "n"])
 
 
-def _read(paths: list[Path], studies: dict) -> pd.DataFrame:
-    """The CSV tables of several studies as one, with their title and train_seed."""
+def _read(paths: list[Path], studies: dict, **columns: Callable[[Path], str]) -> pd.DataFrame:
+    """The CSV tables of several trainings as one, with title (of the experiment, see `titles`) and train_seed.
+
+    Further `columns` are functions of a table's path.
+    """
+    of = [_study_of(path) for path in paths]
+    names = titles(of, studies)
     tables = []
-    for path in paths:
-        experiment, seed = _study_of(path)
-        title = study_title(studies, experiment, seed)
-        tables.append(pd.read_csv(path).assign(title=title, train_seed=seed))
+    for path, (experiment, seed) in zip(paths, of, strict=True):
+        more = {name: function(Path(path)) for name, function in columns.items()}
+        about = {"title": names[experiment], "train_seed": seed} | more
+        tables.append(pd.read_csv(path).assign(**about))
     return pd.concat(tables, ignore_index=True)
+
+
+def titles(trainings: Iterable[tuple[str, int]], studies: dict) -> dict[str, str]:
+    """What figures call each experiment of these (experiment, training seed): with the seed of an only training."""
+    seeds: dict[str, set] = {}
+    for experiment, seed in trainings:
+        seeds.setdefault(experiment, set()).add(int(seed))
+    return {
+        name: study_title(studies, name, min(found)) if len(found) == 1 else studies[name]["title"]
+        for name, found in seeds.items()
+    }
 
 
 def _study_of(path: Path) -> tuple[str, int]:
@@ -70,8 +108,8 @@ def study_title(studies: dict, experiment: str, train_seed: int) -> str:
 
 
 def _first_seed(lines: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each study's first sampling seed."""
-    first = lines.groupby("title")["sample_seed"].transform("first")
+    """The rows of each training's first sampling seed."""
+    first = lines.groupby(["title", "train_seed"])["sample_seed"].transform("first")
     return lines[lines["sample_seed"] == first]
 
 
@@ -81,27 +119,84 @@ def _first_seed(lines: pd.DataFrame) -> pd.DataFrame:
 def trade_off_points(records: list[Path], published: Path, studies: dict) -> pd.DataFrame:
     """Points of Figure 4: our studies under DDPM, then the published datasets (the file of Table 1 or 2).
 
-    `inferred` marks a published point whose setting or exit layer is not in the paper (its certainty says so).
+    The full backbone with fewer steps is a method of its own, full_fewer_steps, and so is DuoDiff, duodiff_fewer_steps
+    (`analysis.fewer`). `lost_share` is missing for published points. `inferred` marks a published point whose setting
+    or exit layer is not in the paper (its certainty says so).
     """
     panels = []
     ours = cells(load_records(records), "ddpm")
-    for (name, seed), study in ours.groupby(["experiment", "train_seed"]):
-        title = f"{study_title(studies, name, seed)} (ours, n = {study['n'].iloc[0]})"
-        curves = [_curve(study, "seconds", "adadiff")]
-        if "seconds_interpolated" in study:
-            # the thetas are named once, at their measured times
-            interpolated = _curve(study, "seconds_interpolated", "adadiff_interpolated")
-            curves.append(interpolated.assign(label=""))
-        points = pd.concat(curves).drop_duplicates(["method", "t_s", "theta"])
-        panels.append(points.assign(panel=title, metric=study["metric"].iloc[0], inferred=False))
+    every, fewer = (
+        ours.assign(fewer=False),
+        fewer_step_cells(load_fewer_steps(records), ours, "ddpm"),
+    )
+    if len(fewer):
+        every = pd.concat([every, fewer.assign(fewer=True)])
+    for study in _with_mean(every):
+        shown = _our_curves(study)
+        title = f"{_title(ours, study, studies)} (ours, n = {study['n'].iloc[0]})"
+        if study["faint"].iloc[0]:
+            shown = shown.assign(label="", spread=np.nan)
+        panels.append(shown.assign(panel=title, metric=study["metric"].iloc[0], inferred=False))
     table = pd.read_csv(published)
     sampler = "" if "sampler" not in table else f", {table['sampler'].iloc[0].upper()}"
     rows = published_rows(table).rename(columns={"fid": "distance"})
     for dataset, points in rows.groupby("dataset", sort=False):
         points = _curve(points, "seconds_per_image", "adadiff_interpolated")
         title = f"{PAPER_TITLES[dataset]}{sampler} (paper, n = {PAPER_IMAGES})"
-        panels.append(points.assign(panel=title, metric="FID", inferred=_inferred(points)))
-    return pd.concat(panels, ignore_index=True).reindex(columns=_TRADE_OFF)
+        points = points.assign(panel=title, metric="FID", inferred=_inferred(points))
+        panels.append(points.assign(faint=False))
+    columns = [*_TRADE_OFF, *_OF_TRAININGS]
+    return pd.concat(panels, ignore_index=True).reindex(columns=columns)
+
+
+def _with_mean(ours: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The cells of each training, and after the trainings of an experiment that has several those of their mean.
+
+    `faint` is True for the cells of single trainings beside a mean. The `spread` of a mean is over the trainings.
+    """
+    for _, group in ours.groupby("experiment"):
+        several = group["train_seed"].nunique() > 1
+        for _, study in group.groupby("train_seed"):
+            yield study.assign(faint=several, trainings=1)
+        if several:
+            study = over_trainings(group)
+            yield study.assign(faint=False, spread=study["distance_sd"])
+
+
+def _title(ours: pd.DataFrame, study: pd.DataFrame, studies: dict) -> str:
+    """What figures call the experiment of a `study`'s cells, among the cells of all trainings."""
+    of = zip(ours["experiment"], ours["train_seed"], strict=True)
+    return titles(of, studies)[study["experiment"].iloc[0]]
+
+
+def _our_curves(study: pd.DataFrame) -> pd.DataFrame:
+    """The points of Figure 4 of one training, or of a mean over trainings.
+
+    `fewer` marks the cells with fewer steps.
+    """
+    own, fewer = study[~study["fewer"].astype(bool)], study[study["fewer"].astype(bool)]
+    curves = [_curve(own, "seconds", "adadiff")]
+    if "seconds_interpolated" in own:
+        # the thetas are named once, at their measured times
+        interpolated = _curve(own, "seconds_interpolated", "adadiff_interpolated")
+        curves.append(interpolated.assign(label=""))
+    points = pd.concat(curves).drop_duplicates(["method", "t_s", "theta"])
+    return pd.concat([points, _fewer_steps(fewer, own)]) if len(fewer) else points
+
+
+def _fewer_steps(fewer: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """The line of the full backbone with fewer steps, from its point at all steps, and DuoDiff's points."""
+    full, switched = fewer[fewer["t_s"] == 0], fewer[fewer["t_s"] > 0]
+    calls, named = full["nfe"].map("{:.0f}".format), switched["t_s"].map("{:.0f} in ".format)
+    return pd.concat(
+        [
+            own[own["t_s"] == 0].assign(method="full_fewer_steps", label="", spread=np.nan),
+            full.assign(method="full_fewer_steps", label=calls),
+            switched.assign(
+                method="duodiff_fewer_steps", label=named + switched["nfe"].map("{:.0f}".format)
+            ),
+        ]
+    ).dropna(subset="seconds")
 
 
 def _curve(table: pd.DataFrame, seconds: str, adadiff: str) -> pd.DataFrame:
@@ -129,14 +224,16 @@ def relative_points(
     rows = published_rows(pd.read_csv(published))
     sources = [_published_relative(rows, read_json(architectures)["paper"])]
     ours = cells(load_records(records), "ddpm")
-    for (name, seed), study in ours.groupby(["experiment", "train_seed"]):
-        title = f"{study_title(studies, name, seed)} (ours, {study['metric'].iloc[0]})"
-        sources.append(_our_relative(study).assign(source=title, inferred=False))
+    relative = [_our_relative(study) for _, study in ours.groupby(["experiment", "train_seed"])]
+    ours = pd.concat(relative, ignore_index=True) if relative else ours
+    for study in _with_mean(ours):
+        title = f"{_title(ours, study, studies)} (ours, {study['metric'].iloc[0]})"
+        sources.append(study.assign(source=title, inferred=False))
     points = pd.concat(sources, ignore_index=True)
     points["label"] = points["t_s"].map("{:.0f}".format).where(points["t_s"].notna(), "")
     theta = points["theta"].notna()
     points.loc[theta, "label"] = points.loc[theta, "theta"].map("{:.3g}".format)
-    return points.reindex(columns=[*_RELATIVE, "n", "inferred"])
+    return points.reindex(columns=[*_RELATIVE, "n", "inferred", *_OF_TRAININGS])
 
 
 def _published_relative(rows: pd.DataFrame, networks: dict) -> pd.DataFrame:
@@ -148,21 +245,19 @@ def _published_relative(rows: pd.DataFrame, networks: dict) -> pd.DataFrame:
         blocks_run=100 * rows["mean_exit_layer"] / rows["dataset"].map(depth),
         n=PAPER_IMAGES,
         inferred=_inferred(rows),
+        faint=False,
     )
 
 
 def _our_relative(study: pd.DataFrame) -> pd.DataFrame:
-    full = study[study["t_s"] == 0]["seconds"].iloc[0]
-    seconds = study["seconds"]
-    if "seconds_interpolated" in study:
-        seconds = study["seconds_interpolated"].fillna(seconds)
-    points = study.assign(
-        relative_distance=over_full(study, "distance"), time_saved=100 * (1 - seconds / full)
-    )
+    points = study.assign(relative_distance=over_full(study, "distance"))
+    time = 1 / study["speedup"]
     if "mean_exit_layer" in study:
         share = study["mean_exit_layer"] / study["depth"].astype(float)
         points = points.assign(blocks_run=100 * share)
-    return points
+        if "all_heads_cost" in study:
+            time = (study["all_heads_cost"] * share).fillna(time)
+    return points.assign(time_saved=100 * (1 - time))
 
 
 def _inferred(rows: pd.DataFrame) -> pd.Series:

@@ -8,13 +8,19 @@ from pathlib import Path
 import pandas as pd
 
 from duodiff.analysis import metrics, resources, tables
-from duodiff.analysis.cells import load_records
+from duodiff.analysis.cells import load_fewer_steps, load_records
 from duodiff.analysis.specifications import readable_specifications
 from duodiff.analysis.tables import comparison
 from duodiff.running.files import write_csv, write_text
 
-_WHOLE = ("t_s", "n", "nfe", "train_seed", "reference_n")
-_DIGITS = dict.fromkeys(_WHOLE, 0) | {"theta": 3, "nearest_train_distance": 3}
+_WHOLE = ("t_s", "steps", "n", "nfe", "train_seed", "trainings", "reference_n")
+_DIGITS = dict.fromkeys(_WHOLE, 0) | {
+    "theta": 3,
+    "lost_share": 3,
+    "lost_share_sd": 3,
+    "nearest_train_distance_q01": 3,
+    "nearest_train_distance_q05": 3,
+}
 _SIGNIFICANT = ("kernel", "parameters_m", "gflops", "joules", "memory_mb")
 _SYMBOLS = {"t_s": "$t_s$", "theta": r"$\theta$"}
 _SPECIAL = {character: "\\" + character for character in "&%$#_{}"} | {
@@ -59,14 +65,16 @@ def write_comparison(
     records: list[Path], published: Path, sampler: str, studies: dict, out: list[Path]
 ) -> str:
     """Writes one sampler's comparison with a published table to each path of `out` by suffix; a one-line summary."""
-    table = comparison(load_records(records), pd.read_csv(published), sampler, studies)
+    ours, fewer_steps = load_records(records), load_fewer_steps(records)
+    table = comparison(ours, pd.read_csv(published), sampler, studies, fewer_steps)
     shown = table.drop(columns=list(tables.ASIDE))
     return _write(table, readable(shown, tables.COLUMNS), out)
 
 
 def write_metrics(records: list[Path], studies: dict, out: list[Path]) -> str:
     """Writes the table of all metrics to each path of `out` by suffix; a one-line summary."""
-    table = metrics.all_metrics(load_records(records), studies)
+    every = pd.concat([load_records(records), load_fewer_steps(records)])
+    table = metrics.all_metrics(every, studies)
     return _write(table, readable(table, metrics.COLUMNS), out)
 
 

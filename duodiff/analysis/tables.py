@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 
 from duodiff.analysis.cells import at_equal_time, cells, distance_name, over_full, published_rows
+from duodiff.analysis.fewer import fewer_step_cells
+from duodiff.analysis.trainings import over_trainings
 from duodiff.paper import PAPER_IMAGES, PAPER_TITLES
 
 _PUBLISHED = {
@@ -19,36 +21,47 @@ COLUMNS = {
     "method": ("", "Method"),
     "t_s": ("", "t_s"),
     "theta": ("", "theta"),
+    "nfe": ("", "Network calls"),
     "mean_exit_paper": ("Mean exit layer", "paper"),
     "mean_exit_layer": ("Mean exit layer", "ours"),
+    "mean_exit_layer_sd": ("Mean exit layer", "sd over trainings"),
     "mean_exit_difference": ("Mean exit layer", "difference"),
     "fid_paper": ("Distance", "paper (FID)"),
     "distance": ("Distance", "ours"),
+    "distance_sd": ("Distance", "sd over trainings"),
     "distance_standard": ("Distance", "to all training images"),
     "spread": ("Distance", "sd over seeds"),
     "minus_full": ("Distance", "minus full's"),
     "minus_full_95": ("Distance", "± (95%)"),
+    "lost_share": ("Distance", "lost share"),
+    "lost_share_sd": ("Distance", "lost share, sd over trainings"),
     "distance_matched": ("Distance", "at the floor's n"),
     "metric": ("Distance", "our metric"),
     "difference": ("Distance", "difference"),
     "relative_paper": ("Distance / full's", "paper"),
     "relative_distance": ("Distance / full's", "ours"),
+    "relative_distance_sd": ("Distance / full's", "sd over trainings"),
     "relative_difference": ("Distance / full's", "difference"),
     "label_agreement": ("", "Classified as labelled"),
-    "nearest_train_distance": ("", "Nearest training image, rms"),
+    "nearest_train_distance_q01": ("Nearest training image, rms", "lowest 1% below"),
+    "nearest_train_distance_q05": ("Nearest training image, rms", "lowest 5% below"),
     "seconds_paper": ("Seconds per image", "paper"),
     "seconds": ("Seconds per image", "ours, measured"),
     "seconds_interpolated": ("Seconds per image", "ours, interpolated"),
     "seconds_all_heads": ("Seconds per image", "all heads"),
     "speedup_paper": ("Speed-up over full", "paper"),
     "speedup": ("Speed-up over full", "ours"),
+    "speedup_95": ("Speed-up over full", "± (95%)"),
+    "speedup_sd": ("Speed-up over full", "sd over trainings"),
+    "speedup_processor": ("Speed-up over full", "by processor time"),
+    "speedup_disturbed": ("Speed-up over full", "disturbed"),
     "speedup_difference": ("Speed-up over full", "difference"),
     "ideal_speedup": ("Speed-up over full", "ideal (FLOPs)"),
     "duodiff_at_seconds_interpolated": ("DuoDiff's distance at AdaDiff's time", "interpolated"),
     "duodiff_at_seconds": ("DuoDiff's distance at AdaDiff's time", "measured"),
     "n": ("", "n"),
     "reference_n": ("", "Reference n"),
-    "nfe": ("", "NFE"),
+    "trainings": ("", "Trainings"),
     "train_seed": ("", "Training seed"),
     "compared_with": ("", "Compared with the paper's"),
     "certainty": ("", "Certainty of the paper's"),
@@ -58,43 +71,75 @@ COLUMNS = {
 ASIDE = (
     "distance_standard",
     "label_agreement",
-    "nearest_train_distance",
+    "nearest_train_distance_q01",
+    "nearest_train_distance_q05",
     "seconds_all_heads",
+    "speedup_processor",
     "reference_n",
-    "nfe",
     "certainty",
 )
 """Columns that are in the CSV file alone."""
 
 
 def comparison(
-    records: pd.DataFrame, published: pd.DataFrame, sampler: str, studies: dict[str, dict]
+    records: pd.DataFrame,
+    published: pd.DataFrame,
+    sampler: str,
+    studies: dict[str, dict],
+    fewer_steps: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Paper and ours side by side, columns COLUMNS.
 
     The rows: our studies, real images and noise, then the published datasets we did not run. `published` is the
-    paper's Table 1 or 2, `studies` maps an experiment to its title and paper_dataset. Distances are compared only
-    where the dataset, the metric and the numbers of images are the paper's. Speed-ups and relative distances are
-    against the full backbone of the same source, so they compare across datasets. A study on none of the paper's
-    datasets has the median over them beside it; `compared_with` says so.
+    paper's Table 1 or 2, `studies` maps an experiment to its title and paper_dataset. An experiment with several
+    trainings has one row a cell: means over the trainings, with standard deviations. Cells of `fewer_steps` (the
+    records of `load_fewer_steps`) follow those of their study, without a published row beside them. Distances are
+    compared only where the dataset, the metric and the numbers of images are the paper's. Speed-ups and relative
+    distances are against the full backbone of the same source, so they compare across datasets. A study on none of the
+    paper's datasets has the median over them beside it; `compared_with` says so.
     """
     ours, published = cells(records, sampler), published_rows(published)
     tables = []
-    for (name, train_seed), group in ours.groupby(["experiment", "train_seed"]):
-        study = group.copy()
-        study["relative_distance"] = over_full(study, "distance")
-        for column in ("seconds", "seconds_interpolated"):
-            if column in study:
-                study[f"duodiff_at_{column}"] = at_equal_time(study, column)
+    for name, group in ours.groupby("experiment"):
+        trainings = [_with_relative(study) for _, study in group.groupby("train_seed")]
+        study = _as_one(pd.concat(trainings, ignore_index=True))
         merged = _side_by_side(study, published, studies[name]["paper_dataset"])
-        title = studies[name]["title"]
-        tables.append(merged.assign(dataset=title, train_seed=train_seed))
+        seeds, count = study["train_seed"].iloc[0], study["trainings"].iloc[0]
+        about = {"dataset": studies[name]["title"], "train_seed": seeds, "trainings": count}
+        tables.append(merged.assign(**about))
+        fewer = pd.DataFrame()
+        if fewer_steps is not None:
+            fewer = fewer_step_cells(fewer_steps, group, sampler)
+        if len(fewer):
+            tables.append(_as_one(fewer).assign(**about))
     for name, study in studies.items():
         tables.append(_scale(records[records["experiment"] == name]).assign(dataset=study["title"]))
     shown = {study["paper_dataset"] for study in studies.values()}
     rest = published[~published["dataset"].isin(shown)]
     rest = rest.assign(dataset=rest["dataset"].map(PAPER_TITLES)).rename(columns=_PUBLISHED)
     return pd.concat([*tables, rest], ignore_index=True).reindex(columns=list(COLUMNS))
+
+
+def _as_one(trainings: pd.DataFrame) -> pd.DataFrame:
+    """The cells of all trainings as one row a cell. A time is disturbed ("yes") where one training's is."""
+    study = over_trainings(trainings)
+    return study.assign(speedup_disturbed=study["speedup_disturbed"].gt(0).map({True: "yes"}))
+
+
+def _with_relative(study: pd.DataFrame) -> pd.DataFrame:
+    """The cells of one training with their distance over the full backbone's, and DuoDiff's at AdaDiff's times.
+
+    `speedup_95` is half the interval of their speed-up.
+    """
+    table = study.assign(
+        relative_distance=over_full(study, "distance"),
+        speedup_95=(study["speedup_high"] - study["speedup_low"]) / 2,
+        speedup_disturbed=study["speedup_disturbed"].astype(float),
+    )
+    for column in ("seconds", "seconds_interpolated"):
+        if column in table:
+            table[f"duodiff_at_{column}"] = at_equal_time(table, column)
+    return table
 
 
 def _scale(records: pd.DataFrame) -> pd.DataFrame:

@@ -38,6 +38,12 @@ class ImageStore:
         """Number of classes, -1 for an unlabelled store."""
         return self.manifest["num_classes"]
 
+    @property
+    def training_data(self) -> dict:
+        """What decides the training images and their labels: the hashes of both arrays, and the limits of the split."""
+        hashes = {key: self.manifest[key] for key in ("images_sha256", "labels_sha256")}
+        return hashes | {"train": self.manifest["splits"]["train"]}
+
     def split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Images and labels of one split, as the manifest delimits it ([first, past the last])."""
         first, end = self.manifest["splits"][name]

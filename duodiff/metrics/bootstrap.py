@@ -2,7 +2,7 @@
 
 import numpy as np
 
-RESAMPLES = 200
+RESAMPLES = 1000
 
 COVERS = f"95%: {RESAMPLES} bootstrap resamples of the images"
 """The text of a record's `interval_covers` for an interval of `percentiles`."""

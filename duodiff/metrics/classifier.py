@@ -114,9 +114,13 @@ def accuracy(model: SmallClassifier, images: np.ndarray, labels: np.ndarray) -> 
 
 
 def save(path: str | Path, model: SmallClassifier) -> None:
-    """Writes the classifier's weights as safetensors."""
+    """Writes the classifier's weights as safetensors, rounded to float16: a classifier that is shipped is a small file.
+
+    `load` computes with the rounded weights in float32.
+    """
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     with atomic(path) as temporary:
-        save_file(model.state_dict(), temporary)
+        save_file(weights, temporary)
 
 
 def load(path: str | Path) -> SmallClassifier:

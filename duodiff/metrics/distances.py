@@ -34,6 +34,7 @@ from duodiff.transfer import sent
 _SUBSETS, _SUBSET_SIZE = 100, 1000  # of KID (Binkowski et al. 2018)
 _SCORE_SPLITS = 10  # of the Inception score (Salimans et al. 2016)
 _SIZES = 15  # of the extrapolation (Chong & Forsyth 2020)
+_SINGULAR = 1e-10  # eigenvalues below this part of the largest count as this part
 
 
 @dataclass(frozen=True)
@@ -90,37 +91,42 @@ class FrechetTo:
         self.root = vectors * values.clamp(min=0).sqrt() @ vectors.T
         self.trace, self.device = sigma.trace(), device
 
-    def __call__(self, features: Tensor, counts: Tensor | None = None) -> float:
-        """Distance of features float64 [N, D]. Each counts as often as `counts` (int [N]) says, once by default."""
+    def __call__(self, features: Tensor) -> float:
+        """Distance of features float64 [N, D]."""
         features = features.to(self.device)
-        counts = torch.ones(len(features)) if counts is None else counts
-        weights = counts.to(features)
-        total = weights.sum()
-        mu = weights @ features / total
-        centred = (features - mu) * weights.sqrt()[:, None]
-        sigma = centred.T @ centred / (total - 1)
-        values = torch.linalg.eigvalsh(self.root @ sigma @ self.root)
+        mu = features.mean(0)
+        values = torch.linalg.eigvalsh(self._product(features - mu))
+        trace = (features - mu).square().sum() / (len(features) - 1)
         cross = values.clamp(min=0).sqrt().sum()
-        return float((mu - self.mu).square().sum() + sigma.trace() + self.trace - 2 * cross)
+        return float((mu - self.mu).square().sum() + trace + self.trace - 2 * cross)
+
+    def influences(self, features: Tensor) -> Tensor:
+        """By how much each image moves the distance, to first order: float64 [N] of features float64 [N, D], mean 0.
+
+        A resample that draws image i counts[i] times has the distance plus the mean of counts x influences. The
+        gradient by the covariance S is I - S_1^(1/2) (S_1^(1/2) S S_1^(1/2))^(-1/2) S_1^(1/2).
+        """
+        features = features.to(self.device)
+        mu = features.mean(0)
+        centred = features - mu
+        values, vectors = torch.linalg.eigh(self._product(centred))
+        inverse = vectors * values.clamp(min=_SINGULAR * float(values.max())).rsqrt() @ vectors.T
+        moved = centred - centred @ (self.root @ inverse @ self.root)
+        influences = 2 * centred @ (mu - self.mu) + (moved * centred).sum(1)
+        return (influences - influences.mean()).cpu()
+
+    def _product(self, centred: Tensor) -> Tensor:
+        """S_1^(1/2) S S_1^(1/2), S the covariance of centred features [N, D]."""
+        return self.root @ (centred.T @ centred / (len(centred) - 1)) @ self.root
 
 
-def paired_differences(
-    features: Tensor, base: Tensor, to: FrechetTo, resamples: int
-) -> list[float]:
-    """`to(features) - to(base)` in `resamples` paired bootstrap resamples.
+def same_noise_bound(features: Tensor, base: Tensor) -> float:
+    """The most by which the roots of two sets' Frechet distances to one reference can differ.
 
-    Row i of `features` and of `base` (both float64 [N, D]) belongs to the same noise and label. A resample draws the
-    same rows of both, and the same rows for all features of one N. The fixed Gaussian is not resampled.
-
-    Use the standard deviation of the result, not its mean: duplicates in a resample raise both distances.
+    Row i of `features` and of `base` (both float64 [N, D]) belongs to the same noise and label. The bound is the root
+    mean squared distance of these pairs (Gelbrich 1990), with the covariances' N - 1. It needs no resampling.
     """
-    generator = torch.Generator().manual_seed(0)
-    n, differences = len(features), []
-    for _ in range(resamples):
-        drawn = torch.randint(n, (n,), generator=generator)
-        counts = torch.bincount(drawn, minlength=n)
-        differences.append(to(features, counts) - to(base, counts))
-    return differences
+    return float(((features - base).square().sum() / (len(base) - 1)).sqrt())
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Every metric of every sample store of one study, as records."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from duodiff.data.store import ImageStore
 from duodiff.identity import code_digest, digest
+from duodiff.metrics.bootstrap import RESAMPLES, resampled_means
 from duodiff.metrics.distances import (
     FrechetTo,
     extrapolation,
@@ -19,9 +21,9 @@ from duodiff.metrics.distances import (
     inception_score,
     kernel_distance,
     nearest_distances,
-    paired_differences,
     precision_recall,
     random_halves,
+    same_noise_bound,
     thumbnails,
 )
 from duodiff.metrics.features import Extractor
@@ -31,9 +33,6 @@ from duodiff.running import provenance
 from duodiff.running.files import sha256
 from duodiff.samplers import to_uint8
 from duodiff.spaces import images_to_extrapolate, space
-
-RESAMPLES = 100
-"""Paired bootstrap resamples of a difference."""
 
 _SPLITS = 20  # random halves of the real images
 _RMS = "rms of [-1, 1] pixels, of thumbnails of at most 32x32"
@@ -58,6 +57,17 @@ class Value(NamedTuple):
 def _about(metric: str, value: float, spread: float, covers: str) -> Value:
     """A value whose interval reaches `spread` to each side."""
     return Value(metric, value, "1", (value - spread, value + spread), covers)
+
+
+class _Base:
+    """A full backbone's features, distance and influences, which other settings are compared with."""
+
+    def __init__(self, features: Tensor, to: FrechetTo):
+        self.features, self.distance, self.influences = (
+            features,
+            to(features),
+            to.influences(features),
+        )
 
 
 class Evaluation:
@@ -107,12 +117,14 @@ class Evaluation:
     def of_study(self, samples: list[Path]) -> tuple[list[Record], list[dict[str, Any]]]:
         """Records of all sample stores, and the distance against the number of images as table rows.
 
-        Differences are to the full backbone (t_s = 0) of the same sampler and seed. Raises ValueError as `opened`.
+        Differences are to the full backbone (t_s = 0) of the same sampler and seed, at the most steps of this sampler.
+        The distance against the number of images is of these steps alone. Raises ValueError as `opened`.
         """
         stores = [self.opened(path) for path in samples]
+        own = _own_steps(stores)
         # the full backbones first: the other stores are compared with them
-        stores.sort(key=lambda store: store.manifest["method"] != "full")
-        bases: dict[tuple[str, int], Tensor] = {}
+        stores.sort(key=lambda store: store.manifest["method"] != "full" or not own(store))
+        bases: dict[tuple[str, int], _Base] = {}
         records: list[Record] = []
         curves: list[dict[str, Any]] = []
         for store in tqdm(stores, desc="evaluate", unit="store", disable=None):
@@ -122,15 +134,15 @@ class Evaluation:
             values = self.of_features(features, logits, store.images, store.labels)
             values += _of_exits(store)
             key = (sampler["name"], seed)
-            if manifest["method"] == "full":
-                bases[key] = features
+            if manifest["method"] == "full" and own(store):
+                bases[key] = _Base(features, self.to_reference)
             elif key in bases:
-                values.append(self._difference(features, bases[key]))
+                values += self._against(features, bases[key])
             if manifest["count"] >= images_to_extrapolate(self.metric):
                 limit, rows = self._limit(features)
                 values.append(limit)
                 setting = manifest["parameters"] | {"sampler": sampler["name"], "sample_seed": seed}
-                curves += [self.study | setting | row for row in rows]
+                curves += [self.study | setting | row for row in rows if own(store)]
             records += self._records(
                 values, manifest["count"], manifest.get("made"), **of_samples(manifest)
             )
@@ -176,7 +188,7 @@ class Evaluation:
             _about(_kernel_name(metric), kernel, deviation, subsets),
             Value("precision", precision),
             Value("recall", recall),
-            Value("nearest_train_distance", float(np.median(nearest)), _RMS),
+            *_memorisation(nearest),
         ]
         if len(images) > self.dim:
             values += self._frechet(features)
@@ -224,14 +236,18 @@ class Evaluation:
             records += self._records([floor], self.half, method="real_halves")
         return records
 
-    def _difference(self, features: Tensor, base: Tensor) -> Value:
-        """The distance minus the full backbone's."""
+    def _against(self, features: Tensor, base: _Base) -> list[Value]:
+        """The distance minus the full backbone's, and the bound on the two distances' roots by their same noise."""
         to = self.to_reference
-        resampled = paired_differences(features, base, to, RESAMPLES)
-        deviation = float(np.std(resampled, ddof=1))
-        covers = f"95%: 1.96 standard deviations over {RESAMPLES} paired bootstrap resamples of the images"
-        name, value = f"{self.metric}_difference", to(features) - to(base)
-        return _about(name, value, 1.96 * deviation, covers)._replace(resampled=resampled)
+        moved = resampled_means((to.influences(features) - base.influences)[None].numpy())[1:, 0]
+        value = to(features) - base.distance
+        deviation = 1.96 * float(np.std(moved, ddof=1))
+        covers = f"95%: 1.96 standard deviations over {RESAMPLES} paired resamples of the images, to first order"
+        difference = _about(f"{self.metric}_difference", value, deviation, covers)
+        return [
+            difference._replace(resampled=[float(f"{value + one:.6g}") for one in moved]),
+            Value(f"{self.metric}_same_noise", same_noise_bound(features, base.features)),
+        ]
 
     def _limit(self, features: Tensor) -> tuple[Value, list[dict[str, Any]]]:
         """The distance extrapolated to infinitely many samples, and a table row for each point of its line."""
@@ -275,6 +291,23 @@ def _noise(count: int, shape: tuple[int, int, int], part: int = 256) -> np.ndarr
     return images
 
 
+def _own_steps(stores: list[ImageStore]) -> Callable[[ImageStore], bool]:
+    """Whether a store's sampler took its own number of steps, which is its most among `stores`."""
+    most: dict[str, int] = {}
+    for store in stores:
+        sampler = store.manifest["sampler"]
+        most[sampler["name"]] = max(sampler["steps"], most.get(sampler["name"], 0))
+    return lambda store: (
+        store.manifest["sampler"]["steps"] == most[store.manifest["sampler"]["name"]]
+    )
+
+
+def _memorisation(nearest: np.ndarray) -> list[Value]:
+    """Low quantiles of the images' distances to their nearest training image: copies are few, and the nearest."""
+    low = dict(zip(("q01", "q05"), np.quantile(nearest, [0.01, 0.05]), strict=True))
+    return [Value(f"nearest_train_distance_{q}", float(value), _RMS) for q, value in low.items()]
+
+
 def _kernel_name(metric: str) -> str:
     return "kid" if metric == "fid" else metric.replace("fd_", "kd_", 1)
 
@@ -295,7 +328,7 @@ def _spreads(records: list[Record], metric: str) -> list[Record]:
     by_setting: dict[tuple, list[Record]] = {}
     for record in records:
         if record.metric == metric and record.seeds:
-            key = (record.sampler, str(record.parameters), record.seeds["train_seed"])
+            key = (record.sampler, record.steps, str(record.parameters), record.seeds["train_seed"])
             by_setting.setdefault(key, []).append(record)
     return [_spread(one) for one in by_setting.values() if len(one) > 1]
 

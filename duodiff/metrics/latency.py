@@ -1,21 +1,22 @@
-"""Wall time of methods, measured side by side in one process, and the resources that they need."""
+"""Times of methods, measured in turns in one process, and the resources that they need."""
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from duodiff import noise, samplers
+from duodiff import samplers
 from duodiff.autoencoder import Autoencoder
 from duodiff.backbones import single
 from duodiff.identity import code_digest
+from duodiff.metrics import rounds
 from duodiff.metrics.flops import gflops, parameters
+from duodiff.metrics.pieces import Pieces
 from duodiff.metrics.resources import (
     energy_meter,
     load_seconds,
@@ -24,44 +25,20 @@ from duodiff.metrics.resources import (
     synchronise,
     trajectory_gflops,
 )
+from duodiff.metrics.rounds import TURNS, Estimate, Timed, Turn
 from duodiff.records import Record
 from duodiff.running import provenance
-from duodiff.sampling.cells import Cell, build_cell
+from duodiff.sampling.cells import Cell, build_cell, denoiser
 from duodiff.sampling.generation import sample_batch
 from duodiff.sampling.models import Models
+from duodiff.schedules import T
 from duodiff.settings import FULL, Setting
 
-Name = TypeVar("Name", bound=Hashable)
-
 Key = tuple[str, Setting | str]
-"""A measured cell: its sampler's name, and its setting or `_ALL_HEADS`."""
+"""What is timed: a sampler's name, and a setting, `_ALL_HEADS` or `_DECODE`."""
 
-_ALL_HEADS = "all_heads"
-_DECODE = ("", "decode")  # decoding is measured in the rounds of the cells
-
-
-def interleaved(
-    runs: Mapping[Name, Callable[[], object]], repeats: int, counters: Callable[[], list[float]]
-) -> dict[Name, np.ndarray]:
-    """How much each (warmed-up) run adds to the counters, [repeats, counters].
-
-    Every round runs all, in alternating order. So a slow moment of the machine hits all runs alike: their ratios hold
-    where single times do not.
-    """
-    added: dict[Name, list[np.ndarray]] = {name: [] for name in runs}
-    rounds = [list(reversed(list(runs))) if i % 2 else list(runs) for i in range(repeats)]
-    order = [name for one_round in rounds for name in one_round]
-    for name in tqdm(order, desc="latency", unit="run", disable=None):
-        before = np.array(counters())
-        runs[name]()
-        added[name].append(np.array(counters()) - before)
-    return {name: np.stack(rows) for name, rows in added.items()}
-
-
-def _counters(device: str, meter: Callable[[], float] | None) -> list[float]:
-    """Seconds, and joules where there is a meter."""
-    synchronise(device)
-    return [time.perf_counter()] + ([meter()] if meter else [])
+_ALL_HEADS, _DECODE = "all_heads", "decode"
+_SHALLOW = Setting("t_s", str(T))
 
 
 def measure_cells(
@@ -80,15 +57,22 @@ def measure_cells(
     autoencoder: Autoencoder | None = None,
     precision: str = "float32",
 ) -> list[Record]:
-    """Seconds per image of every setting in `grid` ([[sampler, [settings]], ...]), and the resources it needs.
+    """The speed of every setting in `grid` ([[sampler, [settings]], ...]), and the resources it needs.
 
-    `paths` are the files of `Models` by role. Beside the seconds stand the speed-up over the full backbone (t_s = 0),
-    as the median of the ratios within each round, and the joules where a GPU's can be read. `_needs` has the rest.
+    `paths` are the files of `Models` by role. `repeats` is the least number of rounds (`duodiff.metrics.rounds`). In a
+    round every cell runs a short piece of its trajectory (`duodiff.metrics.pieces`), in turns with its baseline: the
+    full backbone under the same sampler. Records of a cell:
+
+    - `speedup`: the baseline's wall time over the cell's
+    - `seconds_per_image`: the baseline's seconds over the speed-up. So two cells' seconds compare as their speed-ups,
+      although the machine may have been faster for one
+    - `speedup_processor` and `processor_seconds_per_image`: the same by processor time, on a CPU
+    - `joules_per_image`, of one trajectory, where a GPU's can be read. `_needs` has the rest.
 
     AdaDiff is measured with the batch that shrinks. The same network with all heads computed and no exit taken
-    (`adadiff_all_heads`) is the start of the paper's interpolated time (Appendix A.5). The time includes noise. It
-    does not include writing files or decoding latents: decoding by the `autoencoder` is measured in the same rounds
-    and recorded by itself.
+    (`adadiff_all_heads`) is the start of the paper's interpolated time (Appendix A.5). The times include the noise of
+    the steps. They do not include writing files or decoding latents: decoding by the `autoencoder` is measured in the
+    same rounds and recorded by itself.
     """
     torch.set_num_threads(threads)
 
@@ -97,11 +81,8 @@ def measure_cells(
         return Models(conventions, protocol, **chosen, device=device, precision=precision)
 
     models = load(paths)
-    cells = _cells(models, grid)
-    measured, ran = _rounds(
-        models, cells, batch=batch, repeats=repeats, seed=seed, autoencoder=autoencoder
-    )
-    seconds = {key: counted[:, 0] for key, counted in measured.items()}
+    timings = _Timings(models, grid, Pieces(models, batch, seed), repeats, autoencoder=autoencoder)
+    cells = timings.cells
     loads: dict[tuple[str, ...], np.ndarray] = {}
     for roles in {cell.roles for cell in cells.values()}:
         loads[roles] = np.array(load_seconds(partial(load, roles), repeats, device))
@@ -115,7 +96,6 @@ def measure_cells(
     code = code_digest(measure_cells, [conventions, protocol, grid])
     libraries = ["diffusers"] if autoencoder else []
     made = provenance.made(code, device, libraries=libraries)
-    over = f"minimum and maximum of {repeats} interleaved rounds"
     seeds = {"train_seed": train_seed, "sample_seed": seed}
     records: list[Record] = []
     for (sampler, setting), cell in cells.items():
@@ -130,60 +110,184 @@ def measure_cells(
             "seeds": seeds,
             **common,
         }
-        taken = seconds[sampler, setting]
-        values = {
-            ("seconds_per_image", "s"): taken / batch,
-            # within a round the machine's drift cancels
-            ("speedup", "1"): seconds[sampler, FULL] / taken,
-        }
-        if (counted := measured[sampler, setting]).shape[1] > 1:
-            values["joules_per_image", "J"] = counted[:, 1] / batch
-        for (metric, unit), rounds in values.items():
-            records.append(_of_rounds(metric, rounds, unit, interval_covers=over, **identity))
-        records += _needs(models, cell, ran[sampler, setting], identity)
-        of_loads = {"interval_covers": f"minimum and maximum of {repeats} loads"}
-        records.append(_of_rounds("load_seconds", loads[cell.roles], "s", **identity | of_loads))
+        records += timings.records((sampler, setting), identity)
+        records += _energy(models, cell, identity)
+        records += _needs(models, cell, timings.ran.get((sampler, setting)), identity)
+        records.append(_loading(loads[cell.roles], identity))
     records += _calls(models, {"train_seed": train_seed}, common)
-    if autoencoder is not None:
-        identity = {"n": batch, "seeds": seeds, "interval_covers": over, **common}
-        records.append(_decoding(autoencoder, seconds[_DECODE] / batch, identity))
     identity = {"n": batch, "seeds": seeds, **common}
-    records += _simulated_against_shrinking(models, cells, identity, autoencoder)
+    if autoencoder is not None:
+        records.append(_decoding(autoencoder, timings.decoding(), identity))
+    records += _simulated_against_shrinking(models, timings, identity, autoencoder)
     for record in records:
         trained = models.made(record.checkpoint_sha256.keys() & models.manifests.keys())
         record.made = provenance.made_of(made, trained)
     return records
 
 
-def _rounds(
+class _Timings:
+    """The rounds of all cells and of decoding, what they give, and whole trajectories of AdaDiff.
+
+    `x_0` and `ran` are the images of each of its cells, and the blocks that they ran.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        grid: Sequence[tuple[dict[str, Any], list[str]]],
+        pieces: Pieces,
+        least: int,
+        *,
+        autoencoder: Autoencoder | None,
+    ):
+        self.cells = _cells(models, grid)
+        self.x_0: dict[Key, torch.Tensor] = {}
+        self.ran: dict[Key, torch.Tensor] = {}
+        timed = self._timed(models, _compared(models, self.cells, grid), pieces, least)
+        if autoencoder is not None:
+            sampler, _ = next(iter(self.cells))
+            timed[sampler, _DECODE] = _timed_decoding(
+                autoencoder, pieces, self.cells[sampler, FULL]
+            )
+        if models.protocol.warm_up_timing:
+            for each in timed.values():  # every network and shape warm before the clock starts
+                for turn in (*each.baseline(0), *each.piece(0)):
+                    turn.run()
+        seconds = rounds.measure(timed, least, partial(_clock, models.device))
+        by_sampler: dict[str, dict[Key, Timed]] = {}
+        for key, each in timed.items():
+            by_sampler.setdefault(key[0], {})[key] = each
+        self._clocks = range(min(rows.shape[-1] for rows in seconds.values()))
+        self._speedups = [rounds.speedups(timed, seconds, least, clock) for clock in self._clocks]
+        self._baselines = [
+            {
+                sampler: rounds.baseline_seconds(some, seconds, least, clock)
+                for sampler, some in by_sampler.items()
+            }
+            for clock in self._clocks
+        ]
+
+    def _timed(
+        self, models: Models, cells: Mapping[Key, Cell], pieces: Pieces, least: int
+    ) -> dict[Key, Timed]:
+        """The cells, each with its baseline; and AdaDiff's trajectories, sampled for that."""
+        timed = {}
+        for key, cell in cells.items():
+            baseline = pieces.switching(self.cells[key[0], FULL], min(TURNS, len(cell.steps)))
+            if cell.method == "adadiff":
+                piece, self.x_0[key], self.ran[key] = pieces.exiting(cell, least)
+            else:
+                piece = pieces.switching(cell)
+            timed[key] = Timed(piece, baseline, _shares(models, key[0], cell))
+        return timed
+
+    def records(self, key: Key, identity: Mapping[str, Any]) -> Iterator[Record]:
+        """The speed-up of a cell and its seconds for an image, by each clock."""
+        for clock in self._clocks:
+            speedup, seconds = self._of(key, clock)
+            resampled = None if clock else speedup.resampled
+            name = "speedup_processor" if clock else "speedup"
+            yield _timing(name, speedup, "1", resampled=resampled, **identity)
+            name = "processor_seconds_per_image" if clock else "seconds_per_image"
+            yield _timing(name, seconds, "s", **identity)
+
+    def _of(self, key: Key, clock: int) -> tuple[Estimate, Estimate]:
+        """The speed-up and the seconds of a cell by one clock; the full backbone's speed-up is 1."""
+        baseline = self._baselines[clock][key[0]]
+        if key[1] == FULL:
+            ones = [1.0] * len(baseline.resampled)
+            return replace(baseline, value=1.0, interval=[1.0, 1.0], resampled=ones), baseline
+        speedup = self._speedups[clock][key]
+        return speedup, rounds.seconds_of(baseline, speedup)
+
+    def decoding(self) -> Estimate:
+        """The seconds to decode an image."""
+        key = next(key for key in self._speedups[0] if key[1] == _DECODE)
+        _, seconds = self._of(key, 0)
+        return seconds
+
+
+def _clock(device: str) -> np.ndarray:
+    """Seconds of wall time, once the device has done its work; on a CPU also of processor time."""
+    if device == "cpu":
+        return np.array([time.perf_counter(), time.process_time()])
+    synchronise(device)
+    return np.array([time.perf_counter()])
+
+
+def _compared(
     models: Models,
     cells: Mapping[Key, Cell],
-    *,
-    batch: int,
-    repeats: int,
-    seed: int,
-    autoencoder: Autoencoder | None,
-) -> tuple[dict[Key, np.ndarray], dict[Key, torch.Tensor]]:
-    """What each cell's batch and `_DECODE` take in every round, and the blocks that the images of each cell ran.
+    grid: Sequence[tuple[dict[str, Any], list[str]]],
+) -> dict[Key, Cell]:
+    """The cells to time beside the full backbone: all others, or itself under a sampler without others.
 
-    They take seconds, and joules if there is a meter: [repeats, counters]. The blocks are the same in every round.
+    A sampler with a switch schedule has the shallow backbone too, although it may be no cell.
     """
-    if models.protocol.warm_up_timing:
-        for cell in cells.values():  # every network and shape warm before the clock starts
-            sample_batch(models, _few_steps(cell), 0, batch, seed)
-    ran: dict[Key, torch.Tensor] = {}
+    compared = {key: cell for key, cell in cells.items() if key[1] != FULL}
+    for sampler, _ in grid:
+        name = sampler["name"]
+        methods = {cell.method for (of, _), cell in compared.items() if of == name}
+        if not methods:
+            compared[name, FULL] = cells[name, FULL]
+        if "duodiff" in methods and "shallow" not in methods:
+            compared[name, _SHALLOW] = build_cell(models, sampler, _SHALLOW)
+    return compared
 
-    def run(key: Key) -> None:
-        *_, ran[key] = sample_batch(models, cells[key], 0, batch, seed)
 
-    runs: dict[Key, Callable[[], object]] = {key: partial(run, key) for key in cells}
-    if autoencoder is not None:
-        shape, device = models.shape, models.device
-        latents = noise.image_noise(seed, noise.INITIAL, 0, batch, shape, device=device)
-        autoencoder.decode(latents)  # warm
-        runs[_DECODE] = partial(autoencoder.decode, latents)
-    counters = partial(_counters, models.device, energy_meter(models.device))
-    return interleaved(runs, repeats, counters), ran
+def _shares(models: Models, sampler: str, cell: Cell) -> dict[Key, float]:
+    """The part of a switch schedule's steps that each network runs, by the cell that runs the network alone."""
+    if cell.method != "duodiff":
+        return {}
+    networks = [denoiser(cell.schedule.at(step.t)) for step in cell.steps]
+    shallow = sum(network is models.shallow for network in networks) / len(networks)
+    return {(sampler, FULL): 1 - shallow, (sampler, _SHALLOW): shallow}
+
+
+def _timing(metric: str, estimate: Estimate, unit: str, **identity: Any) -> Record:
+    """The record of a value measured in rounds."""
+    return Record(
+        metric,
+        estimate.value,
+        unit,
+        interval=estimate.interval,
+        interval_covers=rounds.COVERS,
+        rounds=estimate.rounds,
+        disturbed=estimate.disturbed,
+        **identity,
+    )
+
+
+def _timed_decoding(autoencoder: Autoencoder, pieces: Pieces, full: Cell) -> Timed:
+    """Decoding of one of the autoencoder's batches, beside a step of the full backbone."""
+    latents = pieces.x[: autoencoder.batch]
+    turn = Turn(partial(autoencoder.decode, latents), 1 / len(latents), lambda: None)
+    return Timed(lambda i: [turn], pieces.switching(full, turns=1))
+
+
+def _energy(models: Models, cell: Cell, identity: Mapping[str, Any]) -> list[Record]:
+    """The joules of one trajectory, in a record if there is a meter. It is read too seldom for a short piece."""
+    meter = energy_meter(models.device)
+    if meter is None:
+        return []
+    synchronise(models.device)
+    before = meter()
+    sample_batch(models, cell, 0, identity["n"], identity["seeds"]["sample_seed"])
+    synchronise(models.device)
+    joules = (meter() - before) / identity["n"]
+    return [Record("joules_per_image", joules, "J", **identity)]
+
+
+def _loading(seconds: np.ndarray, identity: Mapping[str, Any]) -> Record:
+    """The record of a cell's load time: the median of `seconds` [loads], and their range as its interval."""
+    return Record(
+        "load_seconds",
+        float(np.median(seconds)),
+        "s",
+        interval=[float(seconds.min()), float(seconds.max())],
+        interval_covers=f"minimum and maximum of {len(seconds)} loads",
+        **identity,
+    )
 
 
 def _cells(models: Models, grid: Sequence[tuple[dict[str, Any], list[str]]]) -> dict[Key, Cell]:
@@ -204,18 +308,12 @@ def _few_steps(cell: Cell) -> Cell:
     return replace(cell, steps=steps if steps[-1] == cell.steps[-1] else [*steps, cell.steps[-1]])
 
 
-def _of_rounds(metric: str, rounds: np.ndarray, unit: str, **identity: Any) -> Record:
-    """The record of a value measured in each of `rounds` [repeats]: the median, and the range as its interval."""
-    interval = [float(rounds.min()), float(rounds.max())]
-    return Record(metric, float(np.median(rounds)), unit, interval=interval, **identity)
-
-
 def _needs(
-    models: Models, cell: Cell, ran: torch.Tensor, identity: Mapping[str, Any]
+    models: Models, cell: Cell, ran: torch.Tensor | None, identity: Mapping[str, Any]
 ) -> list[Record]:
     """Records of the operations and the memory that a cell's sampling needs.
 
-    - `gflops_per_trajectory`: see `trajectory_gflops`, whose `ran` are the blocks that images ran in the measured run.
+    - `gflops_per_trajectory`: see `trajectory_gflops`, which needs the blocks `ran` of AdaDiff.
     - `mean_gflops_per_call`: the same, divided by the number of network calls.
     - `resident_parameters`: of all networks that stay in memory; for DuoDiff of both backbones.
     - `peak_memory_mb`: the bytes of these networks, and the most that torch allocates beside them in some five steps
@@ -246,20 +344,20 @@ def _calls(models: Models, seeds: dict[str, int], common: Mapping[str, Any]) -> 
     return records
 
 
-def _decoding(autoencoder: Autoencoder, rounds: np.ndarray, identity: Mapping[str, Any]) -> Record:
-    """The record of `rounds` [repeats]: seconds to decode an image, in the autoencoder's own batches."""
+def _decoding(autoencoder: Autoencoder, seconds: Estimate, identity: Mapping[str, Any]) -> Record:
+    """The record of the seconds to decode an image, in the autoencoder's own batches."""
     own = {
         "method": "decode",
         "checkpoint_sha256": {"autoencoder": autoencoder.source["weights_sha256"]},
         "compute_batch": autoencoder.batch,
         "dtype": "float32",
     }
-    return _of_rounds("decode_seconds_per_image", rounds, "s", **{**identity, **own})
+    return _timing("decode_seconds_per_image", seconds, "s", **{**identity, **own})
 
 
 def _simulated_against_shrinking(
     models: Models,
-    cells: Mapping[Key, Cell],
+    timings: _Timings,
     identity: Mapping[str, Any],
     autoencoder: Autoencoder | None,
 ) -> list[Record]:
@@ -267,20 +365,17 @@ def _simulated_against_shrinking(
 
     At the middle theta: the share of exits that differ, and the share of images that agree within one grey level.
     """
-    exiting = [
-        (cell.early_exit.theta, cell)
-        for (sampler, _), cell in cells.items()
-        if sampler == "ddpm" and cell.method == "adadiff" and cell.early_exit is not None
-    ]
+    exiting = [key for key in timings.ran if key[0] == "ddpm"]
     if not exiting:
         return []
-    theta, cell = sorted(exiting, key=lambda pair: pair[0])[len(exiting) // 2]
-    early_exit = models.early_exit(theta, simulate=True)
+    by_theta = sorted(exiting, key=lambda key: timings.cells[key].parameters["theta"])
+    key = by_theta[len(exiting) // 2]
+    cell = timings.cells[key]
+    early_exit = models.early_exit(cell.parameters["theta"], simulate=True)
     simulated = replace(cell, schedule=single(early_exit), early_exit=early_exit)
-    (x_1, _, exits_1), (x_2, _, exits_2) = (
-        sample_batch(models, c, 0, identity["n"], identity["seeds"]["sample_seed"])
-        for c in (cell, simulated)
-    )
+    seed = identity["seeds"]["sample_seed"]
+    x_1, exits_1 = timings.x_0[key], timings.ran[key]
+    x_2, _, exits_2 = sample_batch(models, simulated, 0, identity["n"], seed)
     if autoencoder is not None:
         x_1, x_2 = autoencoder.decode(x_1), autoencoder.decode(x_2)
     difference = (samplers.to_uint8(x_1).int() - samplers.to_uint8(x_2).int()).abs()

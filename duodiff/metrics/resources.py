@@ -15,16 +15,17 @@ from duodiff.sampling.cells import Cell, denoiser
 from duodiff.sampling.models import Models
 
 
-def trajectory_gflops(models: Models, cell: Cell, ran: Tensor) -> float:
+def trajectory_gflops(models: Models, cell: Cell, ran: Tensor | None) -> float:
     """GFLOPs of all network calls for an image; the mean over the images of a run.
 
-    `ran` [steps, batch] are the blocks that each image ran in each step. An early exit pays for these blocks, for the
-    uncertainty heads up to its layer and for one output head. With all heads computed (Appendix A.5) every call pays
-    for everything.
+    `ran` [steps, batch] are the blocks that each image ran in each step of an early exit, which pays for these blocks,
+    for the uncertainty heads up to its layer and for one output head. With all heads computed (Appendix A.5) every
+    call pays for everything.
     """
     if cell.method == "adadiff_all_heads":
         return len(cell.steps) * gflops(models.full.net, models.adadiff.all_layers)
     if cell.early_exit is not None:
+        assert ran is not None
         by_layer = torch.tensor(exit_gflops(models.adadiff), dtype=torch.float64)
         return by_layer[ran.long()].sum(0).mean().item()
     backbones = [cell.schedule.at(step.t) for step in cell.steps]

@@ -1,10 +1,14 @@
 """One function per figure, each fed by data frames (or arrays of images) only.
 
+Rows that are `faint` are of single trainings, beside rows of their mean. They are drawn as thin, pale lines.
+
 A title is free text, which is drawn with `parse_math=False`: matplotlib would read the text between two $ as
 mathematics.
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+from numpy.typing import ArrayLike
 
+from duodiff.analysis.lost import lost_share
 from duodiff.data.pictures import grid
 from duodiff.data.store import to_unit_range
 from duodiff.plotting import style
@@ -76,6 +82,29 @@ def _lines(
         )
 
 
+def _trainings(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of single trainings, to be drawn faintly, and the other rows."""
+    faint = rows["faint"] if "faint" in rows else pd.Series(False, index=rows.index)
+    return rows[faint], rows[~faint]
+
+
+def _faintly(
+    axis: Axes, rows: pd.DataFrame, x: str, y: str, *, by: str, colors: Mapping[Any, str]
+) -> None:
+    """Draws a thin, pale line for each training and each value of the column `by`, in the color of this value."""
+    if rows.empty:
+        return
+    for (name, _), line in rows.groupby([by, "train_seed"], sort=False):
+        line = line.sort_values(x)
+        axis.plot(line[x], line[y], color=colors[name], linewidth=0.8, alpha=0.35, zorder=1)
+
+
+def _over(rows: pd.DataFrame) -> str:
+    """The end of a title: how many trainings a mean is over; nothing for one training."""
+    count = rows["trainings"].max() if "trainings" in rows else 1
+    return f", mean of {count:.0f} trainings" if count > 1 else ""
+
+
 def _legend_below(figure: Figure, looks: list[style.Look], inferred: bool) -> None:
     """Draws one legend below all panels, with an open marker in it where there is an inferred point."""
     handles = [look.handle() for look in looks]
@@ -93,7 +122,8 @@ def exit_layers(profiles: pd.DataFrame) -> Figure:
     Columns as `metrics.exits.exit_profiles`, and title.
     """
     figure, panels = _facets(profiles, "title", (4.8, 4.6))
-    for title, axis, panel in panels:
+    for title, axis, rows in panels:
+        trainings, panel = _trainings(rows)
         depth, n = panel["depth"].iloc[0], panel["n"].iloc[0]
         thetas = sorted(panel["theta"].unique())
         names = [f"θ = {theta:.3f}" for theta in thetas]
@@ -113,12 +143,16 @@ def exit_layers(profiles: pd.DataFrame) -> Figure:
             legend=False,
             ax=axis,
         )
+        if len(trainings):
+            settings = panel.groupby("setting")["theta"].first().sort_values().index
+            colors = {name: look.color for name, look in zip(settings, looks, strict=True)}
+            _faintly(axis, trainings, "t", "mean", by="setting", colors=colors)
         every = max(1, panel["t"].nunique() // 8)
-        for i, line in enumerate(axis.get_lines()):
+        for i, line in enumerate(axis.get_lines()[: len(thetas)]):
             line.set_markevery((i, every))
         axis.axhline(depth, color=style.GREY, linewidth=1, zorder=0)
         axis.set(xlim=(T - 1, 0), ylim=(-0.2, depth + 0.4))
-        axis.set_title(f"{title} (n = {n} a line)", parse_math=False)
+        axis.set_title(f"{title} (n = {n} a line{_over(panel)})", parse_math=False)
         axis.set(xlabel=_TIME, ylabel=f"exit layer (blocks run, of {depth})")
         axis.legend(
             handles=[look.handle() for look in looks],
@@ -177,25 +211,50 @@ def _show(axis: Axes, image: np.ndarray, limit: float) -> None:
 def trade_off(points: pd.DataFrame) -> Figure:
     """Figure 4: distance against time per image, one panel a dataset.
 
-    Columns: panel, metric (its label), method (a key of style.METHODS), label, seconds, distance, spread (NaN
-    where unknown) and inferred (an open marker).
+    Columns: panel, metric (its label), method (a key of style.METHODS), label, seconds, distance, lost_share and spread
+    (NaN where unknown) and inferred (an open marker). A panel whose backbones are both there has the lost share of its
+    distances on the right.
     """
+    alone = [method for method, look in style.METHODS.items() if look.dashes is None]
     figure, panels = _facets(points, "panel", (3.5, 3.1))
-    for title, axis, panel in panels:
+    for title, axis, rows in panels:
+        trainings, panel = _trainings(rows)
+        # the full backbone's points begin the lines of DuoDiff
+        trainings = trainings[~trainings["method"].isin(alone)]
+        colors = {method: look.color for method, look in style.METHODS.items()}
+        _faintly(axis, trainings, "seconds", "distance", by="method", colors=colors)
         _lines(axis, panel, "seconds", "distance", by="method", looks=style.METHODS)
         for method, line in panel.groupby("method"):
             look = style.METHODS[method]
             place = (line["seconds"], line["distance"])
             axis.errorbar(*place, yerr=line["spread"], fmt="none", ecolor=look.color, capsize=2)
             # DuoDiff's t_s below its points, AdaDiff's theta above
-            _name_points(axis, line.sort_values("seconds"), look.color, above=method != "duodiff")
+            above = not method.startswith("duodiff")
+            _name_points(axis, line.sort_values("seconds"), look.color, above=above)
         axis.margins(x=0.1, y=0.22)
         axis.set(xlabel="seconds per image", ylabel=panel["metric"].iloc[0])
-        axis.set_title(title, fontsize="medium", parse_math=False)
+        _lost_share_axis(axis, panel)
+        named = f"{title}{_over(panel)}".replace(", mean", "\nmean")  # a panel is narrow
+        axis.set_title(named, fontsize="medium", parse_math=False)
         axis.locator_params(axis="x", nbins=4)
     shown = [look for method, look in style.METHODS.items() if method in set(points["method"])]
     _legend_below(figure, shown, points["inferred"].any())
     return figure
+
+
+def _lost_share_axis(axis: Axes, rows: pd.DataFrame) -> None:
+    """Draws the scale of the lost share on the right, from the distances of both backbones, if they are there."""
+    if rows["lost_share"].isna().all():
+        return
+    full, shallow = (rows[rows["lost_share"] == share]["distance"].iloc[0] for share in (0, 1))
+
+    def share(distance: ArrayLike) -> np.ndarray:
+        return lost_share(distance, full, shallow)
+
+    def distance(share: ArrayLike) -> np.ndarray:
+        return full + np.asarray(share) * (shallow - full)
+
+    axis.secondary_yaxis("right", functions=(share, distance)).set_ylabel("lost share")
 
 
 def _name_points(axis: Axes, line: pd.DataFrame, color: str, above: bool) -> None:
@@ -235,8 +294,11 @@ def relative(points: pd.DataFrame) -> Figure:
     sources = list(points["source"].unique())
     looks = dict(zip(sources, style.looks(sources), strict=True))
     figure, panels = _facets(pd.concat(rows), "title", (5.4, 3.3), columns=1)
-    for title, axis, panel in panels:
+    for title, axis, drawn in panels:
+        trainings, panel = _trainings(drawn)
         x = panel["x"].iloc[0]
+        colors = {source: look.color for source, look in looks.items()}
+        _faintly(axis, trainings, x, "relative_distance", by="source", colors=colors)
         _lines(axis, panel, x, "relative_distance", by="source", looks=looks)
         axis.axhline(1, color=style.GREY, linewidth=1, zorder=0)
         axis.set(yscale="log", title=title, xlabel=names[x], ylabel="distance / full's")
@@ -309,6 +371,7 @@ def training_curves(curves: pd.DataFrame) -> Figure:
     """
     style.apply()
     names = {"held_out_loss": "held out", "train_loss": "training"}
+    trainings, curves = _trainings(curves)
     lines = curves.rename(columns=names).melt(
         ["title", "model", "step"], list(names.values()), var_name="images", value_name="loss"
     )
@@ -340,7 +403,11 @@ def training_curves(curves: pd.DataFrame) -> Figure:
     facets.set(yscale="log", xlabel="training step")
     for (title, of_heads), axis in zip(panels, facets.axes, strict=True):
         kind = "AdaDiff heads" if of_heads else "backbones"
-        axis.set_title(f"{title}: {kind}", parse_math=False)
+        mine = curves[(curves["title"] == title) & ((curves["model"] == "heads") == of_heads)]
+        axis.set_title(f"{title}: {kind}{_over(mine)}", parse_math=False)
+        single = trainings[trainings["title"] == title]
+        single = single[single["model"].isin(mine["model"])]
+        _faintly(axis, single, "step", "held_out_loss", by="model", colors=style.NETWORKS)
         axis.set(ylabel="loss (Eq. 6 + Eq. 7)" if of_heads else "loss (Eq. 2)")
     facets.figure.set_layout_engine("constrained")
     sns.move_legend(facets, "outside lower center", ncols=2, frameon=True, fontsize="small")
@@ -353,14 +420,18 @@ def denoising_losses(losses: pd.DataFrame) -> Figure:
     Columns: title, t, network ("full", "shallow", "head"), layer, mse.
     """
     figure, panels = _facets(losses, "title", (6.4, 3.8), columns=1)
-    for title, axis, panel in panels:
-        heads = panel["network"] == "head"
-        lines = panel["network"].mask(heads, "head " + panel["layer"].map("{:.0f}".format))
-        names = [f"head {layer:.0f}" for layer in sorted(panel[heads]["layer"].unique())]
+    for title, axis, rows in panels:
+        heads = rows["network"] == "head"
+        rows = rows.assign(
+            line=rows["network"].mask(heads, "head " + rows["layer"].map("{:.0f}".format))
+        )
+        trainings, panel = _trainings(rows)
+        names = [f"head {layer:.0f}" for layer in sorted(rows[heads]["layer"].unique())]
         colors = dict(zip(names, style.shades("adadiff", len(names)), strict=True))
         colors |= {network: style.NETWORKS[network] for network in ("shallow", "full")}
+        _faintly(axis, trainings, "t", "mse", by="line", colors=colors)
         sns.lineplot(
-            panel.assign(line=lines),
+            panel,
             x="t",
             y="mse",
             hue="line",
@@ -373,7 +444,7 @@ def denoising_losses(losses: pd.DataFrame) -> Figure:
             ax=axis,
         )
         axis.set(xlim=(T - 1, 0), yscale="log")
-        axis.set_title(title, parse_math=False)
+        axis.set_title(f"{title}{_over(panel)}", parse_math=False)
         axis.set(xlabel=_TIME, ylabel="held-out squared error")
         axis.legend(fontsize="x-small", ncols=2)
     return figure
@@ -385,7 +456,8 @@ def extrapolations(points: pd.DataFrame) -> Figure:
     Columns: title, metric, t_s, n, distance, and the line's limit, slope and r2.
     """
     figure, panels = _facets(points, "title", (6.4, 3.8), columns=1)
-    for title, axis, panel in panels:
+    for title, axis, rows in panels:
+        trainings, panel = _trainings(rows)
         cells = panel.drop_duplicates("t_s").sort_values("t_s")
         names = {
             cell.t_s: f"$t_s$ = {cell.t_s:.0f}: {cell.limit:.2f} ($R^2$ = {cell.r2:.2f})"
@@ -394,14 +466,19 @@ def extrapolations(points: pd.DataFrame) -> Figure:
         dots = panel.assign(x=1 / panel["n"], cell=panel["t_s"].map(names))
         ends = dots.groupby("t_s")["x"].transform("max")
         fits = [dots.assign(x=x, distance=dots["limit"] + dots["slope"] * x) for x in (0, ends)]
+        shades = style.shades("duodiff", len(names))
         look = {
             "x": "x",
             "y": "distance",
             "hue": "cell",
-            "palette": dict(zip(names.values(), style.shades("duodiff", len(names)), strict=True)),
+            "palette": dict(zip(names.values(), shades, strict=True)),
             "hue_order": names.values(),
             "ax": axis,
         }
+        ends = trainings["limit"] + trainings["slope"] / trainings["n"]
+        fitted = trainings.assign(x=1 / trainings["n"], fit=ends)
+        of_t_s = dict(zip(names, shades, strict=True))
+        _faintly(axis, fitted, "x", "fit", by="t_s", colors=of_t_s)
         sns.scatterplot(dots, s=30, legend=False, **look)
         sns.lineplot(pd.concat(fits), errorbar=None, linewidth=1, **look)
         sizes = np.unique(panel["n"])
@@ -409,7 +486,7 @@ def extrapolations(points: pd.DataFrame) -> Figure:
         axis.set_xticks([0, *1 / sizes], ["∞", *map(str, sizes)])
         metric = panel["metric"].iloc[0]
         axis.set(xlabel="number of images n (spaced by 1/n)", ylabel=metric)
-        axis.set_title(title, parse_math=False)
+        axis.set_title(f"{title}{_over(panel)}", parse_math=False)
         axis.legend(
             fontsize="x-small",
             title="limit at n = ∞",

@@ -53,7 +53,7 @@ class Look(NamedTuple):
     @property
     def size(self) -> int:
         """Of the marker, in points."""
-        return 8 if self.dashes is not None else 15
+        return 15 if self.marker == "*" else 8
 
     def handle(self) -> Line2D:
         """Its line in a legend."""
@@ -71,6 +71,8 @@ METHODS = {
     "duodiff": Look("DuoDiff", _COLORS[0], "o", ()),
     "adadiff": Look("AdaDiff, measured", _COLORS[3], "s", (4, 1.5)),
     "adadiff_interpolated": Look("AdaDiff, interpolated (A.5)", _COLORS[4], "^", (1, 1)),
+    "full_fewer_steps": Look("Full backbone, fewer steps", INK, "D", (3, 1.25, 1.5, 1.25)),
+    "duodiff_fewer_steps": Look("DuoDiff, fewer steps", _COLORS[0], "P", None),
 }
 """The look of each method, in every figure."""
 

@@ -87,6 +87,13 @@ def run_one_of(functions: list[Callable[..., str]], name: str, description: str)
     _call(options.pop("function"), options)
 
 
+def _argument(parameter: inspect.Parameter) -> dict:
+    """How argparse takes an argument without a name, which may be left out if it has a default."""
+    if parameter.default is parameter.empty:
+        return {"type": parameter.annotation}
+    return {"type": parameter.annotation, "nargs": "?", "default": parameter.default}
+
+
 _PARAMETER = re.compile(r"^- `(\w+)`: (.*(?:\n  .*)*)\n?", re.M)
 """What a docstring says of a parameter: a line that begins with its name, and further lines that are indented."""
 
@@ -102,7 +109,7 @@ def _add_options(parser: argparse.ArgumentParser, function: Callable) -> None:
     for name, parameter in inspect.signature(function).parameters.items():
         text = said.get(name, "").replace("%", "%%")
         if parameter.kind is parameter.POSITIONAL_ONLY:
-            parser.add_argument(name, type=parameter.annotation, help=text)
+            parser.add_argument(name, **_argument(parameter), help=text)
         else:
             option = _option(parameter)
             option["help"] = " ".join(filter(None, [text, option.get("help")]))

@@ -5,6 +5,7 @@ and the identities of unfinished trainings leave that key out. There is no time 
 without tensors.
 """
 
+import os
 import platform
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ def made(
     - `code`: the digest of the code that made it (`duodiff.identity.code_digest`)
     - `commit`, and `modified` where the tree differs from it: see `commit`
     - `device`: the name of the torch device, or of the processor for work without tensors (`device` None)
+    - `kernels`, for torch on a CPU: the instructions that its kernels use, see `kernels`
     - `libraries`: versions of Python, `BASE` and `libraries`
     - `of`: the objects `made` of what it was made of, by role, such as the samples that were measured
     """
@@ -41,6 +43,7 @@ def made(
         "code": code,
         **commit(),
         "device": cpu_name() if device is None else device_name(device),
+        **({"kernels": kernels()} if device == "cpu" else {}),
         "libraries": library_versions([*BASE, *libraries]),
     }
     return made_of(found, of or {})
@@ -119,6 +122,20 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def kernels() -> str:
+    """The instructions that torch's kernels use on this CPU, and the environment's limits for oneDNN and MKL.
+
+    The last bits of a result depend on them, and through a training its numbers do.
+    """
+    import torch
+
+    limits = [f"{name}={os.environ[name]}" for name in _LIMITS if name in os.environ]
+    return ", ".join([torch.backends.cpu.get_cpu_capability(), *limits])
+
+
+_LIMITS = ("ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
 
 
 def device_name(device: str) -> str:

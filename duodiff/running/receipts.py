@@ -449,3 +449,37 @@ def _listed(path: Path, folders_alone: bool = False) -> Iterator[tuple[str, int,
                 elif not folders_alone and os.path.isfile(entry):  # False for a circle of links too
                     found = entry.stat()
                     yield f"{prefix}{entry.name}", found.st_size, found.st_mtime_ns
+
+
+# --- results that travel
+
+
+def give(results: Path, output: Path, folder: Path) -> None:
+    """Copies a finished result into `folder`, its files by their names, with its receipt as receipt.json.
+
+    `output` is the first of its files, as a job in the folder around `results` names it.
+    """
+    receipt = read(results.parent / receipt_of(output))
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in receipt["outputs"]:
+        shutil.copyfile(results.parent / path, folder / Path(path).name)
+    write_json(folder / "receipt.json", receipt)
+
+
+def receive(folder: Path) -> list[str]:
+    """Puts a result that `give` has written into the store, where a run that asks for it finds it; its files.
+
+    Raises ValueError where this code would make it otherwise: no run would ask for it.
+    """
+    receipt = read(folder / "receipt.json")
+    module, name = next(iter(receipt["code"])).split(": ")
+    if changed := [*differences(receipt, (module, name), receipt["options"])]:
+        raise ValueError(
+            f"{folder}: made by other code ({', '.join(changed[:3])}); accepted: a result of this code"
+        )
+    stored = STORE / receipt["key"]
+    for i, path in enumerate(receipt["outputs"]):
+        with atomic(stored / str(i)) as temporary:
+            shutil.copyfile(folder / Path(path).name, temporary)
+    write_json(stored / "receipt.json", receipt)
+    return [*receipt["outputs"]]

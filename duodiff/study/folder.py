@@ -25,7 +25,7 @@ class Study:
                 f"{folder}: found no such folder; accepted: the folder results/<experiment>/train<seed> of a run;"
                 f" found here: {here}"
             )
-        paths = sorted(folder.glob("samples/*/*/*/*/manifest.json"), key=_in_order)
+        paths = sorted(folder.glob("samples/**/seed*/manifest.json"), key=_in_order)
         if not paths:
             raise FileNotFoundError(
                 f"{folder}: found no samples; accepted: the folder results/<experiment>/train<seed> of a run that has"
@@ -219,6 +219,9 @@ def _weights(manifest: Path) -> Path:
 
 
 def _in_order(path: Path) -> tuple:
-    """The key that sorts sample stores: sampler, method, number of the setting, seed."""
-    sampler, method, setting, seed = path.parts[-5:-1]
-    return sampler, method, Setting.parse(setting).number, int(seed.removeprefix("seed"))
+    """The key that sorts sample stores: sampler (its own steps first), method, number of the setting, seed."""
+    *_, sampler, method, setting, seed, _ = path.parts
+    steps = sampler.startswith("steps=")  # in a folder of the sampler's
+    name = path.parts[-6] if steps else sampler
+    fewer = sampler if steps else ""
+    return name, fewer, method, Setting.parse(setting).number, int(seed.removeprefix("seed"))

@@ -47,7 +47,7 @@ def owner(config: dict, experiment: str, role: str) -> str:
 
 @dataclass(frozen=True)
 class GridPoint:
-    """One cell of an experiment's grid, as its path spells it."""
+    """One cell of an experiment's grid, as its path spells it. `sampler` is the sampler's folder (`step_grids`)."""
 
     sampler: str
     setting: Setting
@@ -64,27 +64,56 @@ def grids(experiment: dict) -> dict[str, dict]:
     return {name: experiment["grid"][name] for name in samplers() if name in experiment["grid"]}
 
 
+def step_grids(experiment: dict) -> dict[str, dict]:
+    """As `grids`, by the folder of a sampler's samples, with a grid more for each number of `fewer_steps`.
+
+    "ddpm" has the sampler's own number of steps, "ddpm/steps=20" has 20. No cell of fewer steps is sampled again with
+    further seeds, or exits early.
+    """
+    found = {}
+    for name, grid in grids(experiment).items():
+        found[name] = grid
+        none = {"theta": [], "spread": {"seeds": [], "t_s": [], "theta": []}}
+        for fewer in grid["fewer_steps"]:
+            found[f"{name}/steps={fewer['steps']}"] = grid | fewer | none
+    return found
+
+
 def grid_settings(grid: dict) -> list[Setting]:
     """The settings of one sampler's t_s and theta lists."""
     return [Setting.of(key, value) for key in ("t_s", "theta") for value in grid[key]]
 
 
-def grid_points(experiment: dict) -> list[GridPoint]:
-    """Every cell of an experiment: all settings at the sampling seed, and the spread's settings at its seeds."""
+SEEDS_OF_A_TRAINING = 1000
+"""Sampling seeds that belong to one training."""
+
+
+def sampling_seed(seed: int, train_seed: int) -> int:
+    """The seed of noise and labels that a configured `seed` becomes in a training: the same in training 0.
+
+    Two trainings share no noise. So their results are independent of each other.
+    """
+    return seed + SEEDS_OF_A_TRAINING * train_seed
+
+
+def grid_points(experiment: dict, train_seed: int = 0) -> list[GridPoint]:
+    """Every cell of one training of an experiment: all settings at the sampling seed, the spread's at its seeds."""
     points = []
-    for sampler, grid in grids(experiment).items():
+    for sampler, grid in step_grids(experiment).items():
         seeds = {experiment["sampling"]["seed"]: grid}
         seeds |= dict.fromkeys(grid["spread"]["seeds"], grid["spread"])
         for seed, lists in seeds.items():
-            points += [GridPoint(sampler, setting, seed) for setting in grid_settings(lists)]
+            own = sampling_seed(seed, train_seed)
+            points += [GridPoint(sampler, setting, own) for setting in grid_settings(lists)]
     return points
 
 
 def sampler_options(experiment: dict, sampler: str) -> dict:
-    """The options of a sampler in the grid: name, steps, and eta and guidance if there are. No lists of settings."""
-    options = experiment["grid"][sampler] | {"guidance": experiment["sampling"]["guidance"] or None}
-    wanted = ("steps", "eta", "guidance")
-    return {"name": sampler} | {k: options[k] for k in wanted if options.get(k) is not None}
+    """The options of a sampler, by its folder: name, steps, and eta and guidance if there are. No lists of settings."""
+    grid = step_grids(experiment)[sampler]
+    options = grid | {"guidance": experiment["sampling"]["guidance"] or None}
+    name, wanted = sampler.partition("/")[0], ("steps", "eta", "guidance")
+    return {"name": name} | {k: options[k] for k in wanted if options.get(k) is not None}
 
 
 def backbone_architecture(experiment: dict, role: str) -> dict:

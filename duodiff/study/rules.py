@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from duodiff.paper import PAPER_TITLES
 from duodiff.protocol import PROTOCOLS
 from duodiff.schedules import noise_schedule, one_step_eta_limit
-from duodiff.spaces import space
+from duodiff.spaces import shipped_classifiers, space
 from duodiff.study.decided import dataset_classes, network_shape, undecided
 from duodiff.study.families import (
     FAMILIES,
@@ -18,7 +18,7 @@ from duodiff.study.families import (
     reduction,
     training_images,
 )
-from duodiff.study.grid import has_heads, selected
+from duodiff.study.grid import SEEDS_OF_A_TRAINING, has_heads, selected
 
 # Precision and recall look at 3 neighbours of an image, the kernel distance at a quarter of the images.
 _FEWEST_HELD_OUT = 16
@@ -65,6 +65,7 @@ def conflicts(config: dict, counted: Mapping[str, Contents]) -> Iterator[str]:
         dataset, contents = datasets[experiment["dataset"]], counted.get(experiment["dataset"])
         for problem in (
             *_backbone_conflicts(experiment),
+            *_precision_conflicts(experiment),
             *_batch_conflicts(experiment, gpus),
             *_fit_conflicts(experiment, dataset, contents),
             *_grid_conflicts(experiment),
@@ -197,6 +198,16 @@ def _backbone_conflicts(experiment: dict) -> Iterator[str]:
         yield f"prediction: found {experiment['prediction']!r}; pretrained weights predict noise"
 
 
+def _precision_conflicts(experiment: dict) -> Iterator[str]:
+    """Sampling and timing are in the precision of the protocol, if it has one."""
+    found, protocol = experiment["sampling"]["precision"], PROTOCOLS[experiment["protocol"]]
+    if protocol.sampling_precision not in (None, found):
+        yield (
+            f"sampling.precision: found {found}; accepted under protocol {protocol.name}:"
+            f" {protocol.sampling_precision}, in which the released code sampled and timed"
+        )
+
+
 def _batch_conflicts(experiment: dict, gpus: int) -> Iterator[str]:
     """A training batch can be cut into equal parts: by GPU, then by accumulated part."""
     for key in ("backbone_training", "heads_training"):
@@ -233,6 +244,18 @@ def _fit_conflicts(experiment: dict, dataset: dict, found: Contents | None) -> I
         )
 
 
+def _seed_conflicts(experiment: dict) -> Iterator[str]:
+    """Sampling seeds that two trainings could share."""
+    trained, grids = experiment["train_seeds"], experiment["grid"].values()
+    spread = {seed for grid in grids for seed in grid["spread"]["seeds"]}
+    seeds = sorted({experiment["sampling"]["seed"], *spread})
+    if len(trained) > 1 and seeds[-1] >= SEEDS_OF_A_TRAINING:
+        yield (
+            f"train_seeds: found {trained} with the sampling seeds {seeds}; accepted: one training seed,"
+            f" or sampling seeds below {SEEDS_OF_A_TRAINING}"
+        )
+
+
 def _metric_conflicts(experiment: dict, dataset: dict, found: Contents | None) -> Iterator[str]:
     metric, classes = experiment["metric"], dataset_classes(dataset, found)
     name, needed = metric["name"], space(metric["name"])
@@ -245,8 +268,12 @@ def _metric_conflicts(experiment: dict, dataset: dict, found: Contents | None) -
             f"metric.name: found {name!r}; accepted: fid, fd_dinov2 or fd_inception64, without classifier"
             f" ({of} has {has})"
         )
-    elif not needed.weights and "classifier" not in metric:
-        yield f"metric.classifier: missing; {name} is measured in the features of a classifier"
+    elif not needed.weights and "classifier" not in metric and name not in shipped_classifiers():
+        shipped = ", ".join(shipped_classifiers())
+        yield (
+            f"metric.classifier: missing; {name} is measured in the features of a classifier. Without this key a"
+            f" shipped one is used, which there is for: {shipped}"
+        )
     if name.endswith(_DERIVED):
         yield f"metric.name: found {name!r}; accepted: names that do not end in {', '.join(_DERIVED)}"
     yield from _reference_conflicts(experiment, dataset, found)
@@ -286,7 +313,7 @@ def _reference_conflicts(experiment: dict, dataset: dict, found: Contents | None
 
 
 def _classifier_conflicts(experiment: dict, name: str, experiments: dict) -> Iterator[str]:
-    """Experiments that share a dataset and a metric share one classifier."""
+    """Experiments that share a dataset and a metric share one classifier, shipped or trained."""
     metric, dataset = experiment["metric"], experiment["dataset"]
     for other, theirs in experiments.items():
         if other == name:
@@ -342,6 +369,7 @@ def _owner(experiments: dict, name: str, role: str) -> str:
 
 
 def _grid_conflicts(experiment: dict) -> Iterator[str]:
+    yield from _seed_conflicts(experiment)
     for sampler, grid in experiment["grid"].items():
         if 0 not in grid["t_s"]:
             yield f"grid.{sampler}.t_s: 0 is missing; every comparison is against the full backbone"
@@ -359,6 +387,7 @@ def _grid_conflicts(experiment: dict) -> Iterator[str]:
                 f"grid.{sampler}.eta: found {eta}; accepted under protocol {experiment['protocol']} and"
                 f" {grid['steps']} steps: 0 to {limit:.3g} (the released variance is not real beyond)"
             )
+        yield from _fewer_steps_conflicts(grid, f"grid.{sampler}.fewer_steps")
         spread = grid["spread"]
         if experiment["sampling"]["seed"] in spread["seeds"]:
             yield (
@@ -368,3 +397,19 @@ def _grid_conflicts(experiment: dict) -> Iterator[str]:
         for key in ("t_s", "theta"):
             for value in set(spread[key]) - set(grid[key]):
                 yield f"grid.{sampler}.spread.{key}: found {value!r}; accepted: values of grid.{sampler}.{key}"
+
+
+def _fewer_steps_conflicts(grid: dict, key: str) -> Iterator[str]:
+    """Each number of steps stands once and is below the sampler's own; its t_s are sampled at the own steps, too."""
+    counts = [fewer["steps"] for fewer in grid["fewer_steps"]]
+    for steps in sorted({steps for steps in counts if counts.count(steps) > 1}):
+        yield f"{key}: found steps {steps} more than once; accepted: once, with all its t_s"
+    for fewer in grid["fewer_steps"]:
+        steps = fewer["steps"]
+        if steps >= grid["steps"]:
+            yield f"{key}.steps: found {steps}; accepted: fewer than the sampler's {grid['steps']}"
+        for t_s in sorted(set(fewer["t_s"]) - set(grid["t_s"])):
+            yield (
+                f"{key}.t_s: found {t_s} for {steps} steps; accepted: values of the sampler's t_s, whose calls are"
+                " timed"
+            )

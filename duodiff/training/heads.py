@@ -69,7 +69,8 @@ def train_heads(
     options = dict(training)
     flips = options.pop("flips")
     torch.manual_seed(seed)
-    model = AdaDiff(full.net, rules.timestep_aware_uncertainty).to(device)
+    aware, copied = rules.timestep_aware_uncertainty, rules.copy_output_heads
+    model = AdaDiff(full.net, aware, copied).to(device)
     model.uvit.requires_grad_(False)
     dataset, train, held_out = noisers(
         data, full, conventions["schedule"], device, trained.null_class, flips=flips

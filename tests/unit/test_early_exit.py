@@ -92,6 +92,17 @@ def test_output_heads_start_as_the_backbones_own():
         assert torch.equal(head(tokens, uvit), uvit.decode(tokens))
 
 
+def test_output_heads_of_the_released_code_start_from_pytorchs_default():
+    uvit = UViT(img_size=6, patch_size=2, in_chans=3, embed_dim=14, depth=N, num_heads=7)
+    heads = AdaDiff(uvit, copy_output_heads=False).output_heads
+    for head in heads:
+        assert not torch.equal(head.decoder_pred.weight, uvit.decoder_pred.weight)
+        # nn.Linear's default: uniform, up to one over the root of the inputs
+        assert 0.9 * 14**-0.5 < head.decoder_pred.weight.abs().max() <= 14**-0.5
+        assert head.decoder_pred.bias.abs().max() > 0
+    assert not torch.equal(heads[0].decoder_pred.weight, heads[1].decoder_pred.weight)
+
+
 # --- losses: u and g are leaves here, so each loss shows whom it trains
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +16,7 @@ from duodiff.backbones import (
     single,
 )
 from duodiff.noise import balanced_labels
+from duodiff.protocol import CORRECTED, PAPER
 from duodiff.sampling.generation import compute_batches
 from duodiff.schedules import T, noise_schedule, prediction_coefficients, timesteps
 from duodiff.uvit import Denoiser, UViT
@@ -205,6 +207,20 @@ def test_the_released_ddim_variance_is_one_step_and_adds_sigma_squared(eta):
         assert released == samplers.ddim(LINEAR, 10)
     with pytest.raises(ValueError, match=r"eta: found 0.5; accepted with the one-step variance"):
         samplers.ddim(LINEAR, 10, 0.5, one_step_variance=True)
+
+
+def test_the_released_ddim_adds_no_noise_in_the_step_onto_0():
+    chosen = {"name": "ddim", "steps": 10, "eta": 0.02}
+    paper, corrected = (samplers.steps_of(LINEAR, chosen, p) for p in (PAPER, CORRECTED))
+    assert len(paper) == 9  # the last of them lands on t = 0
+    assert paper[-1].noise_coef == 0
+    assert all(step.noise_coef > 0 for step in paper[:-1])
+    assert corrected[8].t == paper[-1].t
+    assert corrected[8].noise_coef > 0
+    quiet = samplers.ddim(LINEAR, 10, 0.5, noise_into_0=False)
+    noisy = samplers.ddim(LINEAR, 10, 0.5)
+    assert [i for i, (a, b) in enumerate(zip(quiet, noisy, strict=True)) if a != b] == [8]
+    assert quiet[8] == replace(noisy[8], noise_coef=0.0)
 
 
 # --- DPM-Solver++(2M)

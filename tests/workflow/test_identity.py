@@ -155,7 +155,7 @@ def test_an_edited_learning_rate_is_noticed_where_snakemake_remembers_nothing(el
     config["experiments"]["digits"]["backbone_training"]["lr"] = 5.0e-3
     jobs = planned(elsewhere, config)
     assert jobs["train_backbone"] == 2  # of this study alone
-    assert jobs["sample_images"] == 8
+    assert jobs["sample_images"] == 10
     assert set(jobs) >= TRAINED
     assert {"pack_dataset", "train_classifier", "compute_reference"}.isdisjoint(jobs)
 

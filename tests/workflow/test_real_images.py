@@ -23,7 +23,7 @@ def test_real_cifar10_images_run_from_the_zip_to_the_tables(fresh):
     none = {"seeds": [], "t_s": [], "theta": []}
     experiment["grid"] = {"ddpm": {"steps": 5, **lists, "spread": none}}
     experiment["metric"] |= {"classifier": {"steps": 20, "batch": 64}, "reference": 500}
-    experiment["latency"] = {"batch": 8, "repeats": 1}
+    experiment["latency"] = {"batch": 8, "repeats": 10}
     (fresh.folder / "real.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     fresh.snakemake("--config", f"data={DATA}", "--cores", "all", config="real.yaml")
     results = fresh.folder / "results"

@@ -149,7 +149,7 @@ def test_an_edit_of_the_samplers_or_the_switch_reruns_sampling_and_not_training(
     undo = edit(finished, f"duodiff/{module}.py", old, new)
     jobs = finished.pending()
     undo()
-    assert jobs["sample_images"] == 8 + 3
+    assert jobs["sample_images"] == 10 + 3
     assert {"train_backbone", "train_heads", "train_classifier", "pack_dataset"}.isdisjoint(jobs)
     assert finished.pending() == {}
 
@@ -277,7 +277,11 @@ def test_records_say_what_they_measured(finished):
     assert {r["metric"] for r in flips} == {"exits_flipped", "images_within_one_level"}
     assert all(0 <= r["value"] <= 1 and r["n"] == 16 for r in flips)
     distances = [r for r in records if r["metric"] == "fd_digits" and r["sampler"]]
-    assert len(distances) == 8
+    assert len(distances) == 10
+    fewer = [
+        (r["sampler"], r["steps"], r["parameters"]["t_s"]) for r in distances if r["steps"] == 5
+    ]
+    assert sorted(fewer) == [("ddpm", 5, 0), ("ddpm", 5, 500)]
     for record in distances:
         assert record["n"] == 96
         assert record["reference_n"] == 1437
@@ -304,13 +308,14 @@ def test_records_say_what_they_measured(finished):
 def test_every_cell_has_every_metric_with_its_interval(finished):
     table = pd.read_csv(finished.folder / "results/tables/metrics.csv")
     cells = table[table["sampler"].notna()]
-    assert cells.groupby("dataset").size().tolist() == [3, 7]  # latent, and in pixels
+    assert cells.groupby("dataset").size().tolist() == [3, 9]  # latent, and in pixels
     for column in ("distance", "kernel", "precision", "recall"):
         assert np.isfinite(cells[column]).all()
-    others = cells[cells["method"] != "full"]
+    base = (cells["method"] == "full") & (cells["steps"] != 5)
+    others = cells[~base]
     assert (others["difference_low"] < others["difference"]).all()
     assert (others["difference"] < others["difference_high"]).all()
-    assert cells[cells["method"] == "full"]["difference"].isna().all()
+    assert cells[base]["difference"].isna().all()
     assert set(table["method"]) >= {"real_held_out", "noise"}
 
 

@@ -8,7 +8,7 @@ import pytest
 from duodiff import records
 from duodiff.analysis import resources
 from duodiff.analysis.cells import at_equal_time, cells, ideal_speedup, load_records
-from duodiff.analysis.figures import extrapolation_points, trade_off_points
+from duodiff.analysis.figures import _our_relative, extrapolation_points, trade_off_points
 from duodiff.analysis.metrics import all_metrics
 from duodiff.analysis.report import markdown, readable
 from duodiff.analysis.resources import resources_table
@@ -98,6 +98,31 @@ def test_cells_by_hand(tmp_path):
     assert duodiff["ideal_speedup"] == pytest.approx(1 / (1 - 0.5 * 0.6))
     assert adadiff["seconds_interpolated"] == pytest.approx(2.2 * 6 / 8)
     assert np.isnan(adadiff["ideal_speedup"])
+
+
+def test_one_speed_up_is_read_by_all_and_a_disturbed_one_says_so(tmp_path):
+    found = study()
+    for i, one in enumerate(found):
+        if one.metric == "speedup":
+            about = {"rounds": 12, "resampled": [one.value] * 3, "interval_covers": "rounds"}
+            interval, disturbed = [0.9 * one.value, 1.1 * one.value], one.method == "duodiff"
+            found[i] = replace(one, interval=interval, disturbed=disturbed, **about)
+    paths = written(tmp_path, found)
+    table = cells(load_records(paths), "ddpm")
+    duodiff = row(table, "duodiff")
+    assert (duodiff["speedup_rounds"], duodiff["speedup_disturbed"]) == (12, True)
+    assert duodiff["speedup_resampled"] == [4 / 3] * 3
+    assert row(table, "full")["all_heads_cost"] == pytest.approx(1.1)
+    published = pd.read_csv(PAPER / "table2.csv")
+    ours = comparison(load_records(paths), published, "ddpm", STUDIES)
+    ours = ours[(ours["dataset"] == "Digits") & ours["speedup"].notna()]
+    assert row(ours, "duodiff")["speedup_95"] == pytest.approx(0.1 * 4 / 3)
+    assert ours.set_index("method")["speedup_disturbed"].dropna().to_dict() == {"duodiff": "yes"}
+    saved = row(_our_relative(table), "duodiff")["time_saved"]
+    assert saved == pytest.approx(100 * (1 - 1 / duodiff["speedup"]))
+    # AdaDiff's by its interpolated time: 6 of 8 blocks, of all heads
+    saved = row(_our_relative(table), "adadiff")["time_saved"]
+    assert saved == pytest.approx(100 * (1 - 1.1 * 6 / 8))
 
 
 def test_what_the_methods_need_stands_beside_the_full_backbones(tmp_path):
@@ -331,7 +356,8 @@ def test_all_metrics_have_their_intervals_and_spread_over_trainings(tmp_path):
     difference.interval = [1.0, 3.0]
     limit = record("fd_digits_infinity", 8.0, "full", {"t_s": 0}, reference_n=1437)
     limit.interval = [7.5, 8.5]
-    found += [difference, limit, record("seconds_per_image", 1.0, "full", {"t_s": 0})]
+    bound = record("fd_digits_same_noise", 0.1, "duodiff", {"t_s": 500}, reference_n=1437)
+    found += [difference, bound, limit, record("seconds_per_image", 1.0, "full", {"t_s": 0})]
     real = Record("fd_digits", 3.0, "1", 90, "digits", "corrected", "real_held_out")
     table = all_metrics(load_records(written(tmp_path, [*found, real])), STUDIES)
     assert table["method"].tolist() == ["full", "full", "duodiff", "duodiff", "real_held_out"]
@@ -341,6 +367,8 @@ def test_all_metrics_have_their_intervals_and_spread_over_trainings(tmp_path):
     )
     duodiff = table.iloc[2]
     assert (duodiff["difference_low"], duodiff["difference_high"]) == (1.0, 3.0)
+    certain = ((10**0.5 - 0.1) ** 2 - 10, (10**0.5 + 0.1) ** 2 - 10)
+    assert tuple(duodiff[["certain_low", "certain_high"]]) == pytest.approx(certain)
     assert (duodiff["kernel"], duodiff["kernel_deviation"]) == pytest.approx((0.5, 0.1))
     assert table.iloc[0]["infinity_error"] == 0.5
-    assert table.iloc[3][["difference", "infinity"]].isna().all()
+    assert table.iloc[3][["difference", "infinity", "certain_low"]].isna().all()

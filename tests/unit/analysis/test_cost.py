@@ -93,7 +93,8 @@ def test_a_batch_that_shrinks_runs_what_an_exit_is_said_to_cost(layer):
 def test_a_cell_makes_the_calls_of_its_sampler_and_switch():
     experiments = copy.deepcopy(PAPER["experiments"])
     for experiment in experiments.values():
-        experiment["grid"]["dpm_solver_pp"] = {"steps": 20}
+        experiment["grid"]["dpm_solver_pp"] = {"steps": 20, "fewer_steps": []}
+        experiment["grid"]["ddpm"]["fewer_steps"] = [{"steps": 50, "t_s": [0, 300]}]
     full, shallow = (
         network(backbone_architecture(experiments["cifar10"], role)).forward
         for role in ("full", "shallow")
@@ -105,6 +106,7 @@ def test_a_cell_makes_the_calls_of_its_sampler_and_switch():
 
     assert calls("cifar10", "ddpm", "t_s=0") == (0, 1000, 1000)
     assert calls("cifar10", "ddpm", "t_s=300") == (300, 700, 1000)
+    assert calls("cifar10", "ddpm/steps=50", "t_s=300") == (15, 35, 50)
     assert calls("cifar10", "ddim", "t_s=300") == (15, 35, 50)
     assert calls("cifar10_released", "ddim", "t_s=300") == (16, 33, 49)
     for name in ("cifar10", "cifar10_released"):  # no protocol departs from it
@@ -114,6 +116,22 @@ def test_a_cell_makes_the_calls_of_its_sampler_and_switch():
     assert exits == [net.exiting(9.09)] * 1000  # Table 2
     unknown = cost._calls(experiments["cifar10_v"], "ddpm", Setting.parse("theta=q0.25"))
     assert unknown == [network(experiments["cifar10_v"]["backbone"]).exiting(13)] * 1000
+
+
+def test_the_timing_runs_a_part_of_each_trajectory_beside_the_full_backbones():
+    experiment = copy.deepcopy(PAPER["experiments"]["celeba64"])
+    grid = {"steps": 1000, "t_s": [0, 300], "theta": [0.08], "fewer_steps": []}
+    experiment["grid"], experiment["latency"]["repeats"] = {"ddpm": grid}, 12
+    full, shallow = (
+        network(backbone_architecture(experiment, role)) for role in ("full", "shallow")
+    )
+    switched = 700 * full.forward + 300 * shallow.forward
+    exiting = 1000 * full.exiting(9.09)
+    cells = switched + exiting + 1000 * full.all_heads
+    for device, steps in (("cpu", 5), ("cuda", 25)):
+        found = cost._timed(experiment, "ddpm", device)
+        rounds = 12 * steps / 1000 * (cells + 3 * 1000 * full.forward)
+        assert found == pytest.approx(rounds + exiting)
 
 
 def test_a_training_is_its_images_forward_and_twice_that_back():
@@ -239,7 +257,9 @@ def test_a_configuration_of_the_cpu_speaks_of_no_gpu_and_in_readable_units():
     assert "GPU jobs" in cost.describe(ROOT / "config/paper.yaml", None)
 
 
-def test_hours_on_a_named_gpu_are_those_of_its_peak_and_say_that_they_are_estimated(bench):
+def test_hours_on_a_named_gpu_are_those_of_its_peak_and_say_that_they_are_estimated(
+    bench, tmp_path
+):
     texts = {gpu: cost.describe(ROOT / "config/paper.yaml", None, gpu) for gpu in ("H100", "a100")}
     hours, jobs = (
         {gpu: float(rows(text)["cifar10"][column]) for gpu, text in texts.items()}
@@ -249,7 +269,12 @@ def test_hours_on_a_named_gpu_are_those_of_its_peak_and_say_that_they_are_estima
     assert working["a100"] / working["H100"] == pytest.approx(989 / 312, rel=1e-2)
     assert "Hours on one A100" in texts["a100"]
     assert "These hours are not measured" in texts["a100"]
-    assert "5 to 8 times" not in texts["a100"]
+    assert "5 to 8 times" in texts["a100"]  # protocol `paper` samples in float32
+    only = {"only": "cifar10"} | yaml.safe_load(
+        (ROOT / "config/paper.yaml").read_text(encoding="utf-8")
+    )
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(only), encoding="utf-8")
+    assert "5 to 8 times" not in cost.describe(tmp_path / "one.yaml", None, "A100")
     assert "5 to 8 times" in cost.describe(ROOT / "config/config.yaml", None, "A100")
     with pytest.raises(ValueError, match="gpu: found 'B7'; accepted: A10, A100, "):
         cost.estimated_rates("B7")

@@ -63,7 +63,7 @@ def points() -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["method", "label", "seconds", "distance"])
     inferred = [False, False, True]
     table = table.assign(panel="Digits", metric="fd_digits", inferred=inferred)
-    return table.assign(spread=[0.5, None, None])
+    return table.assign(spread=[0.5, None, None], lost_share=np.nan)
 
 
 def test_the_same_values_give_the_same_bytes(tmp_path, points):

@@ -7,7 +7,6 @@ import torch
 from duodiff.analysis.cells import load_records
 from duodiff.data.pack import pack
 from duodiff.data.store import ImageStore, to_unit_range, write_store
-from duodiff.metrics.latency import interleaved
 from duodiff.records import Record, write
 from duodiff.running.provenance import cpu_name, made
 from duodiff.samplers import to_uint8
@@ -67,16 +66,7 @@ def test_quantisation_inverts_the_unit_range():
     assert np.array_equal(to_uint8(torch.from_numpy(to_unit_range(levels))).numpy(), levels)
 
 
-# --- timing and records
-
-
-def test_interleaved_runs_are_repeated_in_turn_and_add_to_the_counters():
-    calls = []
-    runs = {name: lambda name=name: calls.append(name) for name in "ab"}
-    found = interleaved(runs, 2, lambda: [len(calls), 3 * calls.count("b")])
-    assert calls == ["a", "b", "b", "a"]
-    assert found["a"].tolist() == [[1, 0], [1, 0]]
-    assert found["b"].tolist() == [[1, 3], [1, 3]]
+# --- records
 
 
 def test_records_round_trip_with_parameters_and_seeds_as_columns(tmp_path):

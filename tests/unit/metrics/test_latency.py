@@ -1,14 +1,18 @@
 """Times of cells, and the operations, memory and energy they need."""
 
 import sys
+import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from unit.tiny_study import DDPM, NET, STUDY, USED, loaded
 
+from duodiff import samplers
 from duodiff.analysis.operations import network
-from duodiff.metrics import latency
+from duodiff.metrics import latency, rounds
+from duodiff.metrics.bootstrap import RESAMPLES
 from duodiff.metrics.resources import energy_meter, peak_bytes
 from duodiff.sampling.cells import build_cell
 from duodiff.sampling.generation import sample_batch
@@ -18,26 +22,71 @@ from duodiff.settings import Setting
 TIMED = STUDY | {"protocol": "corrected", "batch": 4, "threads": 1, "seed": 0, "device": "cpu"}
 
 
-@pytest.mark.parametrize(("protocol", "warm_ups"), [("corrected", 4), ("paper", 0)])
+@pytest.fixture
+def clocked(monkeypatch):
+    """Whether the clock had been read, for each call of the sampling loop, by its number of steps."""
+    calls, read = [], []
+    clock, integrate = latency._clock, samplers.integrate
+
+    def reading(device):
+        read.append(device)
+        return clock(device)
+
+    def counted(schedule, steps, *arguments, **keywords):
+        calls.append((len(steps), bool(read)))
+        return integrate(schedule, steps, *arguments, **keywords)
+
+    monkeypatch.setattr(latency, "_clock", reading)
+    monkeypatch.setattr(samplers, "integrate", counted)
+    return calls
+
+
+@pytest.mark.parametrize(("protocol", "warm_ups"), [("corrected", 3), ("paper", 0)])
 def test_the_clock_starts_after_a_warm_up_where_the_protocol_has_one(
-    paths, protocol, warm_ups, monkeypatch
+    paths, protocol, warm_ups, clocked
 ):
-    calls = []
-
-    def counted(*arguments):
-        calls.append(len(arguments[1].steps))
-        return sample_batch(*arguments)
-
-    monkeypatch.setattr(latency, "sample_batch", counted)
     grid = [[DDPM, ["t_s=0", "t_s=1000", "theta=0.4"]]]  # and AdaDiff with all heads
     timed = TIMED | {"protocol": protocol, "repeats": 1}
     records = latency.measure_cells(paths, USED, grid, **timed)
-    # and those that measure memory, and the two that compare AdaDiff's two ways to exit
-    assert len(calls) == warm_ups + 4 + 4 + 2
+    before = [steps for steps, read in clocked if not read]
+    # AdaDiff's trajectory; then the three cells and their baselines, in five turns of a step
+    assert before == [10] + [1] * 5 * 2 * warm_ups
     assert {r.protocol for r in records} == {protocol}
-    speedups = {r.method: r.value for r in records if r.metric == "speedup"}
-    assert speedups["full"] == 1
-    assert set(speedups) == {"full", "shallow", "adadiff", "adadiff_all_heads"}
+
+
+def test_a_cells_seconds_are_the_full_backbones_over_its_speed_up(paths):
+    ddim = {"name": "ddim", "steps": 6, "eta": 0}
+    grid = [[DDPM, ["t_s=0", "t_s=400", "theta=0.4"]], [ddim, ["t_s=0", "t_s=400"]]]
+    records = latency.measure_cells(paths, USED, grid, **TIMED, repeats=2)
+    for prefix, suffix in (("", ""), ("processor_", "_processor")):
+        ratios = {(r.sampler, r.method): r for r in records if r.metric == f"speedup{suffix}"}
+        seconds = {
+            (r.sampler, r.method): r for r in records if r.metric == f"{prefix}seconds_per_image"
+        }
+        assert set(ratios) == set(seconds)
+        assert {m for s, m in ratios if s == "ddpm"} == {
+            "full",
+            "duodiff",
+            "adadiff",
+            "adadiff_all_heads",
+        }
+        for (sampler, method), ratio in ratios.items():
+            full = seconds[sampler, "full"].value
+            assert seconds[sampler, method].value == pytest.approx(full / ratio.value, rel=1e-12)
+            assert ratio.interval[0] <= ratio.value <= ratio.interval[1]
+            assert isinstance(ratio.disturbed, bool)
+            assert (ratio.value == 1) == (method == "full")
+    assert len(ratios["ddpm", "duodiff"].interval_covers) > 0
+    wall = next(r for r in records if r.metric == "speedup" and r.method == "duodiff")
+    assert len(wall.resampled) == RESAMPLES
+
+
+def test_a_device_without_processor_time_has_no_records_of_it(paths, monkeypatch):
+    monkeypatch.setattr(latency, "_clock", lambda device: np.array([time.perf_counter()]))
+    grid = [[DDPM, ["t_s=0", "t_s=400"]]]
+    records = latency.measure_cells(paths, USED, grid, **TIMED, repeats=2)
+    assert "speedup" in {r.metric for r in records}
+    assert not [r.metric for r in records if "processor" in r.metric]
 
 
 def test_decoding_is_timed_apart_from_denoising(latent, monkeypatch):
@@ -49,6 +98,7 @@ def test_decoding_is_timed_apart_from_denoising(latent, monkeypatch):
         return decode(latents)
 
     monkeypatch.setattr(codec, "decode", counted)
+    monkeypatch.setattr(rounds, "MOST", 1)
     grid = [[DDPM, ["t_s=0", "theta=0.4"]]]
     records = latency.measure_cells(paths, USED, grid, **TIMED, repeats=2, autoencoder=codec)
     (record,) = [r for r in records if r.method == "decode"]
@@ -56,8 +106,8 @@ def test_decoding_is_timed_apart_from_denoising(latent, monkeypatch):
     assert record.interval[0] <= record.value <= record.interval[1]
     assert record.compute_batch == codec.batch == 3
     assert record.checkpoint_sha256 == {"autoencoder": codec.source["weights_sha256"]}
-    # a warm-up, two rounds, and the two ways to exit; none for any method's time
-    assert decoded == [4] * (1 + 2 + 2)
+    # one of its batches in a warm-up and in two rounds; and the two ways to exit; none for any method's time
+    assert decoded == [3] * (1 + 2) + [4] * 2
 
 
 def test_timings_say_the_precision_they_were_measured_in(paths):

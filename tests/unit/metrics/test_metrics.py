@@ -19,6 +19,7 @@ from duodiff import spaces
 from duodiff.data.pack import pack
 from duodiff.data.store import ImageStore, to_unit_range, write_store
 from duodiff.metrics import classifier, features, weights
+from duodiff.metrics.bootstrap import RESAMPLES
 from duodiff.metrics.distances import (
     FrechetTo,
     Gaussian,
@@ -29,12 +30,12 @@ from duodiff.metrics.distances import (
     kernel_distance,
     moments,
     nearest_distances,
-    paired_differences,
     precision_recall,
     random_halves,
+    same_noise_bound,
     thumbnails,
 )
-from duodiff.metrics.evaluation import RESAMPLES, Evaluation
+from duodiff.metrics.evaluation import Evaluation
 from duodiff.metrics.features import Extractor
 from duodiff.metrics.reference import compute_reference, load_reference
 from duodiff.running.files import sha256
@@ -68,13 +69,11 @@ def test_frechet_distance_of_known_gaussians():
     assert FrechetTo(gaussian(other))(one) == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_fast_distance_is_torch_fidelitys_and_counts_are_repeats():
+def test_the_fast_distance_is_torch_fidelitys():
     a, b = normal(60, 5), normal(50, 5, 1) @ normal(5, 5, 2)
     to = FrechetTo(gaussian(b))
     assert to(a) == pytest.approx(frechet_distance(gaussian(a), gaussian(b)), rel=1e-9)
     assert FrechetTo(gaussian(a))(a) == pytest.approx(0, abs=1e-9)
-    counts = torch.from_numpy(RNG.integers(0, 4, 60))
-    assert to(a, counts) == pytest.approx(to(a.repeat_interleave(counts, dim=0)), rel=1e-9)
     with pytest.raises(ValueError, match="5 samples for 5 features are too few"):
         frechet_distance(gaussian(a[:5]), gaussian(b))
 
@@ -86,22 +85,45 @@ def test_the_gaussian_of_a_gpu_is_torch_fidelitys():
     np.testing.assert_allclose(sigma, fitted.sigma, atol=1e-12 * fitted.sigma.max())
 
 
-def test_the_bootstrap_of_a_difference_estimates_its_spread_over_samples():
+def test_influences_give_the_spread_of_a_difference_over_samples():
     """Images that share their noise: the pairs correlate, and the difference varies less than either."""
     to, found = FrechetTo(gaussian(whitened(1000, 3))), []
-    for seed in range(60):
+    for seed in range(100):
         shared = normal(300, 3, seed)
         a, b = shared * 1.5, shared * 1.3 + 0.05 * normal(300, 3, 1000 + seed)
         found.append(to(a) - to(b))
     truth = np.std(found, ddof=1)
-    resampled = paired_differences(a, b, to, RESAMPLES)
-    assert np.std(resampled, ddof=1) == pytest.approx(truth, rel=0.35)
-    assert paired_differences(a, a, to, 5) == [0] * 5
-    assert np.std(paired_differences(a, b.flip(0), to, RESAMPLES), ddof=1) > 2 * truth
-    # the draws are the same in every call, so that differences of one number of images combine
-    c = a * 1.1
-    between = np.subtract(resampled, paired_differences(c, b, to, RESAMPLES))
-    np.testing.assert_allclose(between, paired_differences(a, c, to, RESAMPLES), atol=1e-9)
+
+    def spread(one: torch.Tensor, other: torch.Tensor) -> float:
+        return float((to.influences(one) - to.influences(other)).std()) / 300**0.5
+
+    assert spread(a, b) == pytest.approx(truth, rel=0.25)
+    assert spread(a, b.flip(0)) > 2 * truth
+
+
+def test_influences_are_how_far_an_image_moves_the_distance():
+    """The distance of a resample, minus the plain one, is the mean of the influences of what was drawn."""
+    to, x = FrechetTo(gaussian(whitened(1000, 5))), normal(4000, 5) * 1.4 + 0.3
+    counts = torch.ones(4000, dtype=torch.int64)
+    counts[:2000:20] += 1
+    counts[1:2000:20] -= 1
+    moved = to(x.repeat_interleave(counts, dim=0)) - to(x)
+    assert float((counts * to.influences(x)).mean()) == pytest.approx(moved, rel=0.05)
+    assert float(to.influences(x).mean()) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.3, 3.0])
+def test_the_same_noise_bounds_the_difference_of_two_distances(noise):
+    to, base = FrechetTo(gaussian(whitened(1000, 7))), normal(40, 7) * 1.2 + 0.4
+    other = base + noise * normal(40, 7, 1)
+    bound = same_noise_bound(other, base)
+    assert abs(to(other) ** 0.5 - to(base) ** 0.5) <= bound
+    assert bound == pytest.approx(noise * 7**0.5, rel=0.3)
+    # a shift moves every image alike, and the bound is reached
+    far = whitened(1000, 7) + 5
+    assert same_noise_bound(far + 1, far) == pytest.approx(
+        to(far + 1) ** 0.5 - to(far) ** 0.5, rel=0.01
+    )
 
 
 def test_the_extrapolation_removes_the_bias_of_few_samples():
@@ -203,6 +225,7 @@ def test_extractor_gives_the_classifiers_features_through_torch_fidelity(tmp_pat
     classifier.save(tmp_path / "c.safetensors", model)
     (tmp_path / "any").touch()
     assert (tmp_path / "c.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
+    model = classifier.load(tmp_path / "c.safetensors")  # rounded
     images, labels = digits.split("held_out")
     found, logits = Extractor("fd_digits", tmp_path / "c.safetensors")(images)
     with torch.inference_mode():
@@ -461,6 +484,33 @@ def evaluation(tmp_path) -> Evaluation:
     return Evaluation(data, extract, reference, study=STUDY, images=100, checkpoints=CHECKPOINTS)
 
 
+def test_cells_of_fewer_steps_differ_from_the_full_backbone_at_all_steps(
+    evaluation, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("duodiff.metrics.evaluation.images_to_extrapolate", lambda metric: 8)
+    few = {"sampler": {"name": "ddpm", "steps": 3}, "nfe": 3}
+    paths = [
+        sample_store(tmp_path / "3", "t_s=0", numbered(700, 100), **few),
+        sample_store(tmp_path / "3/1", "t_s=0", numbered(700, 100), **few, seed=1),
+        sample_store(tmp_path / "3", "t_s=1000", numbered(620, 100), **few),
+        sample_store(tmp_path, "t_s=0", numbered(600, 100)),
+        sample_store(tmp_path / "1", "t_s=0", numbered(650, 100), seed=1),
+    ]
+    found, curves = evaluation.of_study(paths)
+    values = {(r.method, r.steps, r.seeds["sample_seed"], r.metric): r.value for r in found
+              if isinstance(r.seeds["sample_seed"], int)}  # fmt: skip
+    own = values["full", 5, 0, "fd_known"]
+    for method in ("full", "shallow"):
+        difference = values[method, 3, 0, "fd_known_difference"]
+        assert difference == pytest.approx(values[method, 3, 0, "fd_known"] - own)
+    assert ("full", 5, 0, "fd_known_difference") not in values
+    spreads = {r.steps: r.value for r in found if r.metric == "fd_known_spread"}
+    assert spreads[3] == 0  # the same images under both seeds, and none of 5 steps among them
+    assert spreads[5] == pytest.approx(np.std([own, values["full", 5, 1, "fd_known"]], ddof=1))
+    assert len(curves) == 2 * 15
+    assert {row["sample_seed"] for row in curves} == {0, 1}
+
+
 def test_every_metric_of_a_study_with_its_interval(evaluation, tmp_path, monkeypatch):
     monkeypatch.setattr("duodiff.metrics.evaluation.images_to_extrapolate", lambda metric: 8)
     shallow = sample_store(tmp_path, "t_s=1000", numbered(700, 100))
@@ -482,12 +532,17 @@ def test_every_metric_of_a_study_with_its_interval(evaluation, tmp_path, monkeyp
     assert difference.value == pytest.approx(to(features["shallow"]) - to(features["full"]))
     assert difference.interval[0] < difference.value < difference.interval[1]
     assert "95%" in difference.interval_covers
-    assert "paired bootstrap" in difference.interval_covers
+    assert "paired resamples" in difference.interval_covers
+    assert np.mean(difference.resampled) == pytest.approx(difference.value, abs=0.1)
+    assert len(difference.resampled) == RESAMPLES
+    same = values["shallow", "fd_known_same_noise"].value
+    assert same == pytest.approx(same_noise_bound(features["shallow"], features["full"]))
     for metric in (
         "kd_known",
         "precision",
         "recall",
-        "nearest_train_distance",
+        "nearest_train_distance_q01",
+        "nearest_train_distance_q05",
         "fd_known_infinity",
     ):
         assert np.isfinite(values["shallow", metric].value)
@@ -502,7 +557,7 @@ def test_too_few_real_images_for_a_floor_leave_the_rest(evaluation):
     """As many features as half the real images: no halves, and no distance of the held-out images."""
     evaluation.halves, evaluation.dim = [], 100
     scale = {(r.method, r.metric) for r in evaluation.of_scale()}
-    assert ("real_held_out", "nearest_train_distance") in scale
+    assert ("real_held_out", "nearest_train_distance_q01") in scale
     assert ("real_held_out", "fd_known") not in scale
     assert ("noise", "fd_known") in scale
     assert "real_halves" not in {method for method, _ in scale}

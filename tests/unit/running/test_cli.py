@@ -136,13 +136,28 @@ def test_results_of_a_run_are_not_replaced(results):
 
 
 def test_every_argument_of_every_command_is_explained():
-    for command in (commands.sample, commands.info, commands.cost, commands.clean):
+    named = ("sample", "info", "cost", "verify", "ship", "networks", "clean")
+    for command in (getattr(commands, name) for name in named):
         parser = argparse.ArgumentParser(**job._help(command))
         job._add_options(parser, command)
         for action in parser._actions:
             said = (action.help or "").partition("(default")[0]
             assert len(said) > 10, (command.__name__, action.dest)
         assert "- `" not in parser.format_help()
+
+
+def test_a_study_samples_as_its_own_steps_though_it_has_cells_of_fewer(results):
+    before = Study(results / "a/train0")
+    own = next(path for path in before.paths if "ddpm" in path.parts)
+    manifest = read_json(own)
+    steps = manifest["sampler"]["steps"]
+    fewer = results / "a/train0/samples/ddpm/steps=2" / Path(*own.parts[-4:])
+    write_json(fewer, manifest | {"sampler": manifest["sampler"] | {"steps": 2}})
+    study = Study(results / "a/train0")
+    assert len(study.paths) == len(before.paths) + 1
+    assert study.sampler("ddpm", None, None) == before.sampler("ddpm", None, None)
+    assert f"samples of ddpm, steps {steps}" in study.describe()
+    assert "samples of ddpm, steps 2" in study.describe()
 
 
 def test_classes_are_named_or_numbered(results):

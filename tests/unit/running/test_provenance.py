@@ -85,7 +85,7 @@ def test_without_git_there_is_no_commit(root, monkeypatch):
 
 def test_made_has_no_time_and_names_the_libraries_that_took_part():
     made = provenance.made("c" * 64, "cpu")
-    assert set(made) - {"commit", "modified"} == {"code", "device", "libraries"}
+    assert set(made) - {"commit", "modified"} == {"code", "device", "kernels", "libraries"}
     assert made["device"].endswith(("thread", "threads"))
     assert set(made["libraries"]) - {"duodiff"} == {"python", "torch", "numpy"}
     measured = provenance.made("c" * 64, libraries=["torch-fidelity", "a-missing-one"])
@@ -131,3 +131,14 @@ def test_an_unfinished_training_goes_on_with_data_made_under_another_commit(tmp_
 
     assert folder(sha256="a", made=ONE) == folder(sha256="a", made=OTHER) == folder(sha256="a")
     assert folder(sha256="b", made=ONE) != folder(sha256="a", made=ONE)
+
+
+def test_what_limits_the_kernels_is_said(monkeypatch):
+    for name in ("ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR"):
+        monkeypatch.delenv(name, raising=False)
+    usual = provenance.made("c", "cpu")["kernels"]
+    assert usual
+    assert "," not in usual
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert provenance.made("c", "cpu")["kernels"] == f"{usual}, ONEDNN_MAX_CPU_ISA=AVX2"
+    assert "kernels" not in provenance.made("c")  # without tensors

@@ -546,3 +546,45 @@ def test_folders_of_many_files_are_compared_by_their_times_alone(images, hashed,
     found = receipts.changed_outside(images, before)[0]
     assert {f"{images}/dog is gone", f"{images} has changed"} <= set(found)
     assert hashed == []
+
+
+# --- results that travel
+
+
+def test_a_result_that_travels_is_found_in_the_store_of_another_folder(tmp_path, monkeypatch):
+    plan = planned()
+    finish(plan)
+    shipped = tmp_path / "shipped/heads"
+    receipts.give(Path("results"), Path(OUT), shipped)
+    assert {path.name for path in shipped.iterdir()} == {"manifest.json", "weights", "receipt.json"}
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert not receipts.take(plan)
+    assert receipts.receive(shipped) == [OUT, WEIGHTS]
+    assert receipts.take(plan)
+    assert Path(WEIGHTS).read_text(encoding="utf-8") == "trained"
+
+
+def test_a_result_of_other_code_is_not_received(tmp_path):
+    finish(planned())
+    shipped = tmp_path / "shipped/heads"
+    receipts.give(Path("results"), Path(OUT), shipped)
+    receipt = receipts.read(shipped / "receipt.json")
+    (name, *_) = receipt["code"]
+    receipt["code"][name] = "0" * 64
+    files.write_json(shipped / "receipt.json", receipt)
+    with pytest.raises(ValueError, match=r"made by other code .*train_heads.*; accepted: a result"):
+        receipts.receive(shipped)
+
+
+def test_networks_are_put_into_the_store_by_the_command(tmp_path):
+    plan = planned()
+    finish(plan)
+    receipts.give(Path("results"), Path(OUT), tmp_path / "study/digits/networks/heads")
+    shutil.rmtree(receipts.STORE)
+    assert not receipts.take(plan)
+    assert commands.networks(tmp_path / "study") == f"1 networks: {OUT}"
+    assert receipts.take(plan)
+    with pytest.raises(FileNotFoundError, match="accepted: a folder that ship wrote"):
+        commands.networks(tmp_path)

@@ -8,9 +8,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from snakemake.utils import update_config
 
+from duodiff.analysis.operations import network
 from duodiff.study import config as configuration
-from duodiff.study.grid import grid_points, owner, selected
+from duodiff.study.grid import (
+    backbone_architecture,
+    grid_points,
+    owner,
+    sampler_options,
+    selected,
+    step_grids,
+)
 
 ROOT = Path(__file__).parents[3]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
@@ -43,6 +52,16 @@ def load(name: str) -> dict:
 )
 def test_shipped_configurations_are_valid(name):
     configuration.complete(load(name))
+
+
+def test_the_shipped_study_is_ten_trainings_of_the_default():
+    """The file of its trainings is read after the default's, as `make study` names them."""
+    config = copy.deepcopy(DEFAULT)
+    update_config(config, load("trainings.yaml"))
+    assert config["experiments"]["digits"] == DEFAULT["experiments"]["digits"] | {
+        "train_seeds": [*range(10)]
+    }
+    configuration.complete(config)
 
 
 def test_the_studies_compare_with_the_default_experiment():
@@ -111,6 +130,22 @@ GRID = f"{DIGITS}.grid.ddpm"
         ),
         (f"{GRID}.theta", [1.5], "theta.0: found 1.5; accepted: a number from 0 to 1"),
         (f"{GRID}.steps", 1001, "steps: found 1001; accepted: an integer from 2 to 1000"),
+        (
+            f"{GRID}.fewer_steps",
+            [{"steps": 50, "t_s": [0]}],
+            "grid.ddpm.fewer_steps.steps: found 50; accepted: fewer than the sampler's 50",
+        ),
+        (
+            f"{GRID}.fewer_steps",
+            [{"steps": 9, "t_s": [0, 123]}],
+            "grid.ddpm.fewer_steps.t_s: found 123 for 9 steps; accepted: values of the sampler's t_s",
+        ),
+        (
+            f"{GRID}.fewer_steps",
+            [{"steps": 9, "t_s": [0]}, {"steps": 9, "t_s": [500]}],
+            "grid.ddpm.fewer_steps: found steps 9 more than once; accepted: once",
+        ),
+        (f"{GRID}.fewer_steps", [{"steps": 9}], "fewer_steps.0: 't_s' is a required property"),
         (f"{GRID}.spread.t_s", [123], "spread.t_s: found 123; accepted: values of grid.ddpm.t_s"),
         (
             f"{DIGITS}.backbone.depth",
@@ -152,7 +187,11 @@ GRID = f"{DIGITS}.grid.ddpm"
             {"name": "fd_dinov2", "classifier": {"steps": 1, "batch": 1}},
             "metric.classifier: not a key of fd_dinov2, whose features are those of dinov2",
         ),
-        (f"{DIGITS}.metric", {"name": "fd_x"}, "metric.classifier: missing; fd_x is measured in"),
+        (
+            f"{DIGITS}.metric",
+            {"name": "fd_x"},
+            "metric.classifier: missing; fd_x is measured in .* there is for: fd_digits, fd_digits16",
+        ),
         (
             f"{DIGITS}.metric.reference",
             64,
@@ -406,6 +445,20 @@ def test_the_released_variance_is_refused_where_it_is_not_real():
         configuration.complete(config)
 
 
+def test_the_papers_protocol_samples_in_float32_alone():
+    config = changed(f"{DIGITS}.protocol", "paper")
+    configuration.complete(config)
+    config["experiments"]["digits"]["sampling"]["precision"] = "bfloat16"
+    accepted = r"sampling.precision: found bfloat16; accepted under protocol paper: float32"
+    with pytest.raises(configuration.ConfigError, match=accepted):
+        configuration.complete(config)
+    config["experiments"]["digits"]["protocol"] = "corrected"
+    configuration.complete(config)
+    experiments = configuration.complete(load("paper.yaml"))["experiments"]
+    precisions = {e["protocol"]: e["sampling"]["precision"] for e in experiments.values()}
+    assert precisions == {"corrected": "bfloat16", "paper": "float32"}
+
+
 def test_the_papers_items_are_made_without_torch():
     check = """
 import runpy, sys
@@ -540,13 +593,14 @@ def test_validation_does_not_import_torch():
 
 
 def test_grid_points_are_all_settings_once_and_the_spread_at_more_seeds():
-    experiment = copy.deepcopy(DEFAULT["experiments"]["digits"])
+    experiment = configuration.complete(load("config.yaml"))["experiments"]["digits"]
     experiment["grid"] = {
         "ddpm": {
             "steps": 9,
             "t_s": [0, 500],
             "theta": ["q0.5"],
             "spread": {"seeds": [4], "t_s": [500], "theta": []},
+            "fewer_steps": [{"steps": 5, "t_s": [0]}],
         }
     }
     assert [point.path for point in grid_points(experiment)] == [
@@ -554,16 +608,52 @@ def test_grid_points_are_all_settings_once_and_the_spread_at_more_seeds():
         "ddpm/duodiff/t_s=500/seed0",
         "ddpm/adadiff/theta=q0.5/seed0",
         "ddpm/duodiff/t_s=500/seed4",
+        "ddpm/steps=5/duodiff/t_s=0/seed0",
     ]
+    assert sampler_options(experiment, "ddpm/steps=5") == {"name": "ddpm", "steps": 5}
+    assert sampler_options(experiment, "ddpm") == {"name": "ddpm", "steps": 9}
 
 
-def test_the_default_run_starts_at_most_30_torch_processes_and_the_test_run_29():
-    others = 7  # full, shallow, heads, classifier, profile, evaluation, latency
+def test_two_trainings_share_no_sampling_seed():
+    config = changed(f"{GRID}.spread.seeds", [1, 1000])
+    configuration.complete(config)
+    config["experiments"]["digits"]["train_seeds"] = [0, 1]
+    accepted = r"seeds \[0, 1, 1000\]; accepted: one training seed, or sampling seeds below 1000"
+    with pytest.raises(configuration.ConfigError, match=accepted):
+        configuration.complete(config)
+
+
+def test_each_training_has_sampling_seeds_of_its_own():
+    experiment = configuration.complete(load("config.yaml"))["experiments"]["digits"]
+    seeds = [{point.seed for point in grid_points(experiment, k)} for k in (0, 1, 10)]
+    assert seeds == [{0, 1, 2}, {1000, 1001, 1002}, {10_000, 10_001, 10_002}]
+
+
+def test_the_default_run_starts_at_most_33_torch_processes_and_the_test_run_30():
+    others = 6  # full, shallow, heads, profile, evaluation, latency
     latent = 4  # autoencoder, two shards, their joining
-    for name, limit in (("config.yaml", 30), ("test.yaml", 15 + 14)):
+    for name, limit in (("config.yaml", 33), ("test.yaml", 17 + 13)):
         config = configuration.complete(load(name))
         jobs = 0
         for experiment in map(config["experiments"].get, selected(config)):
             jobs += len(grid_points(experiment)) + others
+            jobs += "classifier" in experiment["metric"]
             jobs += latent * ("autoencoder" in config["datasets"][experiment["dataset"]])
         assert jobs <= limit
+
+
+def test_the_default_grid_compares_duodiff_with_as_many_full_calls():
+    """35 full calls cost as much as 50 at t_s = 500: 25 full and 25 shallow ones, each some 0.42 of a full one."""
+    experiment = configuration.complete(load("config.yaml"))["experiments"]["digits"]
+    steps = {folder: grid["steps"] for folder, grid in step_grids(experiment).items()}
+    assert steps == {
+        "ddpm": 50,
+        "ddpm/steps=35": 35,
+        "ddpm/steps=20": 20,
+        "ddpm/steps=10": 10,
+        "ddim": 50,
+    }
+    shallow, full = (
+        network(backbone_architecture(experiment, r)).forward for r in ("shallow", "full")
+    )
+    assert 35 * full == pytest.approx(25 * full + 25 * shallow, rel=0.02)

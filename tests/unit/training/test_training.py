@@ -4,6 +4,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from unit.tiny_study import TRAINING, USED
 
 from duodiff.early_exit import AdaDiff
 from duodiff.noise import image_noise
@@ -11,7 +12,7 @@ from duodiff.protocol import CORRECTED, PAPER
 from duodiff.schedules import noise_schedule
 from duodiff.training.backbone import denoising_loss
 from duodiff.training.batches import Noiser
-from duodiff.training.heads import heads_loss
+from duodiff.training.heads import heads_loss, train_heads
 from duodiff.training.loop import TrainingConfig, fit, learning_rate
 from duodiff.uvit import Denoiser, UViT
 
@@ -189,6 +190,25 @@ def test_fit_lowers_the_loss_repeats_itself_and_averages_the_weights():
     assert not torch.equal(after[name], average[name])
     _, again, _, _ = run()
     assert all(torch.equal(after[k], again[k]) for k in after)
+
+
+@pytest.mark.parametrize("protocol", [CORRECTED, PAPER], ids=lambda p: p.name)
+def test_output_heads_are_copied_from_the_backbone_where_the_protocol_says_so(
+    protocol, paths, data, tmp_path, monkeypatch
+):
+    def begun(model, *arguments, **options):
+        raise InterruptedError(model)
+
+    monkeypatch.setattr("duodiff.training.heads.fit", begun)
+    out = tmp_path / "heads/manifest.json"
+    with pytest.raises(InterruptedError) as begin:
+        train_heads(
+            data, paths["full"], USED, TRAINING, protocol.name, seed=0, device="cpu", out=out
+        )
+    model = begin.value.args[0]
+    own = model.uvit.decoder_pred.weight
+    copied = [torch.equal(head.decoder_pred.weight, own) for head in model.output_heads]
+    assert copied == [protocol.name == "corrected"] * model.uvit.depth
 
 
 @pytest.mark.parametrize("protocol", [CORRECTED, PAPER], ids=lambda p: p.name)

@@ -1,0 +1,269 @@
+"""The shipped study and `verify`: honest runs are inside, and each kind of tampering is found."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from made_study import MADE, QUANTILES, training, write_run
+
+from duodiff.__main__ import ship, verify
+from duodiff.analysis import shipped
+from duodiff.analysis import verify as verifying
+from duodiff.running.files import write_csv
+
+ROOT = Path(__file__).parents[3]
+SEEDS = range(10)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """A shipped study of ten made trainings, five of them once more under other kernels."""
+    folder = tmp_path_factory.mktemp("study")
+    other = MADE | {"kernels": "DEFAULT"}
+    usual = write_run(folder / "a/results", {seed: training(seed) for seed in SEEDS})
+    again = {seed: training(seed, other, kernels=0.5) for seed in SEEDS[:5]}
+    assert "10 trainings usual, 5 trainings other_kernels" in ship(
+        usual, write_run(folder / "b/results", again), folder / "shipped"
+    )
+    return folder / "shipped"
+
+
+def compared(study: Path, results: Path) -> verifying.Comparison:
+    config = shipped.configuration(results)
+    (folder,) = shipped.trainings(results)
+    mine = shipped.read_training(folder)
+    return verifying.compare(mine, shipped.read(study)["digits"], config)
+
+
+def a_run(folder: Path, change=lambda record: record, seed: int = 77) -> Path:
+    """The results of one further training, whose every record `change` may replace."""
+    return write_run(folder / "results", {seed: [change(one) for one in training(seed)]})
+
+
+def found(study: Path, results: Path) -> list[str]:
+    return compared(study, results).outside()
+
+
+def test_a_training_is_small_and_reads_back_as_it_was(study):
+    said = shipped.read(study)["digits"]
+    assert [t.train_seed for t in said.halves["usual"]] == [*SEEDS]
+    assert [t.train_seed for t in said.halves["other_kernels"]] == [*SEEDS[:5]]
+    one = said.halves["usual"][3]
+    at_500 = one.numbers.query("metric == 'fd_digits' and setting == 't_s=500'").iloc[0]
+    record = next(
+        r for r in training(3) if r.metric == "fd_digits" and r.parameters == {"t_s": 500}
+    )
+    assert at_500["value"] == pytest.approx(record.value, rel=1e-8)
+    assert (at_500["seed"], at_500["n"], at_500["sampler"]) == (0, 96, "ddpm")
+    assert [*said.verdicts] == ["all", *map(str, SEEDS)]
+    assert said.verdicts.index.is_unique
+    assert {"holds", "not tested"} <= {*said.verdicts["3"]}
+    assert (study / "digits/usual/train3.csv").stat().st_size < 10_000
+
+
+def test_honest_runs_are_inside_in_nineteen_of_twenty(study):
+    said = shipped.read(study)["digits"]
+    ends = verifying.spread(said, verifying.named_numbers).intervals(0.05)
+    alarms = 0
+    for seed in range(100, 300):
+        rows = pd.DataFrame([shipped.row(vars(record), seed) for record in training(seed)])
+        mine = verifying.named_numbers(rows).reindex(ends.index)
+        alarms += not mine.between(ends["low"], ends["high"]).all()
+    assert 0 < alarms < 20  # of 200; 10 expected, a few less as the quantities are not independent
+
+
+def test_the_exit_code_is_that_of_the_named_quantities(study, tmp_path, caplog):
+    line = verify(a_run(tmp_path), study)
+    assert line.startswith("6 of 6 named quantities inside the shipped study (a shipped training")
+    worse = a_run(
+        tmp_path / "b", lambda r: replace(r, value=2 * r.value) if r.metric == "speedup" else r
+    )
+    with caplog.at_level("INFO", "duodiff"), pytest.raises(SystemExit) as stopped:
+        verify(worse, study, tmp_path / "all.csv")
+    assert stopped.value.code == 1
+    assert "5 of 6 named quantities inside the shipped study; outside: speed-ups" in caplog.text
+    table = pd.read_csv(tmp_path / "all.csv")
+    assert {"inside", "outside"} == {*table["verdict"]}
+    assert set(table["quantity"].dropna()) == {*verifying.NAMED}
+
+
+def test_leaving_one_training_out_raises_few_false_alarms(study):
+    alarms = verifying.leave_one_out(shipped.read(study)["digits"])
+    assert len(alarms) == 15
+    assert sum(map(bool, alarms.values())) <= 2
+
+
+# --- tampering
+
+
+def at(setting: str, metric: str):
+    def check(record) -> bool:
+        named = record.parameters.get("setting") or f"t_s={record.parameters.get('t_s')}"
+        return record.metric == metric and named == setting
+
+    return check
+
+
+def test_an_exchanged_store_is_found(study, tmp_path):
+    """The samples of t_s = 500 are those of the shallow backbone."""
+    shallow = next(r.value for r in training(77) if at("t_s=1000", "fd_digits")(r))
+    change = lambda r: replace(r, value=shallow) if at("t_s=500", "fd_digits")(r) else r  # noqa: E731
+    assert found(study, a_run(tmp_path, change)) == ["duodiff"]
+
+
+@pytest.mark.parametrize("setting", ["t_s=300", "t_s=500", "t_s=700", "t_s=1000", *QUANTILES])
+def test_a_doubled_time_is_found(study, tmp_path, setting):
+    def change(record):
+        doubled = at(setting, "speedup")(record)
+        return replace(record, value=record.value / 2) if doubled else record
+
+    assert found(study, a_run(tmp_path, change)) == ["times"]
+
+
+@pytest.mark.parametrize("setting", QUANTILES)
+def test_a_moved_theta_is_found(study, tmp_path, setting):
+    def change(record):
+        if record.parameters.get("setting") != setting:
+            return record
+        return replace(
+            record, parameters=record.parameters | {"theta": 1.5 * record.parameters["theta"]}
+        )
+
+    assert found(study, a_run(tmp_path, change)) == ["exits"]
+
+
+def test_a_training_of_a_tenth_of_the_steps_is_found(study, tmp_path):
+    """Its distances are several times as large, and the deeper network is no better than the shallow one."""
+    distances = ("fd_digits",)
+    change = lambda r: replace(r, value=40.0) if r.metric in distances else r  # noqa: E731
+    comparison = compared(study, a_run(tmp_path, change))
+    assert comparison.outside() == ["full", "shallow", "duodiff", "adadiff"]
+    assert {line.verdict for line in comparison.lines if line.quantity == "duodiff"} == {
+        "not measured"
+    }
+
+
+def test_a_missing_cell_is_named(study, tmp_path):
+    results = tmp_path / "results"
+    write_run(results, {77: [r for r in training(77) if not at("t_s=500", "fd_digits")(r)]})
+    comparison = compared(study, results)
+    assert comparison.outside() == ["duodiff"]
+    (line,) = (one for one in comparison.lines if one.quantity and one.verdict == "not measured")
+    assert line.number == "ddpm t_s=500, lost share"
+
+
+# --- why
+
+
+def test_a_disturbed_time_and_one_of_another_machine_decide_nothing(study, tmp_path):
+    def doubled(record, **more):
+        times = record.metric == "speedup" and record.method != "full"
+        return replace(record, value=record.value / 2, **more) if times else record
+
+    assert found(study, a_run(tmp_path / "a", doubled)) == ["times"]
+    elsewhere = a_run(
+        tmp_path / "b", lambda r: replace(doubled(r), made=MADE | {"device": "Another"})
+    )
+    comparison = compared(study, elsewhere)
+    assert comparison.outside() == []
+    assert comparison.undecided() == ["times"]
+    lines = [line for line in comparison.lines if line.quantity == "times"]
+    assert {(line.verdict, line.why) for line in lines} == {("outside", "machine")}
+    assert (
+        "machine: Another, AVX512 (shipped: A processor, AVX512; A processor, DEFAULT)"
+        in " ".join(comparison.differences)
+    )
+
+
+def test_what_is_otherwise_is_said_and_compared_all_the_same(study, tmp_path):
+    other = MADE | {"code": "d", "libraries": {"torch": "2.2"}}
+    results = a_run(tmp_path, lambda r: replace(r, made=other))
+    text = (results / "run/configuration.yaml").read_text(encoding="utf-8")
+    edited = text.replace("steps: 2600", "steps: 260")
+    assert edited != text
+    (results / "run/configuration.yaml").write_text(edited, encoding="utf-8")
+    comparison = compared(study, results)
+    assert comparison.differences == [
+        "configuration: backbone_training.steps 2600 is 260",
+        "code: measurements, timing",
+        "versions: torch 2.2 (shipped: 2.1)",
+    ]
+    assert comparison.outside() == []
+    outside = [line for line in comparison.lines if line.verdict == "outside"]
+    assert all(line.why == "configuration, code, versions" for line in outside)
+
+
+def test_the_run_of_a_shipped_seed_equals_it(study, tmp_path):
+    comparison = compared(study, a_run(tmp_path, seed=3))
+    assert comparison.equal == comparison.comparable > 20
+    text = "\n".join(verifying.listed(comparison, 10))
+    assert f"{comparison.equal} of {comparison.comparable} numbers but times" in text
+    assert "    ddpm t_s=500, lost share: " in text
+
+
+def test_a_verdict_is_inside_where_a_shipped_training_has_it(study, tmp_path, caplog):
+    said = shipped.read(study)["digits"]
+    both = (said.verdicts == "holds").any(axis=1) & (said.verdicts != "holds").any(axis=1)
+    always = (said.verdicts == "holds").all(axis=1)
+    assert both.any()
+    told = {said.verdicts.index[both][0]: "holds", said.verdicts.index[always][0]: "does not hold"}
+    table = pd.DataFrame({"claim": [*told], "verdict": [*told.values()], "source": "Digits 8x8"})
+    results = a_run(tmp_path)
+    write_csv(results / "tables/claims.csv", [*table.to_dict("records"), {"source": "Paper, A"}])
+    with caplog.at_level("INFO", "duodiff"):
+        verify(results, study)
+    lines = [
+        line
+        for line in caplog.text.splitlines()
+        if line.startswith("  ") and "all trainings" in line
+    ]
+    first, second = told
+    assert lines[0].startswith(f"  {first}: holds, inside (all trainings: ")
+    assert (
+        lines[1]
+        == f"  {second}: does not hold, outside (all trainings: holds; single ones: holds in 10)"
+    )
+    assert len(lines) == 2
+
+
+def test_a_study_of_one_training_compares_nothing(tmp_path):
+    usual = write_run(tmp_path / "a/results", {0: training(0)})
+    ship(usual, None, tmp_path / "shipped")
+    with pytest.raises(
+        ValueError, match="digits: found one shipped training; accepted: two or more"
+    ):
+        verify(usual, tmp_path / "shipped")
+
+
+def test_folders_without_a_run_or_a_study_are_named(study, tmp_path):
+    with pytest.raises(FileNotFoundError, match="accepted: the results of a run"):
+        verify(tmp_path, study)
+    with pytest.raises(FileNotFoundError, match="accepted: a folder that ship wrote"):
+        verify(tmp_path, tmp_path)
+
+
+def test_verify_imports_no_torch(study, tmp_path):
+    results = a_run(tmp_path)
+    check = (
+        "import sys, runpy; sys.argv = ['duodiff', 'verify', *sys.argv[1:]]\n"
+        "runpy.run_module('duodiff', run_name='__main__')\n"
+        "print(sorted({'torch', 'scipy', 'matplotlib'} & {*sys.modules}))"
+    )
+    command = [sys.executable, "-c", check, str(results), "--study", str(study)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True
+    )
+    assert done.stdout == "[]\n"
+    assert "verify: 6 of 6 named quantities inside" in done.stderr
+
+
+def test_results_that_are_not_json_are_named(study, tmp_path):
+    results = a_run(tmp_path)
+    damaged = results / "digits/train77/records/evaluate_samples.json"
+    damaged.write_text(json.dumps([])[:1], encoding="utf-8")
+    with pytest.raises(ValueError, match=r"evaluate_samples.json: damaged"):
+        verify(results, study)
