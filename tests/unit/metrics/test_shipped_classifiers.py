@@ -102,7 +102,7 @@ def test_a_changed_file_of_weights_is_refused(packed, tmp_path):
 def test_a_trained_classifier_is_described_as_a_shipped_one_is(packed, tmp_path):
     out = tmp_path / "trained.safetensors"
     script = runpy.run_path(str(ROOT / "workflow_scripts/train_classifier.py"))
-    script["train_classifier"](packed, steps=3, batch=8, out=out)
+    script["train_classifier"](packed, steps=3, batch=8, device="cpu", out=out)
     described = read_json(out.with_suffix(".json"))
     shipped = json.loads(files("fd_digits")[1].read_text(encoding="utf-8"))
     assert described.keys() == shipped.keys()
