@@ -72,7 +72,7 @@ class Timed:
 class Estimate:
     """A ratio or a time by one clock: geometric mean of the undisturbed rounds, whose number is `rounds`.
 
-    `disturbed` says that they are too few; without any, the value is of all rounds. `resampled` are RESAMPLES values
+    `disturbed` says that they are too few; then the value is of all rounds. `resampled` are RESAMPLES values
     behind the 95% `interval`.
     """
 
@@ -217,13 +217,14 @@ def _logs(seconds: np.ndarray, clock: int) -> np.ndarray:
 
 def _estimate(logs: np.ndarray, good: np.ndarray, least: int, seed: int) -> Estimate:
     """The estimate of rounds with the logarithms `logs`, of which `good` are undisturbed."""
-    mean, resampled = mean_of_rounds(logs[good] if good.any() else logs, seed)
+    disturbed = bool(good.sum() < least)
+    mean, resampled = mean_of_rounds(logs if disturbed else logs[good], seed)
     return Estimate(
         value=float(np.exp(mean)),
         interval=[float(np.exp(end)) for end in np.percentile(resampled, [2.5, 97.5])],
         resampled=np.exp(resampled).tolist(),
         rounds=int(good.sum()),
-        disturbed=bool(good.sum() < least),
+        disturbed=disturbed,
     )
 
 

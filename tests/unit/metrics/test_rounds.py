@@ -51,6 +51,10 @@ def measured(machine: Machine, costs=COSTS, shares=SHARES, clock: int = 0):
     return rounds.speedups(timed, seconds, LEAST, clock), counts
 
 
+def intervals(found) -> dict[str, list[float]]:
+    return {name: estimate.interval for name, estimate in found.items()}
+
+
 def right(found, costs=COSTS, within=1e-9) -> bool:
     return all(abs(found[name].value * cost - 1) <= within for name, cost in costs.items())
 
@@ -125,9 +129,23 @@ def test_a_machine_that_is_never_quiet_says_so_and_its_processor_time_is_right()
     found, counts = measured(machine)
     assert set(counts.values()) == {MOST * LEAST}
     assert all(estimate.disturbed and estimate.rounds == 0 for estimate in found.values())
+    assert all(low < 1 / COSTS[name] < high for name, (low, high) in intervals(found).items())
     found, _ = measured(Machine(machine.slowed), clock=1)
     assert right(found)
     assert not any(estimate.disturbed for estimate in found.values())
+
+
+def test_too_few_undisturbed_rounds_do_not_stand_for_all():
+    """One round that happened to pass would have no interval at all."""
+    generator = np.random.default_rng(1)
+
+    def slowed(name, i):
+        return (1.05, 1.05) if i == 17 and name == "exit" else (generator.uniform(1.3, 2), 1)
+
+    found, counts = measured(Machine(slowed), {"exit": 0.6}, {})
+    assert (found["exit"].disturbed, counts["exit"]) == (True, MOST * LEAST)
+    low, high = found["exit"].interval
+    assert high - low > 0.01
 
 
 def test_several_threads_have_the_processor_if_they_have_what_their_best_round_had():
@@ -164,20 +182,19 @@ def test_seconds_are_the_baselines_over_the_speed_up():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("uneven", [0, 0.05], ids=["even", "uneven"])
-def test_intervals_of_speed_ups_cover_with_the_rule_that_stops(uneven):
-    """2,000 made studies: with small or large noise, even or with some turns that scatter four times as much."""
+def test_intervals_of_speed_ups_cover_with_the_rule_that_stops():
+    """2,000 made studies with small or large noise; in every other one some turns scatter four times as much."""
     held = []
     for study in range(2000):
         generator = np.random.default_rng(study)
         deviation = generator.choice([0.005, 0.01, 0.02, 0.03, 0.04])
+        uneven = 0.05 * (study % 2)
 
-        def slowed(name, i, generator=generator, deviation=deviation):
+        def slowed(name, i, generator=generator, deviation=deviation, uneven=uneven):
             scale = 4 if generator.random() < uneven else 1
             return 2 * (np.exp(generator.normal(0, scale * deviation)),)
 
         found, _ = measured(Machine(slowed, turns=1), {"exit": 0.6}, {})
         low, high = found["exit"].interval
         held.append(low <= 1 / 0.6 <= high)
-    print(np.mean(held))
     assert 0.93 <= np.mean(held) <= 0.97
