@@ -102,7 +102,7 @@ class Pieces:
         """
         rounds = max(1, min(least, len(cell.steps) // TURNS))
         turns = min(TURNS, len(cell.steps))
-        starts = _spread(len(cell.steps) - min(self.steps, len(cell.steps)) + 1, turns * rounds)
+        starts = spread(len(cell.steps) - min(self.steps, len(cell.steps)) + 1, turns * rounds)
         trajectory = self._trajectory(cell, starts)
         by_layer = torch.tensor(exit_gflops(self.models.adadiff), dtype=torch.float64)
         operations = by_layer[trajectory.ran.long()].mean(1).numpy()  # [steps]
@@ -169,6 +169,6 @@ def _split(turns: int, groups: Sequence[Sequence[Step]]) -> list[int]:
     return np.maximum(split, 1).tolist()
 
 
-def _spread(count: int, points: int) -> list[int]:
+def spread(count: int, points: int) -> list[int]:
     """`points` of the numbers 0 to count - 1, evenly spread."""
     return [int((i + 0.5) * count / points) for i in range(points)]

@@ -30,7 +30,7 @@ class Turn(NamedTuple):
 Piece = Callable[[int], Sequence[Turn]]
 """The turns of a round, by its index."""
 
-TURNS = 5
+TURNS = 4
 """Turns of a cell in a round."""
 
 SHARE = 0.9

@@ -49,8 +49,8 @@ def test_the_clock_starts_after_a_warm_up_where_the_protocol_has_one(
     timed = TIMED | {"protocol": protocol, "repeats": 1}
     records = latency.measure_cells(paths, USED, grid, **timed)
     before = [steps for steps, read in clocked if not read]
-    # AdaDiff's trajectory; then the three cells and their baselines, in five turns of a step
-    assert before == [10] + [1] * 5 * 2 * warm_ups
+    # AdaDiff's trajectory; then the three cells and their baselines, in turns of a step
+    assert before == [10] + [1] * rounds.TURNS * 2 * warm_ups
     assert {r.protocol for r in records} == {protocol}
 
 

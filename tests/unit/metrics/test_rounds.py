@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from duodiff.metrics import rounds
-from duodiff.metrics.rounds import MOST, Timed, Turn
+from duodiff.metrics.rounds import MOST, TURNS, Timed, Turn
 
 LEAST = 10
-TURNS = 5
 COSTS = {"shallow": 0.4, "switch": 0.7, "exit": 0.6}  # seconds; the baseline takes 1
 SHARES = {"switch": {"full": 0.5, "shallow": 0.5}}
 
