@@ -25,6 +25,7 @@ from duodiff.study.grid import (
     step_grids,
     training_keywords,
 )
+from duodiff.study.scale import scale
 
 
 def count_images(name, entry, data):
@@ -422,6 +423,7 @@ def described(training=False):
     keys = ("title", "paper_dataset", "dataset", "schedule")
     return {
         name: {key: chosen[key] for key in keys}
+        | {"scale": scale(chosen)}
         | ({"training": training_keywords(chosen)} if training else {})
         for name, chosen in SELECTED.items()
     }

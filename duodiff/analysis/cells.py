@@ -120,7 +120,7 @@ def _study_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame:
     table["minus_full_95"] = difference["interval"].map(max) - difference["value"]
     if "resampled" in difference:
         table["resampled"] = difference["resampled"]
-    rounds = plain[plain["metric"] == "speedup"].set_index("key")
+    rounds = plain[(plain["metric"] == "speedup") & (plain["key"] != "")].set_index("key")
     for name, end in (("speedup_low", min), ("speedup_high", max)):
         table[name] = rounds["interval"].map(end, na_action="ignore").astype(float)
     for name, column in _OF_ROUNDS.items():

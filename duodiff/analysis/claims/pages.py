@@ -6,11 +6,27 @@ from pathlib import Path
 import pandas as pd
 
 from duodiff.analysis.claims.cases import interval_text, number
-from duodiff.analysis.claims.verdicts import FAILS, HOLDS, UNTESTED, verdict_counts
+from duodiff.analysis.claims.sentences import paragraph
+from duodiff.analysis.claims.verdicts import (
+    CONTRADICTED,
+    HOLDS,
+    UNDECIDED,
+    UNTESTED,
+    VERDICTS,
+    VOID,
+    verdict_counts,
+)
 from duodiff.analysis.report import latex, markdown, page
 from duodiff.running.files import write_csv, write_text
 
-_SYMBOLS = {HOLDS: "✓", FAILS: "✗", UNTESTED: "–"}
+_SYMBOLS = {HOLDS: "✓", CONTRADICTED: "✗", UNDECIDED: "?", VOID: "∅", UNTESTED: "–"}
+_STYLES = {
+    HOLDS: "holds",
+    CONTRADICTED: "fails",
+    UNDECIDED: "open",
+    VOID: "untested",
+    UNTESTED: "untested",
+}
 _WIDTHS = r"p{.22\linewidth}p{.12\linewidth}p{.26\linewidth}p{.16\linewidth}lp{.14\linewidth}"
 _STYLE = """<style>
 .wide{max-width:52em}
@@ -23,12 +39,14 @@ section>ul>li{border-top:1px solid #ddd;padding:.4em 0}
 b{display:inline-block;padding:0 .4em;border:2px solid;border-radius:.3em}
 .holds{color:#0a5c2b}
 .fails{color:#a01010;border-style:dashed}
+.open{color:#7a5200;border-style:dashed}
 .untested{color:#555;border-style:dotted;font-weight:normal}
 details ul{padding-left:1.2em}
 </style>
-<p>A claim holds where the whole interval (the number, where there is no interval) lies beyond the limit in every case.
-Undecided: some interval includes the limit, and none contradicts the claim. The case shown is the one furthest
-from holding.</p>
+<p>A claim holds where the whole interval (the number, where there is no interval) lies beyond the limit in every case
+of its range. It is contradicted where some case lies wholly on the other side, by an interval that is joint over the
+cases. Otherwise it is undecided. It is void where something that it rests on is false or not tested. The case shown is
+the one furthest from holding.</p>
 """
 
 
@@ -45,7 +63,7 @@ def write_claims(table: pd.DataFrame, out: list[Path]) -> str:
             case ".html":
                 write_text(path, _page(table))
     counts = table["verdict"].value_counts()
-    return ", ".join(f"{counts.get(name, 0)} {name}" for name in _SYMBOLS)
+    return ", ".join(f"{counts.get(name, 0)} {name}" for name in VERDICTS)
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:
@@ -59,7 +77,7 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
                 said
                 | {
                     "Source": row["source"],
-                    "Test": row["statistic"] + _at(row),
+                    "Test": "; ".join(filter(None, [row["statistic"], row["over"]])) + _at(row),
                     "Value": _value(row),
                     "Limit": row["threshold"],
                     "Verdict": _verdict(row),
@@ -101,27 +119,34 @@ def _value(row: pd.Series) -> str:
 
 
 def _verdict(row: pd.Series) -> str:
-    undecided = row["verdict"] == FAILS and row["contradicted"] == "no"
-    return row["verdict"] + (" (undecided)" if undecided else "")
+    """The verdict, with what it hangs on."""
+    if row["verdict"] == VOID:
+        return f"{VOID} ({row['note'].split(';')[0]})"
+    return row["verdict"] + (f" if {row['conditional_on']}" if row["conditional_on"] else "")
 
 
 def _page(table: pd.DataFrame) -> str:
     """One card a claim, with a block a source: symbol and verdict, value and interval, and all cases to unfold."""
     cards = [_card(claim) for _, claim in table.groupby("claim", sort=False)]
-    return page(_STYLE + _counts(table) + "\n".join(cards))
+    said = "".join(f"<p>{escape(paragraph(rows))}</p>" for _, rows in _ours(table))
+    return page(_STYLE + said + _counts(table) + "\n".join(cards))
+
+
+def _ours(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The rows of each study of ours, by its title."""
+    return list(table[table["experiment"] != ""].groupby("source", sort=False))
 
 
 def _counts(table: pd.DataFrame) -> str:
     counts = verdict_counts(table).rename_axis("Source").astype(str)
-    counts[FAILS] += " (" + counts.pop("undecided") + " undecided)"
     return counts.reset_index().to_html(index=False, border=0, classes="counts")
 
 
 def _card(claim: pd.DataFrame) -> str:
     about = claim.iloc[0]
-    how = (
-        f"{about['where']}: {about['statistic']} ({about['unit']}). Holds if {about['threshold']}."
-    )
+    over = f", over {about['over']}" if about["over"] else ""
+    twin = f" At equal operations: {about['twin']}." if about["twin"] else ""
+    how = f"{about['where']}: {about['statistic']}{over} ({about['unit']}). Holds if {about['threshold']}.{twin}"
     items = [_item(row) for _, row in _tested(claim).iterrows()]
     items += [
         f"<li>{_badge(UNTESTED, UNTESTED)} {escape(sources)}: {escape(why)}</li>"
@@ -134,14 +159,13 @@ def _card(claim: pd.DataFrame) -> str:
 
 
 def _badge(verdict: str, text: str) -> str:
-    style = {HOLDS: "holds", FAILS: "fails", UNTESTED: "untested"}[verdict]
-    return f'<b class="{style}">{_SYMBOLS[verdict]} {text}</b>'
+    return f'<b class="{_STYLES[verdict]}">{_SYMBOLS[verdict]} {escape(text)}</b>'
 
 
 def _item(row: pd.Series) -> str:
     value = f"{_value(row)}" + (f" at {row['case']}" if row["case"] else "")
     n = "" if pd.isna(row["n"]) else f"n = {row['n']:.0f}"
-    about = "; ".join(filter(None, [row["note"], row["covers"], n, row["rests_on"]]))
+    about = "; ".join(filter(None, [row["note"], row["covers"], n, row["rests_on"], _scale(row)]))
     unfolded = ""
     if row["cases"]:
         cases = "".join(f"<li>{escape(case)}</li>" for case in row["cases"].split(" | "))
@@ -150,3 +174,7 @@ def _item(row: pd.Series) -> str:
         f"<li>{_badge(row['verdict'], _verdict(row))} <strong>{escape(row['source'])}</strong>: "
         f'{escape(value)}<p class="how">{escape(about)}</p>{unfolded}</li>'
     )
+
+
+def _scale(row: pd.Series) -> str:
+    return f"scale: {row['scale']}"

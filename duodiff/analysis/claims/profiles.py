@@ -1,74 +1,99 @@
-"""Statistics of exit and loss profiles (Figures 1 and 2), from the records of a study (no torch)."""
+"""Statistics of exit and loss profiles (Figures 1 and 2), from the records of a training (no torch)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
-from duodiff.analysis.claims.cases import Case, Limits, Measure, NotTested
-from duodiff.analysis.claims.sources import Source
+from duodiff.analysis.claims.cases import Case, Limits, Measure, NotTested, case_name, papers_cost
+from duodiff.analysis.claims.sources import Training
 
+_STARTS = ("exit_", "early_exits_", "few_blocks_")
 _NOTES = {
-    "exit_step_over_ramp": "R2 of the step {exit_step_r2:.3f} at t = {exit_change:.0f},"
-    " of the ramp {exit_ramp_r2:.3f}",
+    "exit_step_r2": "R2 of the step {exit_step_r2:.3f} at t = {exit_change:.0f}, of the ramp {exit_ramp_r2:.3f}",
     "exit_width": "from t = {exit_width_from:.0f} to {exit_width_to:.0f}",
 }
 
+Ends = np.ndarray
+"""A record as [value, low, high]."""
 
-def exits(metric: str, share_of_depth: bool = False) -> Measure:
-    """A case for each theta: the record `metric` of the exit profiles under DDPM at the first sampling seed.
+OfProfile = Callable[[Callable[[str], Ends], float, Limits], Ends]
+"""A statistic of the records of one profile (by metric), the depth, and the limits."""
 
-    `share_of_depth` divides it by the number of blocks.
-    """
 
-    def cases(source: Source, limits: Limits) -> list[Case]:
-        if source.published:
+def exits(metric: str) -> Measure:
+    """A case for each theta in the range of cost: the record `metric` of the exit profiles."""
+    return _profiles(metric, lambda record, depth, limits: record(metric))
+
+
+def exits_over_depth(metric: str) -> Measure:
+    """As `exits`, divided by the number of blocks."""
+    return _profiles(metric, lambda record, depth, limits: record(metric) / depth)
+
+
+def step() -> Measure:
+    """How far the R2 of the best two-level step lies above `step_r2` and above a ramp's R2: the smaller of the two."""
+
+    def smaller(record: Callable[[str], Ends], depth: float, limits: Limits) -> Ends:
+        return np.minimum(record("exit_step_r2") - limits["step_r2"], record("exit_step_over_ramp"))
+
+    return _profiles("exit_step_r2", smaller)
+
+
+def _profiles(metric: str, statistic: OfProfile) -> Measure:
+    """A case for each theta in the range of cost, of the profiles under DDPM at the first sampling seed."""
+
+    def cases(training: Training, limits: Limits) -> list[Case]:
+        if training.published:
             raise NotTested("exit profiles are published as a picture only")
-        profiles = _exit_profiles(source.records)
+        records = training.records
+        profiles = records[
+            records["metric"].str.startswith(_STARTS) & (records["sampler"] == "ddpm")
+        ]
+        if profiles.empty or training.ddpm is None:
+            raise NotTested("no theta under DDPM in the grid")
+        profiles = profiles[profiles["sample_seed"] == profiles["sample_seed"].iloc[0]]
+        in_range = papers_cost(training.ddpm, "adadiff").sort_values("theta")
         return [
-            _exit_case(profile.set_index("metric"), metric, share_of_depth, limits)
-            for _, profile in profiles.groupby(["theta", "setting"])
+            _case(row, profiles[profiles["setting"] == row["setting"]], metric, statistic, limits)
+            for _, row in in_range.iterrows()
         ]
 
     return cases
 
 
-def _exit_profiles(records: pd.DataFrame) -> pd.DataFrame:
-    """The records of exit profiles under DDPM at the first sampling seed. Raises NotTested where there are none."""
-    profiles = records[records["metric"].str.startswith(("exit_", "early_exits_", "few_blocks_"))]
-    profiles = profiles[profiles["sampler"] == "ddpm"]
-    if profiles.empty:
-        raise NotTested("no theta under DDPM in the grid")
-    return profiles[profiles["sample_seed"] == profiles["sample_seed"].iloc[0]]
-
-
-def _exit_case(profile: pd.DataFrame, metric: str, share_of_depth: bool, limits: Limits) -> Case:
-    """The case of one theta; `profile` are its records by metric."""
-    value, about = profile["value"], profile.iloc[0]
-    case = Case(f"theta = {about['theta']:.3g}", None, n=int(about["n"]))
-    if value["exit_range"] < limits["exit_range"]:
-        note = f"the mean exit layer varies by {value['exit_range']:.2f} blocks over t, which is no test"
+def _case(
+    row: pd.Series, profile: pd.DataFrame, metric: str, statistic: OfProfile, limits: Limits
+) -> Case:
+    """The case of one theta; `profile` are its records."""
+    if profile.empty:
+        return Case(case_name(row), None, note="no exit profile among the records")
+    by_name, about = profile.set_index("metric"), profile.iloc[0]
+    values = by_name["value"]
+    case = Case(case_name(row), None, n=int(about["n"]))
+    if values["exit_range"] < limits["exit_range"]:
+        note = f"the mean exit layer varies by {values['exit_range']:.2f} blocks over t, which is no test"
         return replace(case, note=note)
-    scale = about["parameters"]["depth"] if share_of_depth else 1
-    note = _NOTES.get(metric, "").format_map(value)
-    if metric in _NOTES and value["exit_rise"] < 0:
+
+    def record(name: str) -> Ends:
+        return np.array([values[name], *by_name["interval"][name]])
+
+    note = _NOTES.get(metric, "").format_map(values)
+    if metric in _NOTES and values["exit_rise"] < 0:
         note += "; mirrored: early exits come last"
-    low, high = profile["interval"][metric]
-    return replace(
-        case,
-        value=value[metric] / scale,
-        interval=(low / scale, high / scale),
-        covers=about["interval_covers"],
-        note=note,
-    )
+    value, low, high = (float(end) for end in statistic(record, float(row["depth"]), limits))
+    covers = by_name["interval_covers"][metric]
+    return replace(case, value=value, interval=(low, high), covers=covers, note=note)
 
 
 def losses(metric: str) -> Measure:
     """One case: the record `metric` of the loss profiles."""
 
-    def cases(source: Source, limits: Limits) -> list[Case]:
-        if source.published:
+    def cases(training: Training, limits: Limits) -> list[Case]:
+        if training.published:
             raise NotTested("no losses are published")
-        records = source.records[source.records["metric"] == metric]
+        records = training.records[training.records["metric"] == metric]
         if records.empty:
             raise NotTested("no loss profile among the records")
         row = records.iloc[0]

@@ -1,196 +1,222 @@
-"""Statistics of distance: alone, at equal time, and its course over t_s and theta (no torch)."""
+"""Statistics of distance: alone, at equal distance, and its course over t_s and theta (no torch)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from duodiff.analysis.claims import equal
 from duodiff.analysis.claims.cases import (
-    PAIRED,
+    IMAGES,
+    ROUNDS,
     Case,
     Limits,
     Measure,
     NotTested,
     case_name,
-    combined_distances,
-    ddpm_cells,
+    distances,
     full_backbone,
-    of_method,
-    seconds_text,
-    timed,
+    measured,
+    papers_cost,
+    papers_t_s,
 )
-from duodiff.analysis.claims.sources import Source
-from duodiff.paper import LARGEST_T_S
+from duodiff.analysis.claims.sources import Training
+from duodiff.analysis.lost import lost_share
+from duodiff.paper import SEVEN_SECONDS
+from duodiff.schedules import T
 
 # --- distance alone
 
 
 def best_distance(cells: pd.DataFrame) -> list[Case]:
-    """DuoDiff's lowest distance minus AdaDiff's lowest."""
-    duodiff, adadiff = (
-        rows.loc[rows["distance"].idxmin()]
-        for rows in (of_method(cells, "duodiff"), of_method(cells, "adadiff"))
-    )
-    value = duodiff["distance"] - adadiff["distance"]
-    name = f"{case_name(duodiff)} against {case_name(adadiff)}"
-    note = f"{duodiff['distance']:.2f} against {adadiff['distance']:.2f}"
-    evidence = combined_distances(value, (1, -1), pd.DataFrame([duodiff, adadiff]))
-    return [Case(name, value, note=note, **evidence)]
+    """DuoDiff's lowest distance minus AdaDiff's lowest, among the settings in the range of cost.
+
+    Each resample has its own lowest distances, so the interval includes the choice.
+    """
+    methods = [papers_cost(cells, method) for method in ("duodiff", "adadiff")]
+    found = [distances(rows) for rows in methods]
+    names = [
+        case_name(rows.iloc[int(d[:, 0].argmin())]) for rows, d in zip(methods, found, strict=True)
+    ]
+    lowest = [d.min(axis=0) for d in found]
+    length = min(map(len, lowest))
+    values = lowest[0][:length] - lowest[1][:length]
+    note = f"{names[0]}, {lowest[0][0]:.2f}, against {names[1]}, {lowest[1][0]:.2f}"
+    return [measured("", values, IMAGES, methods[0], note)]
 
 
 def kept(cells: pd.DataFrame) -> list[Case]:
-    """The distance over the full backbone's minus 1, for t_s up to the paper's largest."""
-    rows, full = of_method(cells, "duodiff"), full_backbone(cells)["distance"]
-    rows = rows[rows["t_s"] <= LARGEST_T_S]
-    if rows.empty:
-        raise NotTested(f"no t_s from 1 to {LARGEST_T_S} in the grid")
+    """The lost share at each t_s in the paper's range; of published rows, the distance over the full backbone's - 1."""
+    rows = papers_t_s(cells)
+    base, scale = _scale(cells)
     cases = []
     for i, row in rows.iterrows():
-        value = row["minus_full"] / full
-        evidence = combined_distances(value, [1], rows.loc[[i]], 1 / full)
-        cases.append(Case(case_name(row), value, **evidence))
+        values = _shared(lost_share, distances(rows.loc[[i]])[0], base, base + scale)
+        note = f"{row['minus_full']:+.2f} in distance"
+        cases.append(measured(case_name(row), values, IMAGES, rows.loc[[i]], note))
     return cases
 
 
-# --- time at equal distance
+def _scale(cells: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The full backbone's distances, and what a lost share is a share of, both float64 [1 + resamples].
 
-
-def time_at_equal_distance(source: Source, limits: Limits) -> list[Case]:
-    """The time of the fastest t_s that keeps AdaDiff's distance (its upper end within the margin), over AdaDiff's."""
-    cells, column = ddpm_cells(source), source.adadiff_time
-    margin = limits["quality_margin"] * full_backbone(cells)["distance"]
-    switched = [row for _, row in cells[cells["t_s"].notna()].iterrows()]
-    cases = []
-    for _, exited in of_method(cells, "adadiff").iterrows():
-        as_good = [row for row in switched if _difference(row, exited)[1] <= margin]
-        perhaps = [row for row in switched if _difference(row, exited)[0] <= margin]
-        note = f"distance {exited['distance']:.2f}"
-        if not as_good:
-            cases.append(_none_as_good(exited, perhaps, note))
-            continue
-        best = max(as_good, key=lambda row: row["speedup"])
-        note += f" in {seconds_text(exited[column])}; "
-        note += f"{case_name(best)}: {best['distance']:.2f} in {seconds_text(best['seconds'])}"
-        low = exited["speedup_low"] / best["speedup_high"]
-        high = exited["speedup_high"] / best["speedup_low"]
-        value = exited["speedup"] / best["speedup"]
-        cases.append(Case(case_name(exited), value, note=note, **timed(exited, low, high)))
-    return cases
-
-
-def _difference(row: pd.Series, exited: pd.Series) -> tuple[float, float]:
-    """The interval of the difference of two distances, both ends the difference itself where there is none."""
-    difference = row["distance"] - exited["distance"]
-    evidence = combined_distances(difference, (1, -1), pd.DataFrame([row, exited]))
-    return evidence.get("interval", (difference, difference))
-
-
-def _none_as_good(exited: pd.Series, perhaps: list[pd.Series], note: str) -> Case:
-    """No t_s is known to be as good: from the time of the fastest that may be, to infinity."""
-    if not perhaps:
-        return Case(case_name(exited), np.inf, note=f"{note}: no t_s is as good")
-    ratio = exited["speedup"] / max(row["speedup"] for row in perhaps)
-    return Case(
-        name=case_name(exited),
-        value=np.inf,
-        interval=(ratio, np.inf),
-        covers=PAIRED,
-        n=int(exited["n"]),
-        note=f"{note}: no t_s is known to be as good",
-    )
-
-
-# --- distance at equal time
-
-
-def at_measured_time(source: Source, limits: Limits) -> list[Case]:
-    """DuoDiff's distance minus AdaDiff's at each theta's measured time."""
-    if source.published:
-        raise NotTested("only interpolated times of AdaDiff are published")
-    return _at_equal_time(ddpm_cells(source), "seconds")
-
-
-def at_interpolated_time(source: Source, limits: Limits) -> list[Case]:
-    """DuoDiff's distance minus AdaDiff's at each theta's interpolated time."""
-    return _at_equal_time(ddpm_cells(source), "seconds_interpolated")
-
-
-def improvement(source: Source, limits: Limits) -> list[Case]:
-    """1 minus DuoDiff's distance over AdaDiff's, at the shortest of AdaDiff's times that DuoDiff reaches."""
-    cases = _at_equal_time(ddpm_cells(source), source.adadiff_time, relative=True)
-    tested = [case for case in cases if case.value is not None]
-    return tested[:1] or cases[:1]
-
-
-def _at_equal_time(cells: pd.DataFrame, column: str, relative: bool = False) -> list[Case]:
-    """DuoDiff's distance minus AdaDiff's at AdaDiff's times in `column`; `relative`: 1 minus their ratio.
-
-    Linear between neighbouring t_s, as `cells.at_equal_time`, which says what lies beyond the ends.
+    It is the shallow backbone's distance minus the full one's; of published rows, which have no shallow one, the full
+    backbone's distance. Raises NotTested where no share can be lost.
     """
-    exits = of_method(cells, "adadiff").sort_values(column)
-    switched = cells[cells["t_s"].notna()].sort_values("seconds")
-    cases = []
-    for _, exited in exits.iterrows():
-        time = exited[column]
-        case = Case(case_name(exited), None, n=int(exited["n"]))
-        if pd.isna(time) or time < switched["seconds"].iloc[0]:
-            note = "no time" if pd.isna(time) else f"no t_s is as fast as {seconds_text(time)}"
-            cases.append(replace(case, note=note))
-            continue
-        weights = [np.interp(time, switched["seconds"], unit) for unit in np.eye(len(switched))]
-        reached = switched["distance"] @ weights
-        scale = -1 / exited["distance"] if relative else 1
-        value = scale * (reached - exited["distance"])
-        rows = pd.concat([switched, exited.to_frame().T])
-        note = f"{reached:.2f} against {exited['distance']:.2f} in {seconds_text(time)}"
-        evidence = combined_distances(value, [*weights, -1], rows, scale)
-        cases.append(replace(case, value=value, note=note, **evidence))
+    if "certainty" in cells:
+        full = distances(cells[cells["t_s"] == 0])[0]
+        return full, full
+    ends = cells[cells["t_s"].isin([0, T])].sort_values("t_s")
+    if len(ends) < 2:
+        raise NotTested(f"no t_s = {T} in the grid, which the lost share is measured against")
+    full, shallow = distances(ends)
+    if shallow[0] <= full[0]:
+        raise NotTested(
+            "the full backbone is not better than the shallow one: no share can be lost"
+        )
+    return full, shallow - full
+
+
+def _shared(function: Callable[..., np.ndarray], *values: np.ndarray) -> np.ndarray:
+    """`function` of values with resamples; without resamples where one has none."""
+    length = min(map(len, values))
+    return function(*(one[:length] for one in values))
+
+
+# --- cost at equal distance
+
+
+def cost_at_equal_distance(axis: str) -> Measure:
+    """The cost of the cheapest t_s that keeps AdaDiff's distance (its upper end within the margin), over AdaDiff's.
+
+    Of each theta in the range, among the t_s in the range and the full backbone. Published times are interpolated.
+    """
+
+    def cases(training: Training, limits: Limits) -> list[Case]:
+        interpolated = training.published and axis == equal.TIME
+        cells = equal.with_costs(training, equal.INTERPOLATED if interpolated else axis)
+        margin = limits["quality_margin"] * float(_scale(cells)[1][0])
+        full = cells[cells["t_s"] == 0]
+        switched = pd.concat([full, papers_cost(cells, "duodiff")])
+        exits = papers_cost(cells, "adadiff")
+        return [_cost_case(exits.loc[[i]], switched, margin) for i in exits.index]
+
+    return cases
+
+
+def _cost_case(exited: pd.DataFrame, switched: pd.DataFrame, margin: float) -> Case:
+    about, own = exited.iloc[0], distances(exited)[0]
+    rows = [switched.loc[[i]] for i in switched.index]
+    apart = [
+        measured("", _shared(np.subtract, distances(r)[0], own), IMAGES, r).ends() for r in rows
+    ]
+    as_good = [row for row, (_, high) in zip(rows, apart, strict=True) if high <= margin]
+    perhaps = [row for row, (low, _) in zip(rows, apart, strict=True) if low <= margin]
+    note = f"distance {about['distance']:.2f}"
+    if not as_good:
+        return _none_as_good(about, perhaps, note)
+    best = min(as_good, key=lambda row: row["cost"].item())
+    chosen = best.iloc[0]
+    note += f"; {case_name(chosen)}: {chosen['distance']:.2f}"
+    values = _shared(np.divide, chosen["cost_values"], about["cost_values"])
+    case = measured(case_name(about), values, ROUNDS, exited, note)
+    return replace(case, disturbed=bool(chosen["cost_disturbed"] or about["cost_disturbed"]))
+
+
+def _none_as_good(exited: pd.Series, perhaps: list[pd.DataFrame], note: str) -> Case:
+    """No t_s is known to be as good: from the cost of the cheapest that may be, to infinity."""
+    name, n = case_name(exited), int(exited["n"])
+    if not perhaps:
+        return Case(name, np.inf, n=n, note=f"{note}: no t_s is as good")
+    ratio = min(row["cost"].item() for row in perhaps) / exited["cost"]
+    note = f"{note}: no t_s is known to be as good"
+    return Case(name, np.inf, (ratio, np.inf), covers=IMAGES, n=n, note=note)
+
+
+# --- distance at equal cost
+
+
+def at_equal(axis: str) -> Measure:
+    """DuoDiff's distance minus AdaDiff's at AdaDiff's cost, of each theta in the range of cost."""
+
+    def cases(training: Training, limits: Limits) -> list[Case]:
+        return equal.differences(training, axis)
+
+    return cases
+
+
+def improvement(axis: str) -> Measure:
+    """1 minus DuoDiff's distance over AdaDiff's, at SEVEN_SECONDS of the full backbone's cost."""
+
+    def cases(training: Training, limits: Limits) -> list[Case]:
+        interpolated = training.published and axis == equal.TIME
+        return equal.share_lower(
+            training, equal.INTERPOLATED if interpolated else axis, SEVEN_SECONDS
+        )
+
     return cases
 
 
 # --- the course over t_s and theta
 
 
-def decline_per_time(source: Source, limits: Limits) -> list[Case]:
-    """How much faster quality falls with the time saved along t_s than along theta.
+def decline(axis: str) -> Measure:
+    """How much faster quality falls with the cost saved along t_s than along theta, in the range of cost.
 
-    Distance in percent of the full backbone's, time saved in tenths of its: slopes of least-squares lines
-    through the full backbone, over the cells in the range of time saved that both methods reach.
+    Distance in percent of the full backbone's, cost saved in tenths of its: slopes of least-squares lines through the
+    full backbone, over the cells in the range of cost saved that both methods reach.
     """
-    cells = ddpm_cells(source)
-    full = full_backbone(cells)
+
+    def cases(training: Training, limits: Limits) -> list[Case]:
+        interpolated = training.published and axis == equal.TIME
+        cells = equal.with_costs(training, equal.INTERPOLATED if interpolated else axis)
+        return [_decline_case(cells)]
+
+    return cases
+
+
+def _decline_case(cells: pd.DataFrame) -> Case:
     methods = []
-    for method, column in (("duodiff", "seconds"), ("adadiff", source.adadiff_time)):
-        rows = of_method(cells, method)
-        methods.append(rows.assign(saved=10 * (1 - rows[column] / full["seconds"])))
+    for method in ("duodiff", "adadiff"):
+        rows = papers_cost(cells, method)
+        methods.append(rows.assign(saved=10 * (1 - rows["cost"])))
     reached = min(rows["saved"].max() for rows in methods)
     methods = [rows[(rows["saved"] > 0) & (rows["saved"] <= reached)] for rows in methods]
     if any(rows.empty for rows in methods):
-        raise NotTested("no range of time saved that both methods reach")
-    percent = 100 / full["distance"]
-    weights = [percent * rows["saved"] / (rows["saved"] ** 2).sum() for rows in methods]
-    slopes = [(w * rows["minus_full"]).sum() for w, rows in zip(weights, methods, strict=True)]
-    value = slopes[0] - slopes[1]
-    note = (
-        f"{slopes[0]:.2f}% along t_s, {slopes[1]:.2f}% along theta, up to {10 * reached:.0f}% saved"
-    )
-    signed = [*weights[0], *-weights[1]]
-    return [Case("", value, note=note, **combined_distances(value, signed, pd.concat(methods)))]
+        raise NotTested("no range of cost saved that both methods reach")
+    full = float(full_backbone(cells)["distance"])
+    slopes = [_slope(rows, full) for rows in methods]
+    note = f"{slopes[0][0]:.2f}% along t_s, {slopes[1][0]:.2f}% along theta, up to {10 * reached:.0f}% saved"
+    used = pd.concat(methods)
+    case = measured("", _shared(np.subtract, *slopes), IMAGES, used, note)
+    return replace(case, disturbed=bool(used["cost_disturbed"].any()))
+
+
+def _slope(rows: pd.DataFrame, full: float) -> np.ndarray:
+    """Percent of `full` lost for each tenth of the cost saved, float64 [1 + resamples]."""
+    saved = rows["saved"].to_numpy()
+    return 100 / full * (saved / (saved**2).sum()) @ (distances(rows) - full)
 
 
 def trend(column: str, sign: int) -> Measure:
-    """`sign` x the rank correlation (Spearman's) of `column`, distance or seconds, with t_s and with theta."""
+    """`sign` x the rank correlation (Spearman's) of `column`, distance or cost, with t_s and with theta.
 
-    def cases(source: Source, limits: Limits) -> list[Case]:
-        cells = ddpm_cells(source)
-        switched, exited = cells[cells["t_s"].notna()], cells[cells["t_s"].isna()]
-        if not source.published:  # whose rows are in the order of theta, which is not known of all
-            exited = exited.sort_values("theta")
-        adadiff_column = source.adadiff_time if column == "seconds" else column
-        return [
-            _rank_case("t_s", switched.sort_values("t_s"), column, sign),
-            _rank_case("theta", exited, adadiff_column, sign),
-        ]
+    Over the full backbone and the t_s in the paper's range, and over the theta in the range of cost.
+    """
+
+    def cases(training: Training, limits: Limits) -> list[Case]:
+        cells = equal.with_costs(training, equal.INTERPOLATED if training.published else equal.TIME)
+        switched = pd.concat([cells[cells["t_s"] == 0], papers_t_s(cells)])
+        found = [_rank_case("t_s", switched, column, sign)]
+        if (cells["method"] == "adadiff").any():
+            exited = papers_cost(cells, "adadiff")
+            if (
+                not training.published
+            ):  # whose rows are in the order of theta, which is not known of all
+                exited = exited.sort_values("theta")
+            found.append(_rank_case("theta", exited, column, sign))
+        return found
 
     return cases
 
@@ -198,17 +224,18 @@ def trend(column: str, sign: int) -> Measure:
 def _rank_case(name: str, rows: pd.DataFrame, column: str, sign: int) -> Case:
     if len(rows) < 3:
         return Case(name, None, note=f"{len(rows)} of three settings or more")
-    value = sign * _rank_correlation(rows[column])
-    case = Case(name, value, n=int(rows["n"].iloc[0]), note=f"{len(rows)} settings")
-    resampled = rows["resampled"].tolist()
-    if column != "distance" or any(r is None for r in resampled):
+    if column == "cost":
+        values = np.array([sign * _rank_correlation(rows["cost"])])
+        case = measured(name, values, ROUNDS, rows, f"{len(rows)} settings")
+        return replace(case, disturbed=bool(rows["cost_disturbed"].any()))
+    values = np.array([sign * _rank_correlation(pd.Series(one)) for one in distances(rows).T])
+    case = Case(name, float(values[0]), n=int(rows["n"].iloc[0]), note=f"{len(rows)} settings")
+    if len(values) == 1:
         return case
-    moved = np.array(resampled) - np.mean(resampled, axis=1, keepdims=True)  # [settings, resamples]
-    moved += rows["distance"].to_numpy()[:, None]
-    correlations = [sign * _rank_correlation(pd.Series(distances)) for distances in moved.T]
-    low, high = np.percentile(correlations, [2.5, 97.5])
-    covers = "95%: percentiles over paired bootstrap resamples of the images"
-    return replace(case, interval=(min(low, value), max(high, value)), covers=covers)
+    low, high = np.percentile(values[1:], [2.5, 97.5])
+    interval = (min(low, case.value), max(high, case.value))
+    covers = "95%: percentiles over paired resamples of the images"
+    return replace(case, interval=interval, covers=covers)
 
 
 def _rank_correlation(values: pd.Series) -> float:
