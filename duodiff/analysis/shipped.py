@@ -24,6 +24,7 @@ from duodiff.running import provenance, receipts
 from duodiff.running.files import read_json, read_text, write_csv, write_json
 from duodiff.settings import Setting
 from duodiff.study.grid import ROLES, SEEDS_OF_A_TRAINING
+from duodiff.study.scale import scale
 
 USUAL, OTHER = "usual", "other_kernels"
 """The halves of a study: as the machine computes by itself, and under other kernels of its processor."""
@@ -89,10 +90,9 @@ def verdicts(results: Path, config: dict) -> dict[str, pd.Series]:
     if not path.exists() or not config:
         return {}
     table = pd.read_csv(path, dtype=str)
-    found = {name: chosen["title"] for name, chosen in config["experiments"].items()}
     return {
-        name: table[table["source"] == title].set_index("claim")["verdict"]
-        for name, title in found.items()
+        name: table[table["experiment"] == name].set_index("claim")["verdict"]
+        for name in config["experiments"]
     }
 
 
@@ -145,9 +145,11 @@ def _made(records: list[dict]) -> dict[str, list[dict]]:
 def _verdicts(folders: list[Path], config: dict) -> pd.Series:
     """The verdict of each claim on the records of these trainings of one experiment."""
     files = [path for folder in folders for path in _record_files(folder)]
-    studies = {folders[0].parent.name: config["experiments"][folders[0].parent.name]}
+    name = folders[0].parent.name
+    chosen = config["experiments"][name]
+    studies = {name: chosen | {"scale": scale(chosen)}}
     table = claims_table(our_sources(load_records(files), studies), config["claims"])
-    return table.groupby("claim", sort=False)["verdict"].first()
+    return table.set_index("claim")["verdict"]
 
 
 # --- the shipped folder

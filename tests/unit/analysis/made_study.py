@@ -53,6 +53,7 @@ def training(seed: int, made: dict = MADE, kernels: float = 0.0) -> list[Record]
         s: full + whole * (share + 0.01 * rng.standard_normal()) for s, share in SHARES.items()
     }
     found = [
+        Record("fd_digits", 200.0, "1", 96, "digits", "corrected", "noise", made=made),
         record("gflops_per_call", 10.0, "full", {}),
         record("gflops_per_call", 4.0, "shallow", {}),
         record("speedup", around(0.9, 0.005), "adadiff_all_heads", {}),
