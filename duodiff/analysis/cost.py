@@ -178,7 +178,10 @@ def _timed(experiment: dict, sampler: str, device: str) -> float:
     cells = [_calls(experiment, sampler, s) for s in grid_settings(grid) if s != FULL] or [full]
     exiting = sum(sum(_calls(experiment, sampler, s)) for s in grid_settings(grid) if s.exits_early)
     if grid["theta"]:
-        cells.append([_with_heads(experiment).all_heads] * len(full))
+        heads = _with_heads(experiment)
+        cells += [
+            [cost] * len(full) for cost in (heads.all_heads, heads.exiting(len(heads.blocks)))
+        ]
     part = min(1, TURNS * turn_steps(device) / len(full))
     return rounds * part * sum(sum(calls) + sum(full) for calls in cells) + exiting
 

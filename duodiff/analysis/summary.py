@@ -41,7 +41,7 @@ def _of_study(
     """The lines of one study: its claims, its trainings, its settings."""
     about = claims.iloc[0]
     measured = records[records["sampler"].notna()]
-    devices = ", ".join(measured["device"].drop_duplicates().astype(str))
+    devices = ", ".join(map(str, measured["device"].drop_duplicates()))
     named = f"{measured['protocol'].iloc[0]} protocol, {about['scale']} scale, {about['rests_on']}"
     floors = records[records["method"] == "real_halves"]
     decoding = records[records["metric"] == "decode_seconds_per_image"]["value"]

@@ -35,9 +35,12 @@ from duodiff.schedules import T
 from duodiff.settings import FULL, Setting
 
 Key = tuple[str, Setting | str]
-"""What is timed: a sampler's name, and a setting, `_ALL_HEADS` or `_DECODE`."""
+"""What is timed: a sampler's name, and a setting, a name of `_MECHANISMS` or `_DECODE`."""
 
-_ALL_HEADS, _DECODE = "all_heads", "decode"
+_DECODE = "decode"
+_MECHANISMS = {"all_heads": True, "none_exit": False}
+"""AdaDiff without exits, by name: whether the exit is simulated, with every head computed."""
+
 _SHALLOW = Setting("t_s", str(T))
 
 
@@ -69,8 +72,9 @@ def measure_cells(
     - `speedup_processor` and `processor_seconds_per_image`: the same by processor time, on a CPU
     - `joules_per_image`, of one trajectory, where a GPU's can be read. `_needs` has the rest.
 
-    AdaDiff is measured with the batch that shrinks. The same network with all heads computed and no exit taken
-    (`adadiff_all_heads`) is the start of the paper's interpolated time (Appendix A.5). The times include the noise of
+    AdaDiff is measured with the batch that shrinks. Where no image exits (`adadiff_none_exit`), that is the cost of its
+    mechanism. The same network with all heads computed and no exit taken (`adadiff_all_heads`) is the start of the
+    paper's interpolated time (Appendix A.5). The times include the noise of
     the steps. They do not include writing files or decoding latents: decoding by the `autoencoder` is measured in the
     same rounds and recorded by itself.
     """
@@ -291,14 +295,15 @@ def _loading(seconds: np.ndarray, identity: Mapping[str, Any]) -> Record:
 
 
 def _cells(models: Models, grid: Sequence[tuple[dict[str, Any], list[str]]]) -> dict[Key, Cell]:
-    """The cells of every setting, and of all heads under each sampler that has AdaDiff."""
+    """The cells of every setting, and of `_MECHANISMS` under each sampler that has AdaDiff."""
     cells: dict[Key, Cell] = {}
     for sampler, spelled in grid:
         settings = [Setting.parse(text) for text in spelled]
         for setting in settings:
             cells[sampler["name"], setting] = build_cell(models, sampler, setting)
         if any(setting.exits_early for setting in settings):
-            cells[sampler["name"], _ALL_HEADS] = _all_heads(models, sampler)
+            for name in _MECHANISMS:
+                cells[sampler["name"], name] = _mechanism(models, sampler, name)
     return cells
 
 
@@ -399,13 +404,13 @@ def _simulated_against_shrinking(
     ]
 
 
-def _all_heads(models: Models, sampler: Mapping[str, Any]) -> Cell:
-    """AdaDiff with every head computed and no exit."""
+def _mechanism(models: Models, sampler: Mapping[str, Any], name: str) -> Cell:
+    """AdaDiff at theta = 0, which no image's uncertainty is below: `name` of `_MECHANISMS`."""
     cell = build_cell(models, sampler, FULL)
-    early_exit = models.early_exit(0.0, simulate=True)
+    early_exit = models.early_exit(0.0, simulate=_MECHANISMS[name])
     return replace(
         cell,
-        method="adadiff_all_heads",
+        method=f"adadiff_{name}",
         parameters={},
         schedule=single(early_exit),
         roles=("full", "heads"),

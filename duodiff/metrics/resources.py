@@ -24,6 +24,8 @@ def trajectory_gflops(models: Models, cell: Cell, ran: Tensor | None) -> float:
     """
     if cell.method == "adadiff_all_heads":
         return len(cell.steps) * gflops(models.full.net, models.adadiff.all_layers)
+    if cell.method == "adadiff_none_exit":
+        return len(cell.steps) * exit_gflops(models.adadiff)[-1]
     if cell.early_exit is not None:
         assert ran is not None
         by_layer = torch.tensor(exit_gflops(models.adadiff), dtype=torch.float64)

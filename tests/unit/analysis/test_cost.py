@@ -127,10 +127,10 @@ def test_the_timing_runs_a_part_of_each_trajectory_beside_the_full_backbones():
     )
     switched = 700 * full.forward + 300 * shallow.forward
     exiting = 1000 * full.exiting(9.09)
-    cells = switched + exiting + 1000 * full.all_heads
+    cells = switched + exiting + 1000 * (full.all_heads + full.exiting(13))
     for device, steps in (("cpu", 4), ("cuda", 20)):
         found = cost._timed(experiment, "ddpm", device)
-        rounds = 12 * steps / 1000 * (cells + 3 * 1000 * full.forward)
+        rounds = 12 * steps / 1000 * (cells + 4 * 1000 * full.forward)
         assert found == pytest.approx(rounds + exiting)
 
 

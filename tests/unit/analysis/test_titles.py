@@ -161,7 +161,7 @@ def names(titles: list[str]) -> list[str]:
 
 def studies(titles: list[str]) -> dict:
     return {
-        name: {"title": title, "paper_dataset": None}
+        name: {"title": title, "paper_dataset": None, "scale": "toy"}
         for name, title in zip(names(titles), titles, strict=True)
     }
 

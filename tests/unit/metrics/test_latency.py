@@ -21,6 +21,8 @@ from duodiff.settings import Setting
 
 TIMED = STUDY | {"protocol": "corrected", "batch": 4, "threads": 1, "seed": 0, "device": "cpu"}
 
+MECHANISMS = ("adadiff_all_heads", "adadiff_none_exit")
+
 
 @pytest.fixture
 def clocked(monkeypatch):
@@ -41,15 +43,15 @@ def clocked(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize(("protocol", "warm_ups"), [("corrected", 3), ("paper", 0)])
+@pytest.mark.parametrize(("protocol", "warm_ups"), [("corrected", 4), ("paper", 0)])
 def test_the_clock_starts_after_a_warm_up_where_the_protocol_has_one(
     paths, protocol, warm_ups, clocked
 ):
-    grid = [[DDPM, ["t_s=0", "t_s=1000", "theta=0.4"]]]  # and AdaDiff with all heads
+    grid = [[DDPM, ["t_s=0", "t_s=1000", "theta=0.4"]]]  # and AdaDiff without exits, twice
     timed = TIMED | {"protocol": protocol, "repeats": 1}
     records = latency.measure_cells(paths, USED, grid, **timed)
     before = [steps for steps, read in clocked if not read]
-    # AdaDiff's trajectory; then the three cells and their baselines, in turns of a step
+    # AdaDiff's trajectory; then the four cells and their baselines, in turns of a step
     assert before == [10] + [1] * rounds.TURNS * 2 * warm_ups
     assert {r.protocol for r in records} == {protocol}
 
@@ -69,6 +71,7 @@ def test_a_cells_seconds_are_the_full_backbones_over_its_speed_up(paths):
             "duodiff",
             "adadiff",
             "adadiff_all_heads",
+            "adadiff_none_exit",
         }
         for (sampler, method), ratio in ratios.items():
             full = seconds[sampler, "full"].value
@@ -132,7 +135,7 @@ def test_only_a_methods_own_checkpoints_are_loaded_for_its_load_time(paths, monk
     assert sorted(asked[1:]) == sorted(2 * own)  # two rounds
     loads = [r for r in records if r.metric == "load_seconds"]
     assert all(0 < r.interval[0] <= r.value <= r.interval[1] for r in loads)
-    assert {r.method for r in loads} == {"full", "duodiff", "adadiff", "adadiff_all_heads"}
+    assert {r.method for r in loads} == {"full", "duodiff", "adadiff", *MECHANISMS}
 
 
 def test_a_gpus_energy_is_read_where_there_is_a_meter_and_recorded_an_image(paths, monkeypatch):
@@ -198,6 +201,7 @@ def test_a_trajectory_costs_the_calls_that_each_image_made_by_the_closed_form(ne
         ("ddpm", "shallow"): 10 * shallow.forward,
         ("ddpm", "adadiff"): sum(full.exiting(e) for e in exits.flatten().tolist()) / 4,
         ("ddpm", "adadiff_all_heads"): 10 * full.all_heads,
+        ("ddpm", "adadiff_none_exit"): 10 * full.exiting(5),
         ("ddim", "full"): 6 * full.forward,
         ("ddim", "duodiff"): 2 * shallow.forward + 4 * full.forward,  # 999 and 799
     }
