@@ -58,6 +58,7 @@ def training(seed: int, made: dict = MADE, kernels: float = 0.0) -> list[Record]
         record("gflops_per_call", 4.0, "shallow", {}),
         record("speedup", around(0.9, 0.005), "adadiff_all_heads", {}),
         record("seconds_per_image", 0.011, "adadiff_all_heads", {}),
+        record("fd_digits", 500.0, "noise", {}, None, seeds={}),
     ]
     settings = [(name, *SETTINGS[name], distances[name]) for name in SETTINGS]
     for quantile, (theta, share, layer) in QUANTILES.items():
