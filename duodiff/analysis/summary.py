@@ -45,17 +45,13 @@ def _of_study(
     named = f"{measured['protocol'].iloc[0]} protocol, {about['scale']} scale, {about['rests_on']}"
     floors = records[records["method"] == "real_halves"]
     decoding = records[records["metric"] == "decode_seconds_per_image"]["value"]
-    lines = [*headlines(claims), paragraph(claims), *_ran(measured, curves)]
+    sentences = [*headlines(claims), paragraph(claims)]
+    lines = [part for sentence in sentences for part in wrap(sentence, 116, subsequent_indent="  ")]
+    lines += _ran(measured, curves)
     lines += _settings(cells(records, "ddpm"), floors)
     if len(decoding):
         lines.append(f"decoding takes {1e3 * decoding.mean():.2f} ms an image more")
-    wrapped = [part for line in lines for part in _wrapped(line)]
-    return [f"{title} ({named}; {devices})", *("  " + line for line in wrapped)]
-
-
-def _wrapped(line: str) -> list[str]:
-    """The line, cut where it is longer than a terminal's."""
-    return wrap(line, 116, subsequent_indent="  ") if len(line) > 116 else [line]
+    return [f"{title} ({named}; {devices})", *("  " + line for line in lines)]
 
 
 def _claims(table: pd.DataFrame) -> list[str]:
