@@ -93,11 +93,17 @@ def named_numbers(numbers: pd.DataFrame) -> pd.Series:
             found[quantity, f"{sampler} {name}"] = value
         thetas = rows.dropna(subset="theta").groupby("setting")["theta"].first()
         found |= {("exits", f"{sampler} {s}, threshold"): value for s, value in thetas.items()}
+    return pd.Series(found | _speed_ups(numbers), dtype=float)
+
+
+def _speed_ups(numbers: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """The speed-ups among the `numbers` of a training."""
     times = numbers[(numbers["metric"] == "speedup") & (numbers["method"] != "full")]
+    found = {}
     for row in times.itertuples():
         name = row.setting or row.method.replace("_", " ")
         found["times", f"{row.sampler} {name}, speed-up"] = row.value
-    return pd.Series(found, dtype=float)
+    return found
 
 
 def _own_cells(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -257,8 +263,7 @@ class _Run:
         )
         self.elsewhere = not _machines(training.made.get("timing", [])) <= there
         rows = training.numbers
-        disturbed = rows[(rows["metric"] == "speedup") & rows["disturbed"].eq(True)]
-        self.disturbed = set(named_numbers(disturbed).index) if len(disturbed) else set()
+        self.disturbed = _speed_ups(rows[rows["disturbed"].eq(True)]).keys()
 
     def line(self, name: tuple[str, str], value: float, low: float, high: float) -> Line:
         """One number: whether it is inside, and if not, why that may be."""
@@ -266,10 +271,10 @@ class _Run:
         verdict = INSIDE if low <= value <= high else OUTSIDE
         verdict = MISSING if np.isnan(value) else verdict
         reasons = [*self.differences]
-        decides = quantity != ""
+        decides = quantity != "" and not np.isnan(low)  # NaN where the shipped trainings have none
         if quantity == "times":
             reasons = ["disturbed"] * (name in self.disturbed) + ["machine"] * self.elsewhere
-            decides = not reasons
+            decides = decides and not reasons
         return Line(
             quantity=quantity,
             number=number,

@@ -166,6 +166,9 @@ def test_a_disturbed_time_and_one_of_another_machine_decide_nothing(study, tmp_p
         return replace(record, value=record.value / 2, **more) if times else record
 
     assert found(study, a_run(tmp_path / "a", doubled)) == ["times"]
+    disturbed = compared(study, a_run(tmp_path / "c", lambda r: doubled(r, disturbed=True)))
+    assert (disturbed.outside(), disturbed.undecided()) == ([], ["times"])
+    assert {one.why for one in disturbed.lines if one.quantity == "times"} == {"disturbed"}
     elsewhere = a_run(
         tmp_path / "b", lambda r: replace(doubled(r), made=MADE | {"device": "Another"})
     )
