@@ -5,7 +5,7 @@ from duodiff.running import job
 with job.importing():
     import pandas as pd
 
-    from duodiff.analysis.cells import load_records
+    from duodiff.analysis.cells import load_fewer_steps, load_records
     from duodiff.analysis.claims.pages import write_claims
     from duodiff.analysis.claims.sources import our_sources, published_sources
     from duodiff.analysis.claims.verdicts import claims_table
@@ -19,7 +19,7 @@ def make_claims(
     Writes every path of --out (.csv, .md, .tex, .html). --limits is the configuration's `claims`.
     """
     published = published_sources(pd.read_csv(table1), pd.read_csv(table2))
-    ours = our_sources(load_records(records), studies)
+    ours = our_sources(load_records(records), studies, load_fewer_steps(records))
     return write_claims(claims_table(ours + published, limits), out)
 
 

@@ -50,7 +50,8 @@ def fewer_step_cells(records: pd.DataFrame, own: pd.DataFrame, sampler: str) -> 
     """Cells with fewer steps under one sampler, as rows with columns of `cells.cells`, and `steps`.
 
     `records` are those of `cells.load_fewer_steps`, `own` the cells at the sampler's own steps. A cell is of a training
-    and of its first sampling seed. `minus_full` and `lost_share` compare with the backbones at the own steps. `seconds`
+    and of its first sampling seed. `minus_full`, its
+    `resampled` values and `lost_share` compare with the backbones at the own steps. `seconds`
     and `speedup` are by calls (see above). `speedup_low`, `speedup_high` and `speedup_resampled` are the same of the
     measured interval and its resampled values. A time that rests on a disturbed one is disturbed.
     """
@@ -89,6 +90,7 @@ def _row(cell: pd.DataFrame, distance: str, own: pd.DataFrame, t_s: float) -> di
         "distance_matched": values.get(f"{distance}_matched", np.nan),
         "minus_full": difference,
         "minus_full_95": np.nan if interval is None else interval[1] - difference,
+        "resampled": cell.set_index("metric")["resampled"].get(f"{distance}_difference"),
         "lost_share": float(lost_share(values[distance], full["distance"], shallow)),
         "relative_distance": values[distance] / full["distance"],
         "label_agreement": values.get("label_agreement", np.nan),

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from duodiff.analysis.cells import load_records
+from duodiff.analysis.cells import load_fewer_steps, load_records
 from duodiff.analysis.claims.sources import our_sources
 from duodiff.analysis.claims.verdicts import claims_table
 from duodiff.running import provenance, receipts
@@ -148,7 +148,8 @@ def _verdicts(folders: list[Path], config: dict) -> pd.Series:
     name = folders[0].parent.name
     chosen = config["experiments"][name]
     studies = {name: chosen | {"scale": scale(chosen)}}
-    table = claims_table(our_sources(load_records(files), studies), config["claims"])
+    sources = our_sources(load_records(files), studies, load_fewer_steps(files))
+    table = claims_table(sources, config["claims"])
     return table.set_index("claim")["verdict"]
 
 

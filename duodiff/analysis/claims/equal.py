@@ -21,6 +21,7 @@ from duodiff.analysis.claims.cases import (
     is_disturbed,
     measured,
     papers_cost,
+    papers_t_s,
     speeds,
 )
 from duodiff.analysis.claims.sources import Training
@@ -125,6 +126,34 @@ def differences(training: Training, axis: str) -> list[Case]:
         others = [_minus(end, own) for end in point.ends]
         disturbed = point.disturbed or bool(exited["cost_disturbed"])
         cases.append(_with_slack(case, others, disturbed))
+    return cases
+
+
+def below_fewer_steps(training: Training, axis: str) -> list[Case]:
+    """DuoDiff's distance minus that of the full backbone with fewer steps at DuoDiff's cost, of each t_s in the range.
+
+    With fewer steps the full backbone's cost, of time or operations, is its share of the calls at all steps.
+    """
+    if training.fewer is None:
+        raise NotTested("no fewer_steps in the grid")
+    cells = with_costs(training, axis)
+    full, fewer = cells[cells["t_s"] == 0], training.fewer[training.fewer["t_s"] == 0]
+    cost = fewer["nfe"] / full["nfe"].item()
+    exact = {"cost_low": cost, "cost_high": cost, "cost_disturbed": False}
+    line = pd.concat([full, fewer.assign(cost=cost, **exact)])
+    cases = []
+    for i, switched in papers_t_s(cells).iterrows():
+        name = case_name(switched)
+        point = at_cost(line, *switched[["cost", "cost_low", "cost_high"]])
+        if point is None:
+            note = f"no steps are as few: {switched['cost']:.2f} of the full backbone's {axis}"
+            cases.append(Case(name, None, note=note))
+            continue
+        own = distances(cells.loc[[i]])[0]
+        note = f"{own[0]:.2f} against {point.line[0]:.2f} at {switched['cost']:.3f} of the full backbone's {axis}"
+        case = measured(name, _minus(own, point.line), IMAGES, cells.loc[[i]], note)
+        others = [_minus(own, end) for end in point.ends]
+        cases.append(_with_slack(case, others, bool(switched["cost_disturbed"])))
     return cases
 
 

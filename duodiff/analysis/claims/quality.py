@@ -146,6 +146,17 @@ def at_equal(axis: str) -> Measure:
     return cases
 
 
+def below_fewer_steps(axis: str) -> Measure:
+    """DuoDiff's distance minus that of the full backbone with fewer steps, at DuoDiff's cost."""
+
+    def cases(training: Training, limits: Limits) -> list[Case]:
+        if training.published:
+            raise NotTested("one number of steps is published")
+        return equal.below_fewer_steps(training, axis)
+
+    return cases
+
+
 def improvement(axis: str) -> Measure:
     """1 minus DuoDiff's distance over AdaDiff's, at SEVEN_SECONDS of the full backbone's cost."""
 

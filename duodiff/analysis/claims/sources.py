@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from duodiff.analysis.cells import cells, ideal_speedup, published_rows
+from duodiff.analysis.fewer import fewer_step_cells
 from duodiff.analysis.trainings import seeds_text
 from duodiff.paper import DATASETS, PAPER_IMAGES, PAPER_TITLES, SHALLOW_BLOCKS
 
@@ -17,7 +18,8 @@ class Training:
     """One training of a study of ours, or one published dataset.
 
     `ddpm` and `ddim` are tables like `cells.cells`, None if not run, with `minus_full` in every row. `records` are
-    the training's, and those of real images and noise; a published dataset has none.
+    the training's, and those of real images and noise; a published dataset has none. `fewer` are the cells under DDPM
+    with fewer steps (`analysis.fewer`), None if there are none.
     """
 
     published: bool
@@ -25,6 +27,7 @@ class Training:
     ddpm: pd.DataFrame | None
     ddim: pd.DataFrame | None
     records: pd.DataFrame
+    fewer: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,13 @@ class Source:
         return self.trainings[0].published
 
 
-def our_sources(records: pd.DataFrame, studies: dict[str, dict]) -> list[Source]:
-    """One source an experiment among `records`; `studies` maps an experiment to its title, paper_dataset and scale."""
+def our_sources(
+    records: pd.DataFrame, studies: dict[str, dict], fewer_steps: pd.DataFrame | None = None
+) -> list[Source]:
+    """One source an experiment among `records`; `studies` maps an experiment to its title, paper_dataset and scale.
+
+    `fewer_steps` are the records of cells with fewer steps (`cells.load_fewer_steps`).
+    """
     sources = []
     for name, mine in records.groupby("experiment"):
         scale = mine[mine["method"].isin(_SCALE)].drop_duplicates(["method", "metric"])
@@ -58,6 +66,7 @@ def our_sources(records: pd.DataFrame, studies: dict[str, dict]) -> list[Source]
                 ddpm=_our_cells(study, "ddpm"),
                 ddim=_our_cells(study, "ddim"),
                 records=pd.concat([study, scale]),
+                fewer=_our_fewer(study, fewer_steps),
             )
             for seed, study in mine.groupby("train_seed")
         }
@@ -102,6 +111,15 @@ def published_sources(table_1: pd.DataFrame, table_2: pd.DataFrame) -> list[Sour
 def _our_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame | None:
     table = cells(study, sampler)
     return _with_difference(table) if len(table) else None
+
+
+def _our_fewer(study: pd.DataFrame, fewer_steps: pd.DataFrame | None) -> pd.DataFrame | None:
+    """The cells of fewer steps under DDPM of the training `study`."""
+    own = cells(study, "ddpm")
+    if fewer_steps is None or own.empty:
+        return None
+    found = fewer_step_cells(fewer_steps, own, "ddpm")
+    return found if len(found) else None
 
 
 def _published_cells(rows: pd.DataFrame, dataset: str) -> pd.DataFrame:

@@ -35,6 +35,9 @@ class Claim:
 PREMISE = "first of all"
 """Where a sentence stands that is not the paper's: whether the study can say anything."""
 
+BASELINE = "asked of the paper"
+"""Where a sentence stands that is not the paper's: a comparison that its readers ask for."""
+
 _T_S = f"every t_s from {SMALLEST_T_S} to {LARGEST_T_S}"
 _THETA = f"every theta that runs at least {LEAST_COST} of the blocks"
 _COST = f"settings that cost at least {LEAST_COST} of the full backbone"
@@ -433,5 +436,28 @@ CLAIMS = [
         holds="> 1",
         measure=times.underestimated,
         rests_on=("full_beats_noise",),
+    ),
+    Claim(
+        id="lower_with_fewer_steps",
+        where=BASELINE,
+        sentence="At equal time DuoDiff's distance is lower than the full backbone's with fewer steps.",
+        statistic="DuoDiff's distance minus that of the full backbone with fewer steps, at DuoDiff's time",
+        over=_T_S,
+        unit="distance",
+        holds="< 0",
+        measure=quality.below_fewer_steps(equal.TIME),
+        rests_on=("full_beats_shallow",),
+        twin="lower_with_fewer_calls",
+    ),
+    Claim(
+        id="lower_with_fewer_calls",
+        where=BASELINE,
+        sentence="At equal operations DuoDiff's distance is lower than the full backbone's with fewer steps.",
+        statistic="DuoDiff's distance minus that of the full backbone with fewer steps, at DuoDiff's operations",
+        over=_T_S,
+        unit="distance",
+        holds="< 0",
+        measure=quality.below_fewer_steps(equal.OPERATIONS),
+        rests_on=("full_beats_shallow",),
     ),
 ]

@@ -20,7 +20,7 @@ from duodiff.analysis.claims.cases import (
     over_trainings,
 )
 from duodiff.analysis.claims.sources import Source
-from duodiff.analysis.claims.statements import CLAIMS, PREMISE, Claim
+from duodiff.analysis.claims.statements import BASELINE, CLAIMS, PREMISE, Claim
 
 HOLDS, CONTRADICTED, UNDECIDED = "holds", "contradicted", "undecided"
 VOID, UNTESTED = "void", "not tested"
@@ -72,7 +72,7 @@ def claims_table(sources: list[Source], limits: Limits) -> pd.DataFrame:
 
 def verdict_counts(table: pd.DataFrame) -> pd.DataFrame:
     """One row a source of `claims_table`: how many of the paper's claims have each of VERDICTS."""
-    mine = table[table["where"] != PREMISE]
+    mine = table[~table["where"].isin([PREMISE, BASELINE])]
     marks = pd.DataFrame({name: mine["verdict"] == name for name in VERDICTS})
     return marks.groupby(mine["source"], sort=False).sum()
 

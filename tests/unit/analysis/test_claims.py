@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from duodiff import records
-from duodiff.analysis.cells import at_equal_time, load_records
+from duodiff.analysis.cells import at_equal_time, load_fewer_steps, load_records
 from duodiff.analysis.claims import verdicts
 from duodiff.analysis.claims.cases import Case, over_trainings
 from duodiff.analysis.claims.pages import write_claims
 from duodiff.analysis.claims.sentences import headlines, paragraph, warning
 from duodiff.analysis.claims.sources import our_sources, published_sources
-from duodiff.analysis.claims.statements import CLAIMS, PREMISE
+from duodiff.analysis.claims.statements import BASELINE, CLAIMS, PREMISE
 from duodiff.analysis.claims.verdicts import (
     CONTRADICTED,
     HOLDS,
@@ -34,6 +34,7 @@ DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8
 LIMITS = DEFAULT["claims"]
 STUDIES = {"digits": {"title": "Digits", "paper_dataset": None, "scale": "toy"}}
 PREMISES = [claim.id for claim in CLAIMS if claim.where == PREMISE]
+OTHERS = [claim.id for claim in CLAIMS if claim.where in (PREMISE, BASELINE)]
 STATEMENTS = {claim.id: claim for claim in CLAIMS}
 
 
@@ -130,7 +131,12 @@ EXPECTED = {
     "time_declines": 1.0,
     "speedup_formula": 0.0,
     "shrinking_batch_is_slower": 1.26 / 1.2375,
+    # t_s = 300 takes as long as 41 steps of the full backbone, t_s = 500 as 35
+    "lower_with_fewer_steps": 10.1 - 12,
+    "lower_with_fewer_calls": 10.1 - 12,
 }
+FEWER = {41: 12.0, 35: 13.0}
+"""The full backbone's distance with fewer steps than 50."""
 
 
 class Study:
@@ -142,14 +148,15 @@ class Study:
         self.losses, self.samplers = dict(LOSSES), ("ddpm", "ddim")
         self.all_heads, self.none_exit = ALL_HEADS, NONE_EXIT
         self.operations = OPERATIONS | {"none": 20.4}
-        self.noise, self.nearest = 500.0, 0.3
+        self.noise, self.nearest, self.fewer = 500.0, 0.3, dict(FEWER)
         self.latent, self.width, self.resampled, self.train_seed = True, None, {}, train_seed
 
     def record(self, metric, value, method, parameters, sampler, interval=None, **more) -> Record:
         seeds = {"train_seed": self.train_seed, "sample_seed": 0}
+        steps = {"steps": 50 if sampler else None, "nfe": 50} | more
         return Record(
             metric, value, "1", 96, "digits", "corrected", method, parameters, sampler,
-            nfe=50, seeds=seeds, interval=interval, interval_covers="made", **more,
+            seeds=seeds, interval=interval, interval_covers="made", **steps,
         )  # fmt: skip
 
     def speedup(self, seconds, method, parameters, sampler) -> Record:
@@ -203,6 +210,9 @@ class Study:
         if self.exited:
             found += self.mechanism("adadiff_all_heads", self.all_heads)
             found += self.mechanism("adadiff_none_exit", self.none_exit)
+        for steps, distance in self.fewer.items():
+            about = {"steps": steps, "nfe": steps}
+            found.append(self.record("fd_digits", distance, "full", {"t_s": 0}, "ddpm", **about))
         for method, cost in (("full", 10.0), ("shallow", 4.0)):
             found.append(self.record("gflops_per_call", cost, method, {}, None))
         for metric, value in self.losses.items():
@@ -225,7 +235,8 @@ class Study:
 def table_of(tmp_path, studies) -> pd.DataFrame:
     """The claims on the trainings `studies` of one experiment."""
     records.write(tmp_path / "records.json", [r for study in studies for r in study.records()])
-    sources = our_sources(load_records([tmp_path / "records.json"]), STUDIES)
+    paths = [tmp_path / "records.json"]
+    sources = our_sources(load_records(paths), STUDIES, load_fewer_steps(paths))
     return claims_table(sources, LIMITS).set_index("claim")
 
 
@@ -237,7 +248,7 @@ def test_every_claim_holds_on_a_study_made_for_it(tmp_path):
     assert set(table["rests_on"]) == {"one training (seed 0)"}
     assert set(table["scale"]) == {"toy"}
     counts = verdict_counts(table.reset_index())
-    assert counts.loc["Digits"].tolist() == [len(CLAIMS) - len(PREMISES), 0, 0, 0, 0]
+    assert counts.loc["Digits"].tolist() == [len(CLAIMS) - len(OTHERS), 0, 0, 0, 0]
 
 
 def exits(metric, value):
@@ -258,6 +269,10 @@ def exited(theta, distance, seconds):
 
 def operations(setting, value):
     return lambda study: study.operations.update({setting: value})
+
+
+def fewer(steps, distance):
+    return lambda study: study.fewer.update({steps: distance})
 
 
 def all_exited(distance):
@@ -312,6 +327,8 @@ FAILING = [
     ("time_declines", exited(0.1, 11.0, 1.2), -0.5, "1 of 2"),
     ("speedup_formula", switched(500, 10.2, 1.75), 1 - 1.4 / 1.75, "1 of 2"),
     ("shrinking_batch_is_slower", exited(0.3, 40.0, 1.2), 1.2 / 1.2375, "2 of 3"),
+    ("lower_with_fewer_steps", fewer(41, 10.0), 0.1, "1 of 2"),
+    ("lower_with_fewer_calls", fewer(35, 9.0), 1.2, "1 of 2"),
 ]
 
 
@@ -338,6 +355,22 @@ def test_settings_outside_the_range_of_a_claim_change_nothing(tmp_path):
     study.exits[0.9] = dict.fromkeys(EXITS, 0.5) | {"exit_range": 5.0}
     same = ["verdict", "value", "low", "high", "held", "cases"]
     pd.testing.assert_frame_equal(study.table(tmp_path)[same], expected[same])
+
+
+def test_distant_numbers_of_steps_leave_it_undecided_and_too_many_untested(tmp_path):
+    study = Study()
+    study.fewer = {20: 12.0}
+    row = study.table(tmp_path).loc["lower_with_fewer_steps"]
+    # t_s = 300: between 20 and 50 steps, whose distances are 12 and 10
+    assert row["verdict"] == UNDECIDED
+    assert (row["low"], row["high"]) == pytest.approx((10.2 - 12, 10.2 - 10))
+    study.fewer = {48: 12.0}
+    row = study.table(tmp_path).loc["lower_with_fewer_steps"]
+    assert row["verdict"] == UNTESTED
+    assert "no steps are as few: 0.82 of the full backbone's time" in row["note"]
+    study.fewer = {}
+    row = study.table(tmp_path).loc["lower_with_fewer_steps"]
+    assert (row["verdict"], row["note"]) == (UNTESTED, "no fewer_steps in the grid")
 
 
 @pytest.mark.parametrize("t_s", [100, 600, 700])
