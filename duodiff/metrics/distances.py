@@ -32,6 +32,7 @@ from duodiff.data.rows import unit_range
 from duodiff.transfer import sent
 
 _SUBSETS, _SUBSET_SIZE = 100, 1000  # of KID (Binkowski et al. 2018)
+_SUBSET_SEED = 2020  # torch-fidelity's
 _SCORE_SPLITS = 10  # of the Inception score (Salimans et al. 2016)
 _SIZES = 15  # of the extrapolation (Chong & Forsyth 2020)
 _SINGULAR = 1e-10  # eigenvalues below this part of the largest count as this part
@@ -178,12 +179,36 @@ def kernel_distance(features: Tensor, others: Tensor) -> tuple[float, float, int
 
     The standard deviation is over random subsets. A subset has 1,000 samples, or a quarter of the smaller set if that
     is fewer. The distance is called KID only on Inception-v3 features.
+
+    torch-fidelity computes on the CPU alone. On another device `subset_distances` takes its place.
     """
     size = min(_SUBSET_SIZE, len(features) // 4, len(others) // 4)
+    if features.device.type != "cpu":
+        found = subset_distances(features, others, size).cpu().numpy()
+        return float(found.mean()), float(found.std()), size
     computed = kid_features_to_metric(
         features, others, kid_subsets=_SUBSETS, kid_subset_size=size, verbose=False
     )
     return computed[KEY_METRIC_KID_MEAN], computed[KEY_METRIC_KID_STD], size
+
+
+def subset_distances(features: Tensor, others: Tensor, size: int) -> Tensor:
+    """The kernel distances of torch-fidelity's random subsets, float64 [`_SUBSETS`], on the features' device."""
+    rng = np.random.RandomState(_SUBSET_SEED)
+    drawn = [
+        [rng.choice(len(rows), size, replace=False) for rows in (features, others)]
+        for _ in range(_SUBSETS)
+    ]
+    index = sent(np.array(drawn), features.device)
+    return torch.stack([_unbiased(features[i], others[j]) for i, j in index])
+
+
+def _unbiased(x: Tensor, y: Tensor) -> Tensor:
+    """The unbiased squared kernel distance of x and y, both float64 [M, D]: a scalar."""
+    m, dim = x.shape
+    xx, xy, yy = ((a @ b.T / dim + 1) ** 3 for a, b in ((x, x), (x, y), (y, y)))
+    within = xx.sum() - xx.trace() + yy.sum() - yy.trace()
+    return within / (m * (m - 1)) - 2 * xy.mean()
 
 
 def precision_recall(features: Tensor, others: Tensor) -> tuple[float, float]:

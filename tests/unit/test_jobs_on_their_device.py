@@ -16,7 +16,14 @@ import torch
 from duodiff import autoencoder as codec
 from duodiff.data import latents
 from duodiff.metrics import classifier, denoising, features
-from duodiff.metrics.distances import FrechetTo, Gaussian, moments, nearest_distances, thumbnails
+from duodiff.metrics.distances import (
+    FrechetTo,
+    Gaussian,
+    kernel_distance,
+    moments,
+    nearest_distances,
+    thumbnails,
+)
 from duodiff.metrics.reference import Reference, _gaussian_of
 from duodiff.sampling.models import Models
 from duodiff.schedules import noise_schedule
@@ -232,6 +239,12 @@ def test_neighbours_and_thumbnails_are_computed_on_the_device():
     assert (near["on_host"], near["waits"], near["between"]) == (0, 0, 1 + 3)
     small = asked_before_a_value(partial(thumbnails, images(5, 64), "meta"))
     assert (small["on_host"], small["waits"], small["between"]) == (0, 0, 1)
+
+
+def test_the_kernel_distance_is_computed_on_the_device():
+    samples = torch.zeros(20, 3, dtype=torch.float64, device="meta")
+    found = asked_before_a_value(lambda: kernel_distance(samples, samples))
+    assert found == {"waits": 0, "on_host": 0, "between": 1}  # the subsets, all at once
 
 
 def test_distances_are_computed_on_the_device():

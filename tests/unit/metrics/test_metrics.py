@@ -33,6 +33,7 @@ from duodiff.metrics.distances import (
     precision_recall,
     random_halves,
     same_noise_bound,
+    subset_distances,
     thumbnails,
 )
 from duodiff.metrics.evaluation import Evaluation
@@ -158,6 +159,14 @@ def test_kernel_distance_precision_and_recall():
     precision, recall = precision_recall(a[:100] * 0.1, b)  # narrow: real, and few of the real ones
     assert precision > 0.95
     assert recall < 0.5
+
+
+def test_the_kernel_distance_of_a_gpu_is_torch_fidelitys():
+    a, b = normal(120, 5), normal(90, 5, 1) * 1.3 + 0.4
+    mean, deviation, size = kernel_distance(a, b)
+    found = subset_distances(a, b, size)
+    assert found.mean().item() == pytest.approx(mean, rel=1e-10)
+    assert found.std(correction=0).item() == pytest.approx(deviation, rel=1e-10)
 
 
 def test_inception_score_of_certain_and_of_uniform_answers():
