@@ -14,16 +14,15 @@ ROOT = Path(__file__).parents[2]
 # Cells of one experiment at one training and one sampling seed, from the grids of Tables 1 and 2:
 # DDPM t_s + DDPM theta + DDIM t_s.
 TABLE_GRIDS = {
-    "cifar10": 4
-    + 3
-    + 4,  # t_s 0 300 400 500; theta below 0.05, 0.05, 0.075 to 0.08; t_s 0 150 200 300
-    "celeba64": 4 + 2 + 4,  # theta 0.07 0.08
-    "imagenet64": 4 + 3 + 4,  # theta 0.05 0.07 0.09
-    "imagenet256": 4 + 3 + 4,
+    # t_s 0 300 400 500 1000; theta below 0.05, 0.05, 0.075 to 0.08; t_s 0 150 200 300 1000
+    "cifar10": 5 + 3 + 5,
+    "celeba64": 5 + 2 + 5,  # theta 0.07 0.08
+    "imagenet64": 5 + 3 + 5,  # theta 0.05 0.07 0.09
+    "imagenet256": 5 + 3 + 5,
 }
-DEEPER_GRID = 6 + 0 + 4  # shallow depth 5 or 7: t_s 0 300 400 500 600 700, no AdaDiff
-GUIDED_GRID = 4 + 0 + 4  # ImageNet-256 with guidance, which excludes early exit
-PREDICTION_GRID = 4 + 3 + 4  # x_0 or v: three quantiles
+DEEPER_GRID = 7 + 0 + 5  # shallow depth 5 or 7: t_s 0 300 400 500 600 700 1000, no AdaDiff
+GUIDED_GRID = 5 + 0 + 5  # ImageNet-256 with guidance, which excludes early exit
+PREDICTION_GRID = 5 + 3 + 5  # x_0 or v: three quantiles
 
 JOBS = {
     # CIFAR-10, CelebA, and ImageNet at 64 and 256 in two class orders each
@@ -44,9 +43,9 @@ JOBS = {
     "profile_exits": 4 + 4 + 0 + 2,
     # cells of DDIM are one job each; those of DDPM are cut into 2 shards (CIFAR-10, CelebA, the studies), 4 and 8
     # (ImageNet-64 and -256, in both protocols) or 20 (guided), and joined
-    "sample_images": 13 * 4,
-    "sample_shard": 2 * (2 * 7 + 2 * 6 + 4 * 7 + 8 * 7) + 20 * 4 + 2 * (2 * 6 + 2 * 7),
-    "gather_samples": 2 * (7 + 6 + 7 + 7) + 4 + 2 * 6 + 2 * 7,
+    "sample_images": 13 * 5,
+    "sample_shard": 2 * (2 * 8 + 2 * 7 + 4 * 8 + 8 * 8) + 20 * 5 + 2 * (2 * 7 + 2 * 8),
+    "gather_samples": 2 * (8 + 7 + 8 + 8) + 5 + 2 * 7 + 2 * 8,
     "evaluate_samples": 13,
     "measure_latency": 13,
     "plot_gallery": 13,
@@ -74,7 +73,7 @@ JOBS = {
 def test_the_counts_follow_from_the_grids():
     both_protocols = 2 * sum(TABLE_GRIDS.values())
     others = GUIDED_GRID + 2 * DEEPER_GRID + 2 * PREDICTION_GRID
-    assert JOBS["sample_images"] + JOBS["gather_samples"] == both_protocols + others == 136
+    assert JOBS["sample_images"] + JOBS["gather_samples"] == both_protocols + others == 162
 
 
 def test_a_dry_run_plans_every_job_of_the_paper(fresh):
@@ -85,10 +84,10 @@ def test_a_dry_run_plans_every_job_of_the_paper(fresh):
 @pytest.mark.parametrize(
     ("only", "cells", "trained"),
     [
-        ("cifar10", 11, {"train_backbone": 2, "train_heads": 1}),
+        ("cifar10", 13, {"train_backbone": 2, "train_heads": 1}),
         # the other protocol's backbones are trained where they are reused
-        ("cifar10_released", 11, {"train_backbone": 2, "train_heads": 1}),
-        ("celeba64,imagenet64", 10 + 11, {"train_backbone": 2 + 1, "train_heads": 2}),
+        ("cifar10_released", 13, {"train_backbone": 2, "train_heads": 1}),
+        ("celeba64,imagenet64", 12 + 13, {"train_backbone": 2 + 1, "train_heads": 2}),
     ],
 )
 def test_experiments_are_selected_on_the_command_line(fresh, only, cells, trained):
