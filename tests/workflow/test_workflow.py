@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from duodiff.study.config import complete
 from duodiff.study.grid import grid_points
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +41,7 @@ def test_typos_are_refused_by_name_before_anything_runs(fresh):
 def test_a_fresh_clone_plans_the_whole_default_run(fresh, cores):
     found = fresh.snakemake("--dry-run", "--cores", cores, config="config/config.yaml")
     config = yaml.safe_load((fresh.folder / "config/config.yaml").read_text(encoding="utf-8"))
-    cells = len(grid_points(config["experiments"]["digits"]))
+    cells = len(grid_points(complete(config)["experiments"]["digits"]))
     assert re.search(rf"sample_images +{cells}\n", found)
 
 
@@ -261,7 +262,8 @@ def test_records_say_what_they_measured(finished):
         r for path in folder.glob("*.json") for r in json.loads(path.read_text(encoding="utf-8"))
     ]
     timings = [r for r in records if r["metric"] == "seconds_per_image"]
-    assert len(timings) == 8  # three t_s, two thetas and all heads under DDPM, two t_s under DDIM
+    # three t_s, two thetas, all heads and no exit under DDPM, two t_s under DDIM
+    assert len(timings) == 9
     for record in timings:
         assert record["steps"] == {"ddpm": 20, "ddim": 10}[record["sampler"]]
         assert record["interval"][0] <= record["value"] <= record["interval"][1]
@@ -272,7 +274,7 @@ def test_records_say_what_they_measured(finished):
         "peak_memory_mb",
         "load_seconds",
     ):
-        assert sum(r["metric"] == metric and r["value"] > 0 for r in records) == 8
+        assert sum(r["metric"] == metric and r["value"] > 0 for r in records) == 9
     flips = [r for r in records if r["method"] == "adadiff_simulated_against_shrinking"]
     assert {r["metric"] for r in flips} == {"exits_flipped", "images_within_one_level"}
     assert all(0 <= r["value"] <= 1 and r["n"] == 16 for r in flips)
