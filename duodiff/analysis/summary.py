@@ -7,7 +7,7 @@ import pandas as pd
 
 from duodiff.analysis.cells import at_equal_time, cells, distance_name, load_records
 from duodiff.analysis.claims.sentences import headlines, paragraph, warning
-from duodiff.analysis.claims.verdicts import HOLDS, VERDICTS, verdict_counts
+from duodiff.analysis.claims.verdicts import HOLDS, VERDICTS, of_the_paper, verdict_counts
 from duodiff.analysis.metrics import certain_difference
 from duodiff.analysis.trainings import over_trainings
 from duodiff.paper import LARGEST_T_S
@@ -60,7 +60,7 @@ def _claims(table: pd.DataFrame) -> list[str]:
     for source, counts in verdict_counts(table).iterrows():
         told = ", ".join(f"{counts[one]} {'hold' if one == HOLDS else one}" for one in VERDICTS)
         lines.append(f"  {source}: {told}")
-        mine = table[table["source"] == source]
+        mine = of_the_paper(table[table["source"] == source])
         for verdict in VERDICTS[1:-1]:
             names = mine[mine["verdict"] == verdict]["claim"]
             lines += [f"    {verdict}: {', '.join(names)}"] if len(names) else []

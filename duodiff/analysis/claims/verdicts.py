@@ -70,9 +70,14 @@ def claims_table(sources: list[Source], limits: Limits) -> pd.DataFrame:
     return pd.DataFrame(sorted(rows.values(), key=lambda row: order.index(row["claim"])))
 
 
+def of_the_paper(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `claims_table` that are the paper's: no premise, and nothing that is asked of the paper."""
+    return table[~table["where"].isin([PREMISE, BASELINE])]
+
+
 def verdict_counts(table: pd.DataFrame) -> pd.DataFrame:
     """One row a source of `claims_table`: how many of the paper's claims have each of VERDICTS."""
-    mine = table[~table["where"].isin([PREMISE, BASELINE])]
+    mine = of_the_paper(table)
     marks = pd.DataFrame({name: mine["verdict"] == name for name in VERDICTS})
     return marks.groupby(mine["source"], sort=False).sum()
 
