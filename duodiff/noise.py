@@ -149,11 +149,9 @@ def below(bits: Tensor, n: int) -> Tensor:
     return _shifted(_shifted(bits) * n)
 
 
-def balanced_labels(
-    start: int, count: int, num_classes: int, device: str | torch.device = "cpu"
-) -> Tensor:
+def balanced_labels(start: int, count: int, num_classes: int) -> Tensor:
     """Class of the images start .. start+count-1, int64 [count]: the index modulo num_classes."""
-    return torch.arange(start, start + count, device=device) % num_classes
+    return torch.arange(start, start + count) % num_classes
 
 
 def labels_in_turn(classes: list[int], start: int, count: int) -> Tensor:

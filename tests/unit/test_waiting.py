@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from duodiff import noise, samplers
 from duodiff.backbones import duodiff
@@ -23,50 +22,11 @@ from duodiff.training.guard import LOOK_EVERY, Guard
 from duodiff.training.loop import TrainingConfig, fit
 from duodiff.transfer import moved
 from duodiff.uvit import Denoiser, UViT
-from unit.tiny_study import DDPM, loaded
+from unit.tiny_study import DDPM, TRAINING, loaded
+from unit.watched import Watched
 
 NET = {"img_size": 6, "patch_size": 2, "in_chans": 3, "embed_dim": 14, "depth": 3, "num_heads": 7}
-CONFIG = TrainingConfig(
-    steps=30,
-    batch=8,
-    lr=3e-3,
-    lr_schedule="cosine",
-    betas=(0.9, 0.99),
-    weight_decay=0.01,
-    warmup_steps=5,
-    grad_clip=1.0,
-    ema=0.8,
-    precision="float32",
-)
-WAITING = (
-    "_local_scalar_dense",
-    "item",
-    "is_nonzero",
-    "nonzero",
-    "masked_select",
-    "equal",
-    "unique",
-)
-
-
-class Waits(TorchDispatchMode):
-    """Names of the operations that make the host wait for the device, or copy between both."""
-
-    def __init__(self):
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        out = func(*args, **(kwargs or {}))
-        sources = [v.device.type for v in args if isinstance(v, Tensor)]
-        if name in WAITING:
-            self.found.append(name)
-        elif isinstance(out, Tensor) and sources:
-            source = sources[-1] if name == "copy_" else sources[0]
-            if source != out.device.type and (name == "copy_" or out.device.type not in sources):
-                self.found.append(f"{source} to {out.device.type}")
-        return out
+CONFIG = TrainingConfig(**{k: v for k, v in TRAINING.items() if k != "flips"})
 
 
 @pytest.fixture
@@ -89,24 +49,25 @@ def test_sampling_by_a_schedule_waits_once_a_batch_when_its_images_are_copied(gp
     schedule, linear = duodiff(full, shallow, 500), noise_schedule("linear")
     y = noise.balanced_labels(0, 8, 4)
     for sampler in (samplers.ddpm, samplers.ddim, samplers.dpm_solver_pp):
-        with Waits() as waits:
+        with Watched() as found:
             x = samplers.sample(
                 schedule, sampler(linear, steps), (3, 6, 6), 0, 8, seed=0, y=y, device=gpu
             )
         assert x.device.type == "cuda"
-        assert waits.found == ["cpu to cuda"]  # the labels, over pinned memory: nobody waits
-        with Waits() as waits:
+        # the labels are copied, over pinned memory: nobody waits
+        assert (found.waits, len(found.between)) == ([], 1)
+        with Watched() as found:
             assert generation.to_host(x, truncate=False).device.type == "cpu"
-        assert waits.found == ["cuda to cpu"]
+        assert (found.waits, len(found.between)) == ([], 1)
 
 
 def test_a_batch_of_a_cell_asks_once_for_its_images(paths):
     """On a CPU, for the whole of `generate`: the one question is whether all images are finite."""
     models = loaded(paths)
     cell = build_cell(models, DDPM, Setting.parse("t_s=400"))
-    with Waits() as waits:
+    with Watched() as found:
         generation.generate(models, cell, 0, 16, batch=8, seed=0)
-    assert len(waits.found) == 2
+    assert len(found.waits) == 2
 
 
 KINDS = {
@@ -126,11 +87,11 @@ def test_a_batch_is_made_on_the_device_and_copies_nothing(kind):
     """On torch's meta device, which has no values, so that a copy from the host cannot pass."""
     batches._order.cache_clear()
     noiser = made(kind, "meta")
-    with Waits() as waits:
-        found = [noiser.at_step(0, step, 8) for step in range(5)]
-    assert {batch.x_t.device.type for batch in found} == {"meta"}
+    with Watched() as found:
+        of_steps = [noiser.at_step(0, step, 8) for step in range(5)]
+    assert {batch.x_t.device.type for batch in of_steps} == {"meta"}
     # 5 steps of 8 are three epochs of 13 images and a part of a fourth: an order of the images each
-    assert waits.found == ["cpu to meta"] * 4
+    assert (found.waits, len(found.between)) == ([], 4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -139,22 +100,22 @@ def test_a_training_step_waits_for_nothing(kind, accumulate):
     noiser, model = made(kind, "cpu"), network("cpu", num_classes=5)
     run = loop._Run(model, list(model.parameters()), CONFIG, None)
     parts = [slice(i, i + 8 // accumulate) for i in range(0, 8, 8 // accumulate)]
-    with Waits() as waits:
+    with Watched() as found:
         for step in range(5):
             of_step = [noiser.at_step(0, step, 8, rows) for rows in parts]
             values = [loop._add_gradients(model, denoising_loss, part, CONFIG) for part in of_step]
             run.update(torch.stack(values).sum())
-    assert waits.found == []
+    assert found.waits == []
 
 
 def test_larger_datasets_come_from_the_host_row_by_row(monkeypatch):
     """On torch's meta device, which has no values either: the rows are gathered in real host memory."""
     monkeypatch.setattr(rows, "_fits", lambda size, device: False)
     noiser = made("moments", "meta")
-    with Waits() as waits:
+    with Watched() as found:
         batch = noiser.at_step(0, 0, 8)
     assert batch.x_t.device.type == "meta"
-    assert waits.found == ["cpu to meta"] * 2  # moments and labels
+    assert (found.waits, len(found.between)) == ([], 2)  # moments and labels
 
 
 def test_what_goes_to_a_gpu_goes_over_pinned_memory(gpu, monkeypatch):
@@ -172,7 +133,7 @@ def test_the_host_looks_at_entries_of_the_curve_and_now_and_then(monkeypatch):
     images = np.zeros((13, 3, 6, 6), np.uint8)
     noiser = Noiser(images, None, noise_schedule("linear"))
     config = replace(CONFIG, steps=2 * LOOK_EVERY + 50, batch=2)
-    with Waits() as waits:
+    with Watched() as found:
         fit(
             model,
             list(model.parameters()),
@@ -184,4 +145,4 @@ def test_the_host_looks_at_entries_of_the_curve_and_now_and_then(monkeypatch):
             evaluations=1,
         )
     assert len(looks) == 3  # steps 100 and 200, and the entry at the end
-    assert waits.found == ["item"]  # the held-out loss of the entry
+    assert found.waits == ["item"]  # the held-out loss of the entry

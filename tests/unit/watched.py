@@ -5,7 +5,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim"}
+WAITS = {
+    "_local_scalar_dense",
+    "item",
+    "is_nonzero",
+    "nonzero",
+    "masked_select",
+    "equal",
+    "_unique2",
+    "unique_dim",
+}
 """Operations for whose result the host has to wait: a number, or a tensor whose size the values decide."""
 
 
@@ -16,7 +25,7 @@ class Watched(TorchDispatchMode):
     - `on_host`: those whose result lies on the CPU, but for arrays that become tensors
     - `between`: those with tensors of several devices, such as a copy
 
-    In torch's inference mode `item` is not seen. The meta device refuses it there too.
+    In torch's inference mode `item` is seen in place of what it is made of.
     """
 
     def __init__(self):

@@ -6,6 +6,7 @@ certainly not dearer, one that is certainly not cheaper. The distance at the cos
 distance falls with the cost between them. How far the line's value lies from theirs is a case's slack.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -111,22 +112,12 @@ def at_cost(rows: pd.DataFrame, cost: float, low: float, high: float) -> Point |
 def differences(training: Training, axis: str) -> list[Case]:
     """DuoDiff's distance minus AdaDiff's at AdaDiff's cost, of each theta in the range."""
     cells = with_costs(training, axis)
-    switched = cells[cells["t_s"].notna()]
-    cases = []
-    for i, exited in papers_cost(cells, "adadiff").sort_values("cost").iterrows():
-        name = case_name(exited)
-        point = at_cost(switched, *exited[["cost", "cost_low", "cost_high"]])
-        if point is None:
-            note = f"no t_s is as cheap: {exited['cost']:.2f} of the full backbone's {axis}"
-            cases.append(Case(name, None, note=note))
-            continue
-        own = distances(cells.loc[[i]])[0]
-        note = f"{point.line[0]:.2f} against {own[0]:.2f} at {exited['cost']:.3f} of the full backbone's {axis}"
-        case = measured(name, _minus(point.line, own), IMAGES, cells.loc[[i]], note)
-        others = [_minus(end, own) for end in point.ends]
-        disturbed = point.disturbed or bool(exited["cost_disturbed"])
-        cases.append(_with_slack(case, others, disturbed))
-    return cases
+    exited = papers_cost(cells, "adadiff").sort_values("cost")
+    absent = f"no t_s is as cheap: {{:.2f}} of the full backbone's {axis}"
+    return [
+        _beside(cells, i, cells[cells["t_s"].notna()], axis, absent=absent, sign=-1)
+        for i in exited.index
+    ]
 
 
 def below_fewer_steps(training: Training, axis: str) -> list[Case]:
@@ -141,20 +132,28 @@ def below_fewer_steps(training: Training, axis: str) -> list[Case]:
     cost = fewer["nfe"] / full["nfe"].item()
     exact = {"cost_low": cost, "cost_high": cost, "cost_disturbed": False}
     line = pd.concat([full, fewer.assign(cost=cost, **exact)])
-    cases = []
-    for i, switched in papers_t_s(cells).iterrows():
-        name = case_name(switched)
-        point = at_cost(line, *switched[["cost", "cost_low", "cost_high"]])
-        if point is None:
-            note = f"no steps are as few: {switched['cost']:.2f} of the full backbone's {axis}"
-            cases.append(Case(name, None, note=note))
-            continue
-        own = distances(cells.loc[[i]])[0]
-        note = f"{own[0]:.2f} against {point.line[0]:.2f} at {switched['cost']:.3f} of the full backbone's {axis}"
-        case = measured(name, _minus(own, point.line), IMAGES, cells.loc[[i]], note)
-        others = [_minus(own, end) for end in point.ends]
-        cases.append(_with_slack(case, others, bool(switched["cost_disturbed"])))
-    return cases
+    absent = f"no steps are as few: {{:.2f}} of the full backbone's {axis}"
+    return [_beside(cells, i, line, axis, absent=absent, sign=1) for i in papers_t_s(cells).index]
+
+
+def _beside(
+    cells: pd.DataFrame, i: Hashable, line: pd.DataFrame, axis: str, *, absent: str, sign: int
+) -> Case:
+    """The case of cell `i`: its distance minus that of the `line` at its cost, or with sign -1 the other way round."""
+    one = cells.loc[i]
+    name, point = case_name(one), at_cost(line, *one[["cost", "cost_low", "cost_high"]])
+    if point is None:
+        return Case(name, None, note=absent.format(one["cost"]))
+    own = distances(cells.loc[[i]])[0]
+
+    def minus(there: np.ndarray) -> np.ndarray:
+        return _minus(own, there) if sign > 0 else _minus(there, own)
+
+    pair = (own[0], point.line[0])[::sign]
+    note = f"{pair[0]:.2f} against {pair[1]:.2f} at {one['cost']:.3f} of the full backbone's {axis}"
+    case = measured(name, minus(point.line), IMAGES, cells.loc[[i]], note)
+    disturbed = point.disturbed or bool(one["cost_disturbed"])
+    return _with_slack(case, [minus(end) for end in point.ends], disturbed)
 
 
 def share_lower(training: Training, axis: str, cost: float) -> list[Case]:
