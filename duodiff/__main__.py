@@ -11,7 +11,7 @@ from pathlib import Path
 
 from duodiff.identity import ROOT
 from duodiff.running import job, receipts
-from duodiff.running.files import read_json, write_csv
+from duodiff.running.files import read_json, write_csv, write_text
 from duodiff.schedules import timesteps
 from duodiff.settings import Setting
 from duodiff.study.folder import Study
@@ -154,7 +154,11 @@ def cost(
 
 
 def verify(
-    results: Path = Path("results"), /, study: Path = SHIPPED_STUDY, out: Path | None = None
+    results: Path = Path("results"),
+    /,
+    study: Path = SHIPPED_STUDY,
+    out: Path | None = None,
+    brief: bool = False,
 ) -> str:
     """Compare a run with the shipped study: is another training of the same code, on this machine, inside its spread?
 
@@ -166,8 +170,9 @@ def verify(
     - `results`: the results of a run
     - `study`: the folder of the study to compare with
     - `out`: also write every number with its interval to this CSV file
+    - `brief`: list no numbers and verdicts, only what the study says first, and whether the run agrees
     """
-    from duodiff.analysis import shipped, verify  # pandas takes a second
+    from duodiff.analysis import shipped, shipped_page, verify  # pandas takes a second
 
     studies, config = shipped.read(study), shipped.configuration(results)
     folders = [path for path in shipped.trainings(results) if path.parent.name in studies]
@@ -179,13 +184,17 @@ def verify(
         training = shipped.read_training(folder)
         comparison = verify.compare(training, studies[folder.parent.name], config, share)
         trainings = len(studies[folder.parent.name].halves[shipped.USUAL])
-        log.info("%s", "\n".join(verify.listed(comparison, trainings)))
+        if not brief:
+            log.info("%s", "\n".join(verify.listed(comparison, trainings)))
         found.append(comparison)
     told = shipped.verdicts(results, config)
     for name in dict.fromkeys(folder.parent.name for folder in folders):
         alarms |= verify.leave_one_out(studies[name])
-        lines = verify.listed_verdicts(told[name], studies[name]) if name in told else []
-        log.info("%s", "\n  ".join([f"{name}, verdicts of claims", *lines]))
+        mine = told.get(name, {})
+        if not brief:
+            lines = verify.listed_verdicts(mine, studies[name])
+            log.info("%s", "\n  ".join([f"{name}, verdicts of claims", *lines]))
+        log.info("%s", "\n  ".join(shipped_page.beside(studies[name], mine)))
     if out is not None:
         write_csv(out, [verify.row(c, line) for c in found for line in c.lines])
     line = verify.summed(found, alarms)
@@ -202,10 +211,13 @@ def ship(usual: Path, /, other: Path | None = None, out: Path = SHIPPED_STUDY) -
     - `other`: the results of the same study under other kernels of the processor, with all or some of its trainings
     - `out`: the folder to write; what is in it is removed
     """
-    from duodiff.analysis import shipped
+    from duodiff.analysis import shipped, shipped_page
 
     halves = {shipped.USUAL: usual} | ({shipped.OTHER: other} if other else {})
-    return shipped.write(halves, out)
+    line = shipped.write(halves, out)
+    pages = [shipped_page.page(study) for study in shipped.read(out).values()]
+    write_text(out / "README.md", "\n".join(pages))
+    return line
 
 
 def networks(study: Path = SHIPPED_STUDY) -> str:

@@ -5,7 +5,8 @@ A folder has, for each experiment:
 - `study.json`: its configuration, and for each half its training seeds and what made its results
 - `usual/train<seed>.csv`: the numbers of a training, one row a record
 - `other_kernels/train<seed>.csv`: the same trainings once more, under other kernels of the processor
-- `<half>/verdicts.csv`: the verdict of each claim for each training, and for all of them (`train_seed` empty)
+- `<half>/verdicts.csv`: the verdict of each claim for each training, and for all of them
+- `<half>/claims.csv`: the claims table of all trainings of the half
 - `networks/<role>`: the trained networks of one training, with their receipts
 """
 
@@ -52,12 +53,14 @@ class Training:
 class Shipped:
     """A shipped study of one experiment: its configuration, and its trainings by half.
 
-    `verdicts` has a row a claim: its verdict in each usual training, by seed, and over all of them, in the column all.
+    `claims` is the claims table of all usual trainings together (`claims.verdicts.claims_table`). `verdicts` has a row
+    a claim: its verdict in each usual training, by seed, and over all of them, in the column all.
     """
 
     experiment: str
     configuration: dict
     halves: dict[str, list[Training]]
+    claims: pd.DataFrame
     verdicts: pd.DataFrame
 
 
@@ -84,14 +87,14 @@ def configuration(results: Path) -> dict:
     return yaml.safe_load(read_text(path)) if path.exists() else {}
 
 
-def verdicts(results: Path, config: dict) -> dict[str, pd.Series]:
+def verdicts(results: Path, config: dict) -> dict[str, dict[str, str]]:
     """The verdicts of a run's claims table by claim, for each experiment of its configuration; none without a table."""
     path = results / "tables/claims.csv"
     if not path.exists() or not config:
         return {}
     table = pd.read_csv(path, dtype=str)
     return {
-        name: table[table["experiment"] == name].set_index("claim")["verdict"]
+        name: table[table["experiment"] == name].set_index("claim")["verdict"].to_dict()
         for name in config["experiments"]
     }
 
@@ -142,15 +145,14 @@ def _made(records: list[dict]) -> dict[str, list[dict]]:
     return found
 
 
-def _verdicts(folders: list[Path], config: dict) -> pd.Series:
-    """The verdict of each claim on the records of these trainings of one experiment."""
+def _claims(folders: list[Path], config: dict) -> pd.DataFrame:
+    """The claims table of these trainings of one experiment."""
     files = [path for folder in folders for path in _record_files(folder)]
     name = folders[0].parent.name
     chosen = config["experiments"][name]
     studies = {name: chosen | {"scale": scale(chosen)}}
     sources = our_sources(load_records(files), studies, load_fewer_steps(files))
-    table = claims_table(sources, config["claims"])
-    return table.set_index("claim")["verdict"]
+    return claims_table(sources, config["claims"])
 
 
 # --- the shipped folder
@@ -187,14 +189,16 @@ def _of(results: Path, experiment: str) -> list[Path]:
 def _write_half(out: Path, folders: list[Path], config: dict) -> dict:
     """Writes the numbers and verdicts of these trainings; what `study.json` says of them."""
     made: dict[str, list[dict]] = {}
-    told = {"all": _verdicts(folders, config)}
+    claims = _claims(folders, config).set_index("claim")
+    told = {"all": claims["verdict"]}
     for folder in folders:
         training = read_training(folder)
         write_csv(out / f"{folder.name}.csv", training.numbers)
-        told[str(training.train_seed)] = _verdicts([folder], config)
+        told[str(training.train_seed)] = _claims([folder], config).set_index("claim")["verdict"]
         for role, others in training.made.items():
             known = made.setdefault(role, [])
             known += [one for one in others if one not in known]
+    write_csv(out / "claims.csv", claims.reset_index())
     write_csv(out / "verdicts.csv", pd.DataFrame(told).reset_index(names="claim"))
     return {"train_seeds": [_seed(folder) for folder in folders], "made": made}
 
@@ -228,8 +232,9 @@ def _read_study(folder: Path) -> Shipped:
     halves = {
         half: list(_read_half(folder / half, about)) for half, about in said["halves"].items()
     }
+    claims = pd.read_csv(folder / USUAL / "claims.csv")
     told = pd.read_csv(folder / USUAL / "verdicts.csv", dtype=str).set_index("claim")
-    return Shipped(folder.name, said["configuration"], halves, told)
+    return Shipped(folder.name, said["configuration"], halves, claims, told)
 
 
 def _read_half(folder: Path, about: dict) -> Iterator[Training]:

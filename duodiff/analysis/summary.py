@@ -45,7 +45,7 @@ def _of_study(
     named = f"{measured['protocol'].iloc[0]} protocol, {about['scale']} scale, {about['rests_on']}"
     floors = records[records["method"] == "real_halves"]
     decoding = records[records["metric"] == "decode_seconds_per_image"]["value"]
-    sentences = [*headlines(claims), paragraph(claims)]
+    sentences = [*headlines(claims).values(), paragraph(claims)]
     lines = [part for sentence in sentences for part in wrap(sentence, 116, subsequent_indent="  ")]
     lines += _ran(measured, curves)
     lines += _settings(cells(records, "ddpm"), floors)

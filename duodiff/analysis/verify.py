@@ -6,7 +6,7 @@ and thresholds are compared as logarithms, lost shares as they are. The named qu
 further trainings: each has a sixth of 5%, and shares it equally among its cells (Bonferroni).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -393,7 +393,7 @@ def _equal(training: Training, shipped: Shipped) -> tuple[int, int]:
 _TIMES = ("seconds", "speedup", "decode", "joules", "processor")
 
 
-def listed_verdicts(verdicts: pd.Series, shipped: Shipped) -> Iterator[str]:
+def listed_verdicts(verdicts: Mapping[str, str], shipped: Shipped) -> Iterator[str]:
     """A line a claim: its verdict in a run, inside or outside, over the shipped trainings, and in single ones.
 
     A verdict is inside if it is the one over all shipped trainings, or that of a training by itself.

@@ -41,13 +41,19 @@ DEPARTURE = 0.1
 
 _SCATTER = 4  # and by this many standard deviations: what is usual in a cell's rounds disturbs none of them
 
-NARROW = 0.02
+NARROW = 0.03
 """The rounds suffice when half of the ratio's interval is this part of the ratio, or less."""
+
+BETWEEN = 0.0065
+"""Standard deviation of a ratio's logarithm between processes, beyond what their rounds say (docs/benchmarks.md).
+
+The rounds of one process share its memory's layout and the machine's state, so they cannot tell.
+"""
 
 MOST = 3
 """A cell has at most this many times the least number of rounds."""
 
-COVERS = "95%: resampled rounds; baseline and cell took turns in each"
+COVERS = "95%: resampled rounds, and the scatter between processes"
 """The text of a record's `interval_covers`."""
 
 # The interval decides when to stop. That makes it cover too little: this factor brings it back to 95%, by the made
@@ -232,10 +238,13 @@ def mean_of_rounds(values: np.ndarray, seed: int) -> tuple[float, np.ndarray]:
     """The mean of `values` [rounds], and means of resampled rounds [RESAMPLES], whose central 95% is its interval.
 
     Resamples of few rounds scatter too little. They are widened as Student's t is wider than a normal distribution.
+    Each resample also stands for another process.
     """
     n, mean = len(values), values.mean()
-    drawn = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
-    return float(mean), mean + _widening(n) * (values[drawn].mean(1) - mean)
+    generator = np.random.default_rng(seed)
+    drawn = generator.integers(0, n, (RESAMPLES, n))
+    between = generator.normal(0, BETWEEN, RESAMPLES)
+    return float(mean), mean + _widening(n) * (values[drawn].mean(1) - mean) + between
 
 
 def _widening(n: int) -> float:

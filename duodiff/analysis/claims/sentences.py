@@ -37,10 +37,10 @@ def warning(rows: pd.DataFrame) -> str:
     return "The images may be copies of training images." if "no_copies" in false else ""
 
 
-def headlines(rows: pd.DataFrame) -> list[str]:
-    """The sentences of a study that a reader looks for first, those that were tested."""
+def headlines(rows: pd.DataFrame) -> dict[str, str]:
+    """The sentences of a study that a reader looks for first, by claim, those that were tested."""
     said = rows.set_index("claim")
-    return [said["said"][name] for name in _HEADLINES if said["verdict"][name] != UNTESTED]
+    return {name: said["said"][name] for name in _HEADLINES if said["verdict"][name] != UNTESTED}
 
 
 def paragraph(rows: pd.DataFrame) -> str:

@@ -297,7 +297,7 @@ def test_what_the_summary_says_of_the_claims_is_the_claims(tmp_path):
     claims = claims_table(our_sources(load_records(paths), STUDIES), LIMITS)
     text = summary(paths, [], STUDIES, claims)
     unwrapped = " ".join(text.split())
-    for line in (*headlines(claims), paragraph(claims)):
+    for line in (*headlines(claims).values(), paragraph(claims)):
         assert " ".join(line.split()) in unwrapped
     counts = verdict_counts(claims).loc["Digits"]
     assert f"  Digits: {counts['holds']} hold, {counts['contradicted']} contradicted, " in text

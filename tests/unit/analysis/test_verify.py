@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from made_study import MADE, QUANTILES, training, write_run
@@ -13,6 +14,7 @@ from made_study import MADE, QUANTILES, training, write_run
 from duodiff.__main__ import ship, verify
 from duodiff.analysis import shipped
 from duodiff.analysis import verify as verifying
+from duodiff.analysis.students import half_width
 from duodiff.running.files import write_csv
 
 ROOT = Path(__file__).parents[3]
@@ -232,6 +234,44 @@ def test_the_verdicts_of_the_runs_claims_table_are_listed(study, tmp_path, caplo
         "digits, verdicts of claims\n  quality_kept: holds, inside (all trainings: " in caplog.text
     )
     assert caplog.text.count("quality_kept") == 1
+
+
+def test_a_brief_comparison_says_what_the_study_says_and_whether_the_run_agrees(
+    study, tmp_path, caplog
+):
+    results = a_run(tmp_path)
+    told = {"quality_kept": "holds", "faster_than_base": "undecided"}
+    rows = [
+        {"claim": claim, "verdict": word, "experiment": "digits"} for claim, word in told.items()
+    ]
+    write_csv(results / "tables/claims.csv", pd.DataFrame(rows))
+    with caplog.at_level("INFO", "duodiff"):
+        line = verify(results, study, brief=True)
+    assert line.startswith("6 of 6 named quantities inside")
+    first, *sentences = caplog.text.splitlines()
+    assert "the shipped study of 10 trainings:" in first
+    (kept,) = (text for text in sentences if "image quality is maintained" in text)
+    assert "Holds: " in kept
+    assert kept.endswith(" This run agrees.")
+    (faster,) = (text for text in sentences if "faster than the full backbone" in text)
+    assert faster.endswith(" This run differs: undecided.")
+    assert "mean exit layer" not in caplog.text
+
+
+def test_the_page_of_a_study_has_means_over_trainings_and_counts_verdicts(study):
+    page = (study / "README.md").read_text(encoding="utf-8")
+    said = shipped.read(study)["digits"]
+    at_500 = [
+        rows.query("metric == 'fd_digits' and setting == 't_s=500'")["value"].item()
+        for rows in (one.numbers for one in said.halves["usual"])
+    ]
+    row = next(line for line in page.splitlines() if line.startswith("| DuoDiff, `t_s` = 500 "))
+    assert f"| {np.mean(at_500):.2f} ± {half_width(at_500):.2f} | +" in row
+    assert "| 1.40" in row
+    counts = said.verdicts.loc["quality_kept"].value_counts()["holds"] - 1
+    assert f"{counts} of 10 trainings say so by themselves." in page
+    assert "5 trainings were made once more with other kernels" in page
+    assert "| ddpm theta=q0.4, threshold | 0.17" in page
 
 
 def test_a_study_of_one_training_compares_nothing(tmp_path):

@@ -182,18 +182,19 @@ def test_seconds_are_the_baselines_over_the_speed_up():
 
 @pytest.mark.slow
 def test_intervals_of_speed_ups_cover_with_the_rule_that_stops():
-    """2,000 made studies with small or large noise; in every other one some turns scatter four times as much."""
+    """2,000 made studies, each a process of its own with small or large noise; the noise of every other is uneven."""
     held = []
     for study in range(2000):
         generator = np.random.default_rng(study)
         deviation = generator.choice([0.005, 0.01, 0.02, 0.03, 0.04])
         uneven = 0.05 * (study % 2)
+        of_process = np.exp(generator.normal(0, rounds.BETWEEN))
 
         def slowed(name, i, generator=generator, deviation=deviation, uneven=uneven):
             scale = 4 if generator.random() < uneven else 1
             return 2 * (np.exp(generator.normal(0, scale * deviation)),)
 
-        found, _ = measured(Machine(slowed, turns=1), {"exit": 0.6}, {})
+        found, _ = measured(Machine(slowed, turns=1), {"exit": 0.6 * of_process}, {})
         low, high = found["exit"].interval
         held.append(low <= 1 / 0.6 <= high)
     assert 0.93 <= np.mean(held) <= 0.97

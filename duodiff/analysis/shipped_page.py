@@ -1,0 +1,219 @@
+"""A shipped study as a page of Markdown: its settings, claims, and how far seeds and kernels move a number (no torch).
+
+README.md and `make reproduce` quote its lines.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from duodiff.analysis.cells import distance_name
+from duodiff.analysis.claims.sentences import headlines
+from duodiff.analysis.claims.verdicts import (
+    HOLDS,
+    UNTESTED,
+    VERDICTS,
+    of_the_paper,
+    verdict_counts,
+)
+from duodiff.analysis.lost import lost_share
+from duodiff.analysis.shipped import OTHER, USUAL, Shipped
+from duodiff.analysis.students import half_width
+from duodiff.analysis.trainings import seeds_text
+from duodiff.analysis.verify import named_numbers, spread
+from duodiff.schedules import T
+from duodiff.settings import Setting
+
+_SHALLOW = Setting("t_s", str(T))
+_SETTINGS = ("setting", "distance", "minus full's", "lost share", "speed-up", "by operations")
+_MOVED = (
+    "number",
+    "mean",
+    "sd over seeds",
+    "other kernels minus usual",
+    "sd of these differences",
+)
+
+
+def page(study: Shipped) -> str:
+    """The page of one experiment."""
+    trainings = study.halves[USUAL]
+    title = study.configuration["experiment"]["title"]
+    seeds = seeds_text([one.train_seed for one in trainings])
+    lines = [f"# {title}: {len(trainings)} trainings (seeds {seeds})", "", *_about(study)]
+    for sampler in dict.fromkeys(_cells(study)["sampler"]):
+        lines += ["", f"## Settings, {sampler}", "", *table(_SETTINGS, _rows(study, sampler))]
+    lines += ["", "## Claims", "", *(f"- {line}" for line in claims(study)), "", agreement(study)]
+    if study.halves.get(OTHER):
+        lines += ["", "## Another seed, other kernels", "", moved(study), ""]
+        lines += table(_MOVED, _moved_rows(study))
+    return "\n".join(lines) + "\n"
+
+
+def table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> list[str]:
+    """A table in Markdown, a line a row."""
+    lines = [header, ("---",) * len(header), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _about(study: Shipped) -> list[str]:
+    """What the numbers are of."""
+    cells = _cells(study)
+    made = study.halves[USUAL][0].made
+    devices = ", ".join(dict.fromkeys(one["device"] for one in made["timing"]))
+    commits = ", ".join(dict.fromkeys(str(one.get("commit"))[:7] for one in made["measurements"]))
+    metric = distance_name(cells)
+    n = cells[cells["metric"] == metric]["n"].iloc[0]
+    protocol = study.configuration["experiment"]["protocol"]
+    return [
+        f"Distances are `{metric}` of {n:.0f} images a training. {protocol.capitalize()} protocol; times on"
+        f" {devices}; commit {commits}.",
+        "Each number is a mean over the trainings, with Student's 95% interval of that mean.",
+    ]
+
+
+# --- settings
+
+
+def _cells(study: Shipped) -> pd.DataFrame:
+    """The numbers of all usual trainings at the first sampling seed, with their `train_seed`."""
+    tables = [one.numbers.assign(train_seed=one.train_seed) for one in study.halves[USUAL]]
+    numbers = pd.concat(tables)
+    return numbers[(numbers["setting"] != "") & (numbers["seed"].fillna(0) == 0)]
+
+
+def _rows(study: Shipped, sampler: str) -> Iterator[tuple[str, ...]]:
+    """A row a setting and number of steps."""
+    cells = _cells(study)
+    cells = cells[cells["sampler"] == sampler]
+    metric, most = distance_name(cells), cells["steps"].max()
+    values = {
+        (-steps, setting.exits_early, setting.number): (setting, rows)
+        for (steps, text), rows in cells.groupby(["steps", "setting"])
+        if (setting := Setting.parse(text))
+    }
+    wide = {key: _wide(rows) for key, (_, rows) in values.items()}
+    full, shallow = wide[-most, False, 0], wide.get((-most, False, T))
+    for key in sorted(values):
+        setting, rows = values[key]
+        mine, own = wide[key], wide[-most, *key[1:]]  # own: times and operations are of all steps
+        steps, distance = -key[0], mine[metric]
+        share = lost_share(
+            distance, full[metric], full[metric] if shallow is None else shallow[metric]
+        )
+        yield (
+            _name(setting, rows) + (f", {steps:.0f} steps" if steps < most else ""),
+            _mean(distance, 2),
+            "" if mine is full else _mean(distance - full[metric], 2, "+"),
+            _mean(100 * share, 1, unit="%"),
+            _mean(most / steps * own["speedup"], 2) if "speedup" in own else "",
+            _mean(most / steps * full[_OPERATIONS] / own[_OPERATIONS], 2)
+            if _OPERATIONS in own
+            else "",
+        )
+
+
+_OPERATIONS = "gflops_per_trajectory"
+
+
+def _wide(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row a training, a column a metric."""
+    return rows.pivot_table(index="train_seed", columns="metric", values="value")
+
+
+def _name(setting: Setting, rows: pd.DataFrame) -> str:
+    if not setting.exits_early:
+        names = {"full": "full backbone (`t_s` = 0)", "shallow": f"shallow backbone (`t_s` = {T})"}
+        return names.get(setting.method, f"DuoDiff, `t_s` = {setting.t_s}")
+    exits = rows[rows["metric"] == "mean_exit_layer"]["value"].mean()
+    return f"AdaDiff, theta {rows['theta'].mean():.3f}, exits at {exits:.2f}"
+
+
+def _mean(values: ArrayLike, digits: int, sign: str = "", unit: str = "") -> str:
+    """The mean over the trainings with half of Student's interval; "" where it is not known for all."""
+    numbers = np.asarray(values, float)
+    if np.isnan(numbers).any():
+        return ""
+    half, mean = half_width([*numbers]), numbers.mean()
+    if not half >= 0.5 * 10**-digits:  # NaN for one training
+        return f"{mean:{sign}.{digits}f}{unit}"
+    return f"{mean:{sign}.{digits}f} ± {half:.{digits}f}{unit}"
+
+
+# --- claims
+
+
+def claims(study: Shipped) -> list[str]:
+    """Every claim as a sentence, with how many trainings say the same by themselves."""
+    said = study.claims[study.claims["verdict"] != UNTESTED].set_index("claim")["said"]
+    return [f"{text} {_single(study, claim)}" for claim, text in said.items()]
+
+
+def _single(study: Shipped, claim: str) -> str:
+    told = study.verdicts.loc[claim]
+    single = told.drop("all")
+    return f"{(single == told['all']).sum()} of {len(single)} trainings say so by themselves."
+
+
+def agreement(study: Shipped) -> str:
+    """How many claims have which verdict, and how many verdicts of single trainings are those of all."""
+    counts = verdict_counts(study.claims).iloc[0]
+    told = ", ".join(f"{counts[one]} {'hold' if one == HOLDS else one}" for one in VERDICTS)
+    mine = study.verdicts.loc[of_the_paper(study.claims)["claim"]]
+    tested = mine[mine["all"] != UNTESTED]
+    single = tested.drop(columns="all")
+    same = single.eq(tested["all"], axis=0)
+    return (
+        f"Of {len(mine)} claims of the paper over {single.shape[1]} trainings: {told}. Of the {same.size} verdicts of"
+        f" single trainings {same.to_numpy().sum()} are those of all trainings together."
+    )
+
+
+def beside(study: Shipped, verdicts: Mapping[str, str]) -> list[str]:
+    """The headlines of the study, each with whether a run with these `verdicts` by claim agrees."""
+    title = study.configuration["experiment"]["title"]
+    lines = [f"{title}, the shipped study of {len(study.halves[USUAL])} trainings:"]
+    for claim, text in headlines(study.claims).items():
+        mine, shipped = verdicts.get(claim, UNTESTED), study.verdicts.loc[claim, "all"]
+        lines.append(f"{text} This run {'agrees' if mine == shipped else f'differs: {mine}'}.")
+    return lines
+
+
+# --- seeds and kernels
+
+
+def moved(study: Shipped) -> str:
+    """How far other kernels move the named numbers, beside how far another seed does."""
+    moves = _moves(study)
+    share = (moves["difference"].abs() / moves["sd"]).median()
+    found = (moves["difference"].abs() > moves["half"]).sum()
+    return (
+        f"{len(study.halves[OTHER])} trainings were made once more with other kernels of the processor, as another"
+        f" machine would have. In the mean over them half of the {len(moves)} numbers moved by less than {share:.2f}"
+        f" standard deviations over seeds. {found} moved by more than Student's 95% interval"
+        f" (by chance {0.05 * len(moves):.0f} would)."
+    )
+
+
+def _moves(study: Shipped) -> pd.DataFrame:
+    """A row a named number but speed-ups: mean and sd over seeds; mean, sd and half interval of paired differences."""
+    found = spread(study, named_numbers)
+    pairs = (found.other - found.usual)[found.other.columns]
+    moves = pd.DataFrame(
+        {
+            "mean": found.usual.mean(axis=1),
+            "sd": found.usual.std(axis=1),
+            "difference": pairs.mean(axis=1),
+            "sd_of_differences": pairs.std(axis=1),
+            "half": [half_width(row) for row in pairs.to_numpy()],
+        }
+    )
+    return moves[moves.index.get_level_values(0) != "times"].dropna()
+
+
+def _moved_rows(study: Shipped) -> Iterator[tuple[str, ...]]:
+    for (_, name), row in _moves(study).iterrows():
+        numbers = (row["mean"], row["sd"], row["difference"], row["sd_of_differences"])
+        yield (name, *(f"{value:.3g}" for value in numbers))
