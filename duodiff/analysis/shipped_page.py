@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from duodiff.analysis.cells import distance_name
+from duodiff.analysis.claims.cases import interval_text, number
 from duodiff.analysis.claims.sentences import headlines
 from duodiff.analysis.claims.verdicts import (
     HOLDS,
@@ -28,6 +29,7 @@ from duodiff.settings import Setting
 
 _SHALLOW = Setting("t_s", str(T))
 _SETTINGS = ("setting", "distance", "minus full's", "lost share", "speed-up", "by operations")
+_CLAIMS = ("claim", "verdict", "its number, 95% interval", "holds if", "single trainings")
 _MOVED = (
     "number",
     "mean",
@@ -45,7 +47,7 @@ def page(study: Shipped) -> str:
     lines = [f"# {title}: {len(trainings)} trainings (seeds {seeds})", "", *_about(study)]
     for sampler in dict.fromkeys(_cells(study)["sampler"]):
         lines += ["", f"## Settings, {sampler}", "", *table(_SETTINGS, _rows(study, sampler))]
-    lines += ["", "## Claims", "", *(f"- {line}" for line in claims(study)), "", agreement(study)]
+    lines += ["", "## Claims", "", agreement(study), "", *table(_CLAIMS, _claims(study))]
     if study.halves.get(OTHER):
         lines += ["", "## Another seed, other kernels", "", moved(study), ""]
         lines += table(_MOVED, _moved_rows(study))
@@ -145,16 +147,21 @@ def _mean(values: ArrayLike, digits: int, sign: str = "", unit: str = "") -> str
 # --- claims
 
 
-def claims(study: Shipped) -> list[str]:
-    """Every claim as a sentence, with how many trainings say the same by themselves."""
-    said = study.claims[study.claims["verdict"] != UNTESTED].set_index("claim")["said"]
-    return [f"{text} {_single(study, claim)}" for claim, text in said.items()]
-
-
-def _single(study: Shipped, claim: str) -> str:
-    told = study.verdicts.loc[claim]
-    single = told.drop("all")
-    return f"{(single == told['all']).sum()} of {len(single)} trainings say so by themselves."
+def _claims(study: Shipped) -> Iterator[tuple[str, ...]]:
+    """A row a tested claim; the last column is how many trainings give the verdict by themselves."""
+    for row in study.claims[study.claims["verdict"] != UNTESTED].itertuples():
+        told = study.verdicts.loc[row.claim]
+        single = told.drop("all")
+        interval = None if np.isnan(row.low) else (row.low, row.high)
+        at = f" at {row.case}" if isinstance(row.case, str) and row.case else ""
+        conditional = isinstance(row.conditional_on, str) and row.conditional_on
+        yield (
+            row.sentence,
+            row.verdict + (f", if {row.conditional_on} holds" if conditional else ""),
+            f"{number(row.value)}{interval_text(interval)}{at}",
+            f"{row.unit} {row.threshold}",
+            f"{(single == told['all']).sum()} of {len(single)}",
+        )
 
 
 def agreement(study: Shipped) -> str:
