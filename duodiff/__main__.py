@@ -11,7 +11,7 @@ from pathlib import Path
 
 from duodiff.identity import ROOT
 from duodiff.running import job, receipts
-from duodiff.running.files import read_json, write_csv, write_text
+from duodiff.running.files import read_json, write_csv
 from duodiff.schedules import timesteps
 from duodiff.settings import Setting
 from duodiff.study.folder import Study
@@ -215,8 +215,7 @@ def ship(usual: Path, /, other: Path | None = None, out: Path = SHIPPED_STUDY) -
 
     halves = {shipped.USUAL: usual} | ({shipped.OTHER: other} if other else {})
     line = shipped.write(halves, out)
-    pages = [shipped_page.page(study) for study in shipped.read(out).values()]
-    write_text(out / "README.md", "\n".join(pages))
+    shipped_page.write(out)
     return line
 
 

@@ -4,6 +4,7 @@ README.md and `make reproduce` quote its lines.
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,10 +21,11 @@ from duodiff.analysis.claims.verdicts import (
     verdict_counts,
 )
 from duodiff.analysis.lost import lost_share
-from duodiff.analysis.shipped import OTHER, USUAL, Shipped
+from duodiff.analysis.shipped import OTHER, USUAL, Shipped, read
 from duodiff.analysis.students import half_width
 from duodiff.analysis.trainings import seeds_text
 from duodiff.analysis.verify import named_numbers, spread
+from duodiff.running.files import write_text
 from duodiff.schedules import T
 from duodiff.settings import Setting
 
@@ -37,6 +39,11 @@ _MOVED = (
     "other kernels minus usual",
     "sd of these differences",
 )
+
+
+def write(folder: Path) -> None:
+    """Writes the page of a shipped study into its folder: README.md."""
+    write_text(folder / "README.md", "\n".join(map(page, read(folder).values())))
 
 
 def page(study: Shipped) -> str:
