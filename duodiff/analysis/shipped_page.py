@@ -31,7 +31,13 @@ from duodiff.settings import Setting
 
 _SHALLOW = Setting("t_s", str(T))
 _SETTINGS = ("setting", "distance", "minus full's", "lost share", "speed-up", "by operations")
-_CLAIMS = ("claim", "verdict", "its number, 95% interval", "holds if", "single trainings")
+_CLAIMS = (
+    "claim",
+    "verdict",
+    "its number, 95% interval",
+    "holds if",
+    "single trainings that agree",
+)
 _MOVED = (
     "number",
     "mean",
@@ -145,7 +151,7 @@ def _mean(values: ArrayLike, digits: int, sign: str = "", unit: str = "") -> str
     numbers = np.asarray(values, float)
     if np.isnan(numbers).any():
         return ""
-    half, mean = half_width([*numbers]), numbers.mean()
+    half, mean = half_width([*numbers]), round(numbers.mean(), digits) + 0.0  # no -0.0
     if not half >= 0.5 * 10**-digits:  # NaN for one training
         return f"{mean:{sign}.{digits}f}{unit}"
     return f"{mean:{sign}.{digits}f} ± {half:.{digits}f}{unit}"

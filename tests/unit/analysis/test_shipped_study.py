@@ -1,0 +1,132 @@
+"""The shipped study itself: its files, what `verify` finds in tampered copies of it, and the README's numbers."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from duodiff.analysis import shipped, shipped_page, verify
+from duodiff.analysis.cells import distance_name
+from duodiff.running import receipts
+
+ROOT = Path(__file__).parents[3]
+STUDY = ROOT / "report/study"
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def study() -> shipped.Shipped:
+    return shipped.read(STUDY)["digits"]
+
+
+def test_its_files_are_small(study):
+    sizes = [path.stat().st_size for path in STUDY.rglob("*") if path.is_file()]
+    assert max(sizes) < 2_000_000
+    assert sum(sizes) < 6_000_000
+
+
+def test_it_has_ten_trainings_and_five_of_them_under_other_kernels(study):
+    seeds = {half: [t.train_seed for t in found] for half, found in study.halves.items()}
+    assert seeds == {"usual": [*range(10)], "other_kernels": [*range(5)]}
+    kernels = [
+        {made["kernels"] for role in found[0].made.values() for made in role}
+        for found in study.halves.values()
+    ]
+    assert [len(one) for one in kernels] == [1, 1]
+    assert kernels[0] != kernels[1]
+
+
+def test_its_page_is_what_the_code_makes_of_its_records(study):
+    """Where it is not: `duodiff.analysis.shipped_page.write(Path("report/study"))`."""
+    page = (STUDY / "README.md").read_text(encoding="utf-8")
+    assert page == shipped_page.page(study)
+
+
+def test_its_networks_are_of_this_code():
+    """Where they are not, `make sample-only` refuses them: `make study` makes the study anew."""
+    folders = sorted(STUDY.glob("*/networks/*"))
+    assert [folder.name for folder in folders] == ["full", "heads", "shallow"]
+    for folder in folders:
+        receipt = receipts.read(folder / "receipt.json")
+        module, name = next(iter(receipt["code"])).split(": ")
+        assert [*receipts.differences(receipt, (module, name), receipt["options"])] == []
+
+
+# --- verify
+
+
+def outside(study: shipped.Shipped, numbers: pd.DataFrame) -> list[str]:
+    """The named quantities that are outside, of a run with the machine and code of the study."""
+    run = replace(study.halves["usual"][-1], numbers=numbers)
+    return verify.compare(run, study, {}).outside()
+
+
+@pytest.fixture
+def numbers(study) -> pd.DataFrame:
+    """The numbers of one training, to be tampered with."""
+    return study.halves["usual"][-1].numbers.copy()
+
+
+def first_seed(numbers: pd.DataFrame, metric: str) -> pd.Series:
+    """Which rows are of this metric at the first sampling seed and all steps."""
+    return (numbers["metric"] == metric) & (numbers["seed"] == 0) & (numbers["steps"] == 50)
+
+
+def test_leaving_one_training_out_raises_few_false_alarms(study):
+    alarms = verify.leave_one_out(study)
+    assert len(alarms) == 15
+    assert sum(map(bool, alarms.values())) <= 3  # 5% of 15, and Poisson's 97.5% above it
+
+
+def test_a_shipped_training_is_inside(study, numbers):
+    assert outside(study, numbers) == []
+
+
+@pytest.mark.parametrize("setting", ["t_s=300", "t_s=500", "t_s=700", "theta=q0.25"])
+def test_an_exchanged_store_is_found(study, numbers, setting):
+    """The samples of a setting are those of the shallow backbone."""
+    rows = first_seed(numbers, distance_name(numbers)) & (numbers["sampler"] == "ddpm")
+    shallow = numbers.loc[rows & (numbers["setting"] == "t_s=1000"), "value"].item()
+    numbers.loc[rows & (numbers["setting"] == setting), "value"] = shallow
+    assert len(outside(study, numbers)) == 1
+
+
+def test_each_doubled_time_is_found(study, numbers):
+    times = numbers.index[(numbers["metric"] == "speedup") & (numbers["method"] != "full")]
+    assert len(times) > 10
+    for row in times:
+        doubled = numbers.copy()
+        doubled.loc[row, "value"] /= 2
+        assert outside(study, doubled) == ["times"]
+
+
+def test_each_moved_theta_is_found(study, numbers):
+    """The cell of a quantile was run at the threshold of another, so its exits are the other's."""
+    settings = sorted(numbers.dropna(subset="theta")["setting"].unique())
+    assert len(settings) == 5
+    thetas = numbers.groupby("setting")["theta"].first()
+    rows = first_seed(numbers, "mean_exit_layer")
+    layers = numbers[rows].set_index("setting")["value"]
+    for setting, other in zip(settings, [*settings[-1:] * 3, *settings[:1] * 2], strict=True):
+        moved = numbers.copy()
+        moved.loc[moved["setting"] == setting, "theta"] = thetas[other]
+        moved.loc[rows & (moved["setting"] == setting), "value"] = layers[other]
+        assert outside(study, moved) == ["exits"]
+
+
+# --- the README
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_study():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## What the study shows")[1].split("\n## ")[0]
+    page = (STUDY / "README.md").read_text(encoding="utf-8").splitlines()
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    assert len(rows) > 10
+    assert [row for row in rows if row not in page and "---" not in row] == []
+    words = " ".join(section.split())
+    sentence = next(line for line in page if line.startswith("Of ") and "claims" in line)
+    assert sentence in words
+    assert re.search(r"\d", sentence)
