@@ -99,8 +99,9 @@ def speedups(records: list[dict], metric: str) -> dict[tuple[str, str], dict]:
     found = {}
     for record in records:
         if record["metric"] == metric and record["method"] != "full":
-            all_heads = record["method"] == "adadiff_all_heads"
-            setting = "all heads" if all_heads else str(Setting.of_record(record["parameters"]))
+            method, parameters = record["method"], record["parameters"]
+            mechanism = method.startswith("adadiff_")  # all heads, or none exits
+            setting = method if mechanism else str(Setting.of_record(parameters))
             found[record["sampler"], setting] = record
     return found
 
