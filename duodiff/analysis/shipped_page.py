@@ -29,7 +29,6 @@ from duodiff.running.files import write_text
 from duodiff.schedules import T
 from duodiff.settings import Setting
 
-_SHALLOW = Setting("t_s", str(T))
 _SETTINGS = ("setting", "distance", "minus full's", "lost share", "speed-up", "by operations")
 _CLAIMS = (
     "claim",
