@@ -33,7 +33,7 @@ from duodiff.running.files import write_json, write_text
 from duodiff.running.provenance import cpu_name
 from duodiff.settings import Setting
 from duodiff.study import config
-from duodiff.study.grid import ROLES, grid_points, sampler_options
+from duodiff.study.grid import grid_points, roles, sampler_options
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "results/bench"
@@ -103,11 +103,12 @@ def sampling(folder: Path) -> list[dict]:
     number of images. The default's networks are trained first unless they are there.
     """
     chosen = config.read(ROOT / "config/config.yaml")["experiments"]["digits"]
-    needed = [f"{STUDY}/{role}/manifest.json" for role in ROLES]
+    needed = [f"{STUDY}/{role}/manifest.json" for role in roles(chosen)]
     command = [sys.executable, "-m", "snakemake", "--cores", "all", "--quiet", "all", "--"]
     subprocess.run([*command, *needed, f"{STUDY}/profile/quantiles.json"], cwd=ROOT, check=True)
     # a cell takes equally long for every seed: it is measured once, and counted as often as there are seeds
-    cells = Counter((point.sampler, point.setting) for point in grid_points(chosen))
+    points = [point for point in grid_points(chosen) if not point.setting.is_schedule]
+    cells = Counter((point.sampler, point.setting) for point in points)
     commands, images, batch = {}, chosen["sampling"]["images"], chosen["sampling"]["batch"]
     for sampler, setting in cells:
         options = json.dumps(sampler_options(chosen, sampler))
@@ -153,7 +154,7 @@ def _sample(folder: Path, sampler: str, setting: Setting, images: int, batch: in
     options += ["--conventions", json.dumps(conventions), "--sampler", sampler]
     options += ["--setting", str(setting), "--images", str(images), "--batch", str(batch)]
     options += ["--train-seed", "0", "--seed", "0", "--device", "cpu"]
-    for role in ROLES:
+    for role in ("full", "shallow", "heads"):
         options += [f"--{role}", f"{STUDY}/{role}/manifest.json"]
     options += ["--quantiles", f"{STUDY}/profile/quantiles.json"]
     out = str(folder / f"cells/{setting}-{images}/manifest.json")

@@ -52,7 +52,7 @@ DISTANCES = studies(rules.evaluate_samples.output.records)
 LATENCIES = studies(rules.measure_latency.output.records)
 RECORDS = DISTANCES + LATENCIES
 PROFILES = studies(rules.profile_denoising.output.records) + studies(
-    rules.profile_exits.output.records, lambda name, chosen: has_heads(chosen)
+    rules.profile_exits.output.records, lambda name, chosen: exits_early(chosen)
 )
 LOSSES = studies(rules.profile_denoising.output.losses)
 EXITS = studies(
@@ -61,7 +61,7 @@ EXITS = studies(
 )
 CURVES = [
     curve
-    for role in ROLES
+    for role in dict.fromkeys(r for chosen in SELECTED.values() for r in roles(chosen))
     for curve in studies(f"{STUDY}/{role}/curve.csv", trains(role))
 ]
 EXTRAPOLATED = studies(rules.evaluate_samples.output.curves, extrapolates)

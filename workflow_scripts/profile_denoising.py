@@ -22,14 +22,16 @@ def profile_denoising(
     quantiles: Path,
     out: Path,
     heads: Path | None = None,
+    others: dict | None = None,
     precision: str = "float32",
 ) -> str:
     """Profile the held-out losses of full, shallow and every early-exit head over t, and the uncertainties.
 
     Writes the table --losses, the quantiles of all observed uncertainties (--quantiles), and records (--out). The
     records compare the losses of the shallow backbone with those of the full backbone. --seed is the training seed.
-    --precision is as in sample_images.py.
+    --precision and --others are as in sample_images.py.
     """
+    further = {role: Path(path) for role, path in (others or {}).items()}
     models = Models(
         conventions,
         protocol,
@@ -38,6 +40,7 @@ def profile_denoising(
         heads=heads,
         device=device,
         precision=precision,
+        **further,
     )
     return write_profile(
         data,

@@ -9,7 +9,7 @@ import pandas as pd
 from duodiff.analysis.lost import lost_share
 from duodiff.running.files import read_json
 from duodiff.schedules import T
-from duodiff.settings import Setting
+from duodiff.settings import text_of
 
 _ABOUT = ["experiment", "train_seed", "method", "n", "reference_n", "steps", "nfe", "parameters"]
 _DISTANCES = {
@@ -102,7 +102,7 @@ def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
 
 def _study_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame:
     mine = study[study["sampler"] == sampler].copy()
-    mine["key"] = mine["parameters"].map(_key)
+    mine["key"] = mine["parameters"].map(text_of)
     distance = distance_name(study)
     repeated = mine["metric"] == f"{distance}_spread"
     spread, plain = mine[repeated].set_index("key"), mine[~repeated]
@@ -137,11 +137,6 @@ def _lost_shares(table: pd.DataFrame) -> np.ndarray:
     if full.empty or shallow.empty:
         return np.full(len(table), np.nan)
     return lost_share(table["distance"], full.iloc[0], shallow.iloc[0])
-
-
-def _key(parameters: dict) -> str:
-    """A cell's setting as text; empty where all heads are computed and none is taken."""
-    return str(Setting.of_record(parameters)) if parameters.keys() & {"t_s", "setting"} else ""
 
 
 def _with_derived_times(
