@@ -14,6 +14,7 @@ PROFILE_DENOISING = Work(
     | {
         "data": input.data,
         "losses": output.losses,
+        "errors": output.errors,
         "quantiles": output.quantiles,
         "out": output.records,
     },
@@ -28,6 +29,7 @@ rule profile_denoising:
         accepted=PROFILE_DENOISING.accepted("profile_denoising"),
     output:
         losses=f"{STUDY}/profile/denoising.csv",
+        errors=f"{STUDY}/profile/losses.npz",
         quantiles=f"{STUDY}/profile/quantiles.json",
         records=f"{STUDY}/records/profile_denoising.json",
     log:

@@ -164,6 +164,7 @@ def run(config: dict, data: Path, folder: Path) -> None:
         seed=seed,
         experiment="digits",
         losses=folder / "losses.csv",
+        errors=folder / "losses.npz",
         quantiles=quantiles,
         out=folder / "profile.json",
     )
