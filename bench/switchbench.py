@@ -1,0 +1,33 @@
+"""SwitchBench: all masks of a 10-step sampler between two networks, and how they are judged (`make switchbench`)."""
+
+import os
+from pathlib import Path
+
+from duodiff.running import job
+
+with job.importing():
+    from duodiff.switchbench import plan
+    from duodiff.switchbench.making import make_all
+    from duodiff.switchbench.tables import write_tables
+
+
+def switchbench(
+    results: list[Path], out: Path = plan.SHIPPED, processes: int = os.cpu_count() or 1
+) -> str:
+    """Make the files of SwitchBench in --out, and judge them by its plan.
+
+    A training is made unless its files are there. A stopped run is continued by the same command, after the last
+    compute batch.
+
+    - `results`: results folders with the networks of the plan's trainings; those that are there are made
+    - `out`: the folder of plan.yaml
+    - `processes`: trainings that are made at a time
+    """
+    fixed = plan.read(out)
+    seeds = make_all(results, fixed, out, processes)
+    whole = write_tables(fixed, out)
+    return f"trainings {', '.join(map(str, seeds))}; whole: {', '.join(whole) or 'none'}"
+
+
+if __name__ == "__main__":
+    job.run(switchbench)
