@@ -29,6 +29,7 @@ def sample(
     *,
     t_s: int | None = None,
     theta: str | None = None,
+    schedule: str | None = None,
     sampler: str = "ddpm",
     steps: int | None = None,
     eta: float | None = None,
@@ -42,14 +43,15 @@ def sample(
 ) -> str:
     """Sample images from the checkpoints of a study's folder, results/<experiment>/train<seed>.
 
-    The setting is one of --t-s and --theta. With the sampler, batch, seed and number of threads of the study's own
-    samples, the images are the same, bit for bit. Pictures of an earlier call in --out are removed.
+    The setting is one of --t-s, --theta and --schedule. With the sampler, batch, seed and number of threads of the
+    study's own samples, the images are the same, bit for bit. Pictures of an earlier call in --out are removed.
 
     - `folder`: results/<experiment>/train<seed> of a run
     - `out`: the folder to write: grid.png, images.npy, labels.npy, blocks_run.npy and manifest.json
     - `t_s`: DuoDiff: the shallow backbone runs the first T_S of 1000 timesteps; 0 is the full backbone, 1000 the
       shallow one
     - `theta`: AdaDiff: the exit threshold, such as 0.12, or a quantile of the uncertainties, such as q0.4
+    - `schedule`: a schedule by its name, with the networks and intervals that the study's samples have
     - `sampler`: ddpm, ddim or dpm_solver_pp
     - `steps`: timesteps of the sampler, 2 to 1000; by default as in the study
     - `eta`: noise of ddim, 0 to 1; by default as in the study
@@ -63,9 +65,15 @@ def sample(
 
     Example: python -m duodiff sample results/digits/train0 --t-s 500 --out out
     """
-    setting = _setting(t_s, theta)
+    setting = _setting(t_s, theta, schedule)
     _at_least_1("images", images)
     study = Study(folder)
+    if schedule is not None:
+        setting = study.schedule(schedule, sampler)
+        if steps is not None and setting.named_schedule.timesteps is not None:
+            raise ValueError(
+                f"steps: found {steps} for {setting}, which has timesteps of its own; accepted: no --steps"
+            )
     options = study.sampler(sampler, steps, eta, guidance)
     timesteps(options["steps"])  # raises ValueError for a wrong number of steps
     _at_least_1("batch", batch := min(images, study.batch) if batch is None else batch)
@@ -261,12 +269,12 @@ def _remove_pictures(out: Path) -> None:
         (out / "images").rmdir()
 
 
-def _setting(t_s: int | None, theta: str | None) -> Setting:
-    if t_s is not None and theta is None:
-        return Setting.of("t_s", t_s)
-    if theta is not None and t_s is None:
-        return Setting.of("theta", theta)
-    raise ValueError("setting: accepted: one of --t-s and --theta")
+def _setting(t_s: int | None, theta: str | None, schedule: str | None) -> Setting:
+    given = {"t_s": t_s, "theta": theta, "schedule": schedule}
+    found = [Setting.of(key, value) for key, value in given.items() if value is not None]
+    if len(found) != 1:
+        raise ValueError("setting: accepted: one of --t-s, --theta and --schedule")
+    return found[0]
 
 
 def _at_least_1(name: str, value: int) -> None:

@@ -87,7 +87,9 @@ def _settings(table: pd.DataFrame, floors: pd.DataFrame) -> list[str]:
     same_noise = f"{distance}_same_noise"
     if same_noise not in table:
         table[same_noise] = None
-    rows = table.rename(columns={same_noise: "same_noise"}).sort_values(["t_s", "theta"])
+    rows = table.rename(columns={same_noise: "same_noise"}).sort_values(
+        ["t_s", "theta", "schedule"]
+    )
     lines = [f"{distance} of {first.n} images, DDPM, {first.nfe:.0f} network calls:"]
     lines += [_row(row) for row in rows.itertuples()]
     lines += _spreads(rows)
@@ -98,7 +100,7 @@ def _row(row) -> str:
     """A setting: distance, its difference to the full backbone's, time, speed-up."""
     line = f"  {row.method:8s} {_setting(row):13s} {row.distance:7.2f}  {_change(row):15s}"
     line += f" {1e3 * row.seconds:8.2f} ms  {row.speedup:.2f}x"
-    if pd.notna(row.t_s):
+    if row.method != "adadiff":
         return line + f"  (by FLOPs {row.ideal_speedup:.2f}x)" + _certain(row)
     there = "is no t_s" if pd.isna(row.duodiff_there) else f"{row.duodiff_there:.2f}"
     return line + f"  exits {row.mean_exit_layer:.2f}/{row.depth:.0f}, DuoDiff there {there}"
@@ -113,6 +115,8 @@ def _certain(row) -> str:
 
 
 def _setting(row) -> str:
+    if row.method == "schedule":
+        return row.schedule
     return f"t_s = {row.t_s:.0f}" if pd.notna(row.t_s) else f"theta = {row.theta:.3f}"
 
 

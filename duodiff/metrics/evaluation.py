@@ -141,7 +141,12 @@ class Evaluation:
             if manifest["count"] >= images_to_extrapolate(self.metric):
                 limit, rows = self._limit(features)
                 values.append(limit)
-                setting = manifest["parameters"] | {"sampler": sampler["name"], "sample_seed": seed}
+                plain = {
+                    k: v
+                    for k, v in manifest["parameters"].items()
+                    if not isinstance(v, (list, dict))
+                }
+                setting = plain | {"sampler": sampler["name"], "sample_seed": seed}
                 curves += [self.study | setting | row for row in rows if own(store)]
             records += self._records(
                 values, manifest["count"], manifest.get("made"), **of_samples(manifest)
