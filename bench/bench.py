@@ -27,6 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from duodiff.autoencoder import network_config
+from duodiff.choice.choose import CHOICES
 from duodiff.data.store import write_store
 from duodiff.running import receipts
 from duodiff.running.files import write_json, write_text
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="a zip of at least 50,000 images")
     images = parser.parse_args().images
     with tempfile.TemporaryDirectory() as folder:
-        rows = [*speed(), *sampling(Path(folder))]
+        rows = [*speed(), *sampling(Path(folder)), *choosing()]
         rows += [*packing(Path(folder), images), *encoding(Path(folder)), *planning()]
         rows += watching(Path(folder))
     machine = f"{cpu_name()}, {psutil.cpu_count()} cores"
@@ -130,6 +131,16 @@ def sampling(folder: Path) -> list[dict]:
         for n in GROWTH
     }
     return rows + _throughput(grown, "s")
+
+
+def choosing() -> list[dict]:
+    """The choice of a schedule from the default's profile, with the start of Python included."""
+    command = [sys.executable, "-m", "duodiff", "choose", STUDY, "--budget", "0.7", "--by"]
+    named = {f"duodiff choose --by {by}": [*command, by] for by in CHOICES}
+    return [
+        _row(name, "s", [seconds for seconds, _ in rounds], None)
+        for name, rounds in _rounds(named, memory=False).items()
+    ]
 
 
 def _grid_rows(whose: str, images: int, measured: dict, cells: list[tuple]) -> list[dict]:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from duodiff.identity import ROOT
 from duodiff.running import job, receipts
@@ -139,6 +140,48 @@ def info(folder: Path, /) -> str:
     - `folder`: results/<experiment>/train<seed> of a run
     """
     return Study(folder).describe()
+
+
+def choose(
+    folder: Path,
+    /,
+    *,
+    budget: float | None = None,
+    loss: float | None = None,
+    by: Literal["switch", "networks", "steps"] = "networks",
+    sampler: Literal["ddpm", "ddim"] = "ddpm",
+    steps: int | None = None,
+    score: str = "A*",
+) -> str:
+    """Choose the schedule for a budget of operations, or for a loss, from a study's held-out losses without sampling.
+
+    Prints the configuration lines that run it. Their comments say what it costs, and what share of the shallow
+    backbone's loss is predicted, with a 95% interval (docs/choice.md). It chooses among the networks of the profile.
+
+    - `folder`: results/<experiment>/train<seed> of a run
+    - `budget`: the most operations, over those of the full backbone at the sampler's own steps
+    - `loss`: in place of a budget, the largest predicted share; the cheapest schedule is chosen
+    - `by`: switch chooses one t_s, networks the network of each step, steps the steps and their networks
+    - `sampler`: ddpm, or ddim without noise, which needs the profile's displacements
+    - `steps`: the sampler's own steps; by default as in the study's samples
+    - `score`: of ddpm: A*, A, B or C
+
+    Example: python -m duodiff choose results/digits/train0 --budget 0.7 > chosen.yaml
+    """
+    from duodiff.analysis import choices
+
+    if (budget is None) == (loss is None):
+        raise ValueError("accepted: one of --budget and --loss")
+    for name, value in (("budget", budget), ("loss", loss)):
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"{name}: found {value}; accepted: 0 to 1")
+    profile = choices.of_study(folder)
+    options = choices.sampler_of(folder, sampler, steps)
+    scored = profile.scored(options, score)
+    chosen = choices.choose(scored, choices.Wanted(by, operations=budget, loss=loss))
+    text, line = choices.told(chosen, scored, options, folder)
+    print(text, end="")
+    return line
 
 
 def cost(
@@ -284,5 +327,5 @@ def _at_least_1(name: str, value: int) -> None:
 
 if __name__ == "__main__":
     job.run_one_of(
-        [sample, info, cost, verify, ship, networks, clean], "python -m duodiff", __doc__
+        [sample, info, choose, cost, verify, ship, networks, clean], "python -m duodiff", __doc__
     )

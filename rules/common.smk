@@ -13,7 +13,9 @@ from duodiff.study.grid import (
     backbone_architecture,
     backbones,
     budgeted,
+    choosable,
     exits_early,
+    further_timesteps,
     grid_points,
     grid_settings,
     grids,
@@ -24,6 +26,7 @@ from duodiff.study.grid import (
     samplers,
     sampling_seed,
     schedules,
+    scored_samplers,
     selected,
     setting_roles,
     step_grids,
@@ -409,6 +412,23 @@ def latency_grid(wc):
         [sampler_options(chosen, name), list(map(str, grid_settings(grid)))]
         for name, grid in grids(chosen).items()
     ]
+
+
+def without_noise():
+    """A constraint of {experiment}: it samples with DDIM without noise."""
+    names = [
+        name
+        for name, chosen in EXPERIMENTS.items()
+        if not chosen["grid"].get("ddim", {"eta": 1})["eta"]
+    ]
+    return "|".join(names) or NEVER
+
+
+def scored_profiles(wc):
+    """What the schedules of a sampler without noise are chosen by, if a budget needs it."""
+    if "ddim" not in scored_samplers(experiment(wc)):
+        return {}
+    return {"displacements": f"{STUDY}/profile/displacements.npz".format(**wc)}
 
 
 def all_settings(wc):

@@ -17,6 +17,7 @@ import pandas as pd
 
 from duodiff.analysis.operations import Network, network
 from duodiff.data.families import contents
+from duodiff.metrics.grams import TRAJECTORIES
 from duodiff.metrics.rounds import TURNS, turn_steps
 from duodiff.paper import DATASETS
 from duodiff.protocol import PROTOCOLS
@@ -29,11 +30,14 @@ from duodiff.study.families import image_shape, packed_images, reduction
 from duodiff.study.grid import (
     backbone_architecture,
     backbones,
+    choosable,
+    further_timesteps,
     grid_points,
     grid_settings,
     has_heads,
     owner,
     roles,
+    scored_samplers,
     selected,
     step_grids,
 )
@@ -162,8 +166,10 @@ def _measurements(experiment: dict, dataset: dict, device: str) -> Iterator[Work
     full = _with_heads(experiment)
     every_layer = full.all_heads if has_heads(experiment) else full.forward
     others = [_call(experiment, role) for role in backbones(experiment) if role != "full"]
-    profiled = experiment["profile"]["timesteps"] * dataset["held_out"]
-    yield Work("other", 1, profiled * (every_layer + sum(others)))
+    t = experiment["profile"]["timesteps"] + len(further_timesteps(experiment))
+    yield Work("other", 1, t * dataset["held_out"] * (every_layer + sum(others)))
+    if "ddim" in scored_samplers(experiment):
+        yield Work("other", 1, _displaced(experiment))
 
     sampling, latency = experiment["sampling"], experiment["latency"]
     points, decode = grid_points(experiment), _codec(dataset)[1]
@@ -181,6 +187,15 @@ def _measurements(experiment: dict, dataset: dict, device: str) -> Iterator[Work
 
     features = _FEATURES[space(experiment["metric"]["name"]).weights]
     yield Work("other", 1, len(points) * sampling["images"] * features)
+
+
+def _displaced(experiment: dict) -> float:
+    """Operations of the displacements under DDIM: at each step all trajectories that were changed before go on."""
+    names = [*choosable(experiment), "shallow"]
+    full, *changes = (_call(experiment, name) for name in ("full", *names))
+    calls = len(_calls(experiment, "ddim", FULL))
+    going_on = calls + len(names) * calls * (calls - 1) / 2
+    return TRAJECTORIES * (going_on * full + calls * sum(changes))
 
 
 def _timed(experiment: dict, sampler: str, device: str) -> float:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,9 @@ from duodiff.schedules import T
 
 CHOICES = ("switch", "networks", "steps")
 """What may be chosen: one switch time, the network of each step, or the steps and their networks."""
+
+MOST_NODES = 100
+"""Of more own steps than this, so many, evenly spread, are those that may be taken before the end."""
 
 Steps = list[tuple[int, int]]
 """The steps of a schedule in the order of sampling: the number of a sampler's own step, and that of its network."""
@@ -48,8 +51,8 @@ class Chosen:
             "timesteps": self.timesteps,
             "operations": round(self.operations, 6),
             "score": self.score,
-            "predicted_share": self.predicted_share,
-            "interval": self.interval,
+            "predicted_share": self.predicted_share and round(self.predicted_share, 6),
+            "interval": self.interval and [round(end, 6) for end in self.interval],
         }
         return said | {"trajectories" if self.score == "Gram" else "held_out": self.images}
 
@@ -101,12 +104,17 @@ class Scored:
         The loss of a path says nothing of grids that end at different noise.
         """
         end = int(np.flatnonzero(self.t >= LEAST_T)[-1])
-        start, stop = np.triu_indices(end + 1, 1)
-        each = np.zeros((len(self.networks), end + 1, end + 1))
-        each[:, start, stop] = self._contributions(start, stop)[0]
-        arriving = [[(i, each[:, i, j]) for i in range(j)] for j in range(end + 1)]
-        tail = [(i, 0) for i in range(end, len(self.t))]
-        return search.shortest_paths(arriving, self.costs), tail
+        nodes = np.unique(np.linspace(0, end, MOST_NODES).astype(int))
+        start, stop = np.triu_indices(len(nodes), 1)
+        each = np.zeros((len(self.networks), len(nodes), len(nodes)))
+        each[:, start, stop] = self._contributions(nodes[start], nodes[stop])[0]
+        arriving = [[(i, each[:, i, j]) for i in range(j)] for j in range(len(nodes))]
+        front = search.shortest_paths(arriving, self.costs)
+
+        def steps(row: int) -> Steps:
+            return [(int(nodes[i]), network) for i, network in front.steps(row)]
+
+        return replace(front, steps=steps), [(i, 0) for i in range(end, len(self.t))]
 
     def _contributions(self, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
         """What each network adds on steps from `start` [S] to `stop` [S]: float64 [1 + RESAMPLES, K, S]."""

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from duodiff import noise, samplers
 from duodiff.backbones import Backbone
-from duodiff.metrics.grams import Gram
+from duodiff.metrics.grams import TRAJECTORIES, Gram
 from duodiff.samplers import Step
 from duodiff.sampling.models import Models
 from duodiff.schedules import T
@@ -19,20 +19,25 @@ from duodiff.schedules import T
 @torch.inference_mode()
 def write_displacements(
     models: Models,
-    networks: Mapping[str, Backbone],
     sampler: Mapping[str, Any],
+    further: Mapping[str, Mapping[str, int]],
     *,
-    images: int,
+    images: int = TRAJECTORIES,
     batch: int,
     seed: int,
     out: Path,
 ) -> str:
-    """Computes the displacements of `networks` on the steps of `sampler`, and writes their `Gram`; a one-line summary.
+    """Computes the displacements by the shallow and `further` networks, and writes their `Gram`; a one-line summary.
 
-    The noise of the `images` trajectories is that of no sampled image. `seed` is the training seed. `batch`
-    images are computed at once. The cost is that of S / 2 trajectories for each network and image, S the steps.
-    Raises ValueError for a sampler with noise.
+    A further network has a `depth`, or an `exit` from AdaDiff's heads, by name. The noise of the `images` trajectories
+    is that of no sampled image. `seed` is the training seed. `batch` images are computed at once. The cost is that of
+    S / 2 trajectories for each network and image, S the steps. Raises ValueError for a sampler with noise.
     """
+    networks: dict[str, Backbone] = {"shallow": models.shallow}
+    for name, made in further.items():
+        networks[name] = (
+            models.fixed_exit(made["exit"]) if "exit" in made else models.backbone(name)
+        )
     steps = samplers.steps_of(models.schedule, sampler, models.protocol)
     if any(step.noise_coef or step.x_0_coefs for step in steps):
         raise ValueError(f"sampler: found {sampler}; accepted: ddim with eta 0")
@@ -48,7 +53,7 @@ def write_displacements(
     ordered = displacements.unflatten(0, (len(steps), len(networks))).transpose(0, 1).flatten(0, 1)
     products = torch.einsum("and,bnd->nab", ordered, ordered).float().cpu().numpy()
     t = torch.tensor([step.t for step in steps]).numpy()
-    Gram(tuple(networks), t, products).write(out)
+    Gram(tuple(networks), sampler, t, products).write(out)
     return f"{images} trajectories of {len(steps)} steps, {len(networks)} networks"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from duodiff.protocol import PROTOCOLS
-from duodiff.schedules import T
+from duodiff.schedules import T, timesteps
 from duodiff.settings import Setting, roles_of
 
 SCHEMA = Path(__file__).parents[2] / "config" / "schema.yaml"
@@ -89,6 +89,40 @@ def setting_roles(experiment: dict, setting: Setting) -> tuple[str, ...]:
 def budgeted(experiment: dict, settings: Iterable[Setting]) -> bool:
     """Whether one of these settings is a schedule that is chosen by a budget."""
     return any(s.is_schedule and s.spelled in experiment["budgets"] for s in settings)
+
+
+def choosable(experiment: dict) -> dict[str, dict[str, int]]:
+    """The further networks that a budget may choose: those that are not guided."""
+    networks = experiment["networks"]
+    return {name: networks[name] for name in networks if "by" not in networks[name]}
+
+
+def scored_samplers(experiment: dict) -> dict[str, dict]:
+    """The samplers whose schedules are compared without sampling, with their `options` and `budgets`.
+
+    It is DDPM, and DDIM without noise if a budget is listed there: its score takes the time of many trajectories.
+    """
+    found = {}
+    for name in ("ddpm", "ddim") if not experiment["sampling"]["guidance"] else ():
+        grid = experiment["grid"].get(name, {"schedules": []})
+        budgets = {b: experiment["budgets"].get(b) for b in grid["schedules"]}
+        budgets = {b: wanted for b, wanted in budgets.items() if wanted}
+        if name == "ddpm" or budgets:
+            found[name] = {"options": sampler_options(experiment, name), "budgets": budgets}
+    return found
+
+
+def further_timesteps(experiment: dict) -> list[int]:
+    """Timesteps to profile beside those of `profile`: the steps of DDPM if it has budgets and not many steps."""
+    ddpm = scored_samplers(experiment).get("ddpm", {"budgets": {}})
+    if not ddpm["budgets"] or (steps := ddpm["options"]["steps"]) > MOST_PROFILED:
+        return []
+    profiled = set(timesteps(experiment["profile"]["timesteps"]).tolist())
+    return [t for t in timesteps(steps).tolist() if t not in profiled]
+
+
+MOST_PROFILED = 100
+"""Between the profiled timesteps of longer chains the losses are interpolated."""
 
 
 def owner(config: dict, experiment: str, role: str) -> str:

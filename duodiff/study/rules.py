@@ -452,6 +452,7 @@ def _grid_conflicts(experiment: dict) -> Iterator[str]:
                 f"grid.{sampler}.eta: found {eta}; accepted under protocol {experiment['protocol']} and"
                 f" {grid['steps']} steps: 0 to {limit:.3g} (the released variance is not real beyond)"
             )
+        yield from _budget_conflicts(experiment, sampler)
         yield from _fewer_steps_conflicts(grid, f"grid.{sampler}.fewer_steps")
         spread = grid["spread"]
         if experiment["sampling"]["seed"] in spread["seeds"]:
@@ -469,6 +470,23 @@ def _grid_conflicts(experiment: dict) -> Iterator[str]:
         for key in ("t_s", "theta", "schedules"):
             for value in set(spread[key]) - set(grid[key]):
                 yield f"grid.{sampler}.spread.{key}: found {value!r}; accepted: values of grid.{sampler}.{key}"
+
+
+def _budget_conflicts(experiment: dict, sampler: str) -> Iterator[str]:
+    """A schedule can be chosen for the sampler of each budget."""
+    grid, guidance = experiment["grid"][sampler], experiment["sampling"]["guidance"]
+    for name in grid["schedules"]:
+        if name not in experiment["budgets"]:
+            continue
+        found = f"grid.{sampler}.schedules: found the budget {name!r}"
+        if sampler not in ("ddpm", "ddim"):
+            yield f"{found}; accepted: names of schedules; budgets are for ddpm and ddim"
+        if sampler == "ddim" and grid["eta"]:
+            yield f"{found} with eta {grid['eta']}; accepted: eta 0"
+        if sampler == "ddim" and experiment["budgets"][name]["choose"] == "steps":
+            yield f"{found} with choose: steps; accepted for ddim: switch, networks"
+        if guidance:
+            yield f"{found} with sampling.guidance {guidance}; accepted: guidance 0"
 
 
 def _fewer_steps_conflicts(grid: dict, key: str) -> Iterator[str]:

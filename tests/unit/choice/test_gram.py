@@ -11,6 +11,7 @@ from duodiff.choice.gram import GramScored
 from duodiff.metrics.grams import Gram, read_gram
 from duodiff.schedules import timesteps
 
+DDIM = {"name": "ddim", "steps": 7, "eta": 0}
 COSTS = {"full": 100, "shallow": 40, "middle": 70}
 
 
@@ -28,7 +29,7 @@ def scored(displacements: np.ndarray) -> GramScored:
     rows = displacements.reshape(networks * steps, *displacements.shape[2:])
     products = np.einsum("and,bnd->nab", rows, rows)
     names = ("shallow", "middle")[:networks]
-    return GramScored(Gram(names, timesteps(steps), products), COSTS)
+    return GramScored(Gram(names, DDIM, timesteps(steps), products), COSTS)
 
 
 def moved(displacements: np.ndarray, mask: tuple[int, ...]) -> float:
@@ -95,9 +96,14 @@ def test_steps_are_not_chosen_without_noise():
 
 def test_a_file_holds_the_products(tmp_path):
     products = np.random.default_rng(0).normal(size=(3, 4, 4)).astype(np.float32)
-    Gram(("shallow", "middle"), timesteps(2), products).write(tmp_path / "gram.npz")
+    for name in ("gram.npz", "same.npz"):
+        Gram(("shallow", "middle"), DDIM, timesteps(2), products).write(tmp_path / name)
+    assert (tmp_path / "gram.npz").read_bytes() == (tmp_path / "same.npz").read_bytes()
     found = read_gram(tmp_path / "gram.npz")
     assert found.networks == ("shallow", "middle")
+    assert found.sampler == DDIM
     np.testing.assert_array_equal(found.products, products)
+    np.testing.assert_array_equal(found.only("middle").products, products[:, 2:, 2:])
+    assert len(found.of(slice(1, None, 2)).products) == 1
     with pytest.raises(FileNotFoundError, match="found no such file"):
         read_gram(tmp_path / "other.npz")
