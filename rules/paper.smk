@@ -142,7 +142,12 @@ ITEMS = [
         "summarise",
         "results/summary",
         (".txt",),
-        {"records": RECORDS, "curves": CURVES, "claims": "results/tables/claims.csv"},
+        {
+            "records": RECORDS,
+            "scores": SCORES,
+            "curves": CURVES,
+            "claims": "results/tables/claims.csv",
+        },
         options=STUDIES,
         own={},
     ),

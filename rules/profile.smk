@@ -136,7 +136,7 @@ CHOOSE_SCHEDULES = Work(
     "choose_schedules",
     decides=lambda wc: {"samplers": scored_samplers(experiment(wc))},
     paths=lambda wc, input, output: named_inputs(input)
-    | {"out": output.chosen, "gaps": output.records},
+    | {"out": output.chosen, "predictions": output.records},
 )
 
 

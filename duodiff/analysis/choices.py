@@ -1,6 +1,6 @@
 """The schedules that a study's budgets ask for, what is predicted of them, and how they are told (no torch)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,48 @@ def chosen(profile: Profile, samplers: Mapping[str, Mapping[str, Any]]) -> dict[
     return found
 
 
+def _common(work: Callable, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that records of a profile share; `about` is one of the profile's records."""
+    kept = ("experiment", "protocol", "seeds", "dtype", "compute_batch", "checkpoint_sha256")
+    made = provenance.made(code_digest(work), of=about["made"].get("of", {}))
+    return {key: about[key] for key in kept} | {"made": made}
+
+
+def prediction_records(
+    found: Mapping[str, Any],
+    samplers: Mapping[str, Mapping[str, Any]],
+    about: Mapping[str, Any],
+    sha256: str,
+) -> list[records.Record]:
+    """The `predicted_share` of each chosen schedule that has one.
+
+    `found` is what `chosen` gave, `sha256` that of its file; `samplers` and `about` as in `gap_records`.
+    """
+    common, written = _common(prediction_records, about), []
+    for name, schedules in found.items():
+        for schedule, one in schedules.items():
+            if one["predicted_share"] is None:
+                continue
+            said = {"schedule": schedule, "intervals": one["intervals"], "score": one["score"]}
+            said |= {"timesteps": one["timesteps"]} if one["timesteps"] else {}
+            written.append(
+                records.Record(
+                    "predicted_share",
+                    one["predicted_share"],
+                    "share",
+                    n=one.get("held_out") or one["trajectories"],
+                    method="schedule",
+                    parameters=said | {"prediction_sha256": sha256},
+                    sampler=name,
+                    steps=samplers[name]["options"]["steps"],
+                    interval=one["interval"],
+                    interval_covers=f"95%: {RESAMPLES} bootstrap resamples of the images",
+                    **common,
+                )
+            )
+    return written
+
+
 def gap_records(
     profile: Profile, samplers: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]
 ) -> list[records.Record]:
@@ -114,9 +156,7 @@ def gap_records(
 
     `samplers` as in `chosen`; `about` is a record of the same profile.
     """
-    kept = ("experiment", "protocol", "seeds", "dtype", "compute_batch", "checkpoint_sha256")
-    made = provenance.made(code_digest(gap_records), of=about["made"].get("of", {}))
-    common = {key: about[key] for key in kept} | {"made": made, "interval_covers": _COVERS}
+    common = _common(gap_records, about) | {"interval_covers": _COVERS}
     found = []
     for name, sampler in samplers.items():
         one, other = (profile.half(sampler["options"], first) for first in (0, 1))

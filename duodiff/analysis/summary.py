@@ -1,5 +1,6 @@
 """A run as text: its trainings and cells, the headline comparison, the claims; from records and loss curves."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 
@@ -19,12 +20,19 @@ Report: xdg-open results/report.html (macOS: open results/report.html)
 """
 
 
-def summary(records: list[Path], curves: list[Path], studies: dict, claims: pd.DataFrame) -> str:
+def summary(
+    records: list[Path],
+    curves: list[Path],
+    studies: dict,
+    claims: pd.DataFrame,
+    scores: Sequence[Path] = (),
+) -> str:
     """What a run shows: whether its studies can say anything, and for each study its claims, trainings and settings.
 
-    `claims` is the `claims.verdicts.claims_table`. Every sentence on the paper's claims comes from it.
+    `claims` is the `claims.verdicts.claims_table`. Every sentence on the paper's claims comes from it. `scores` are the
+    records of chosen schedules.
     """
-    table = load_records(records)
+    table, scored = load_records(records), load_records(scores)
     first, lines = [], []
     for name, study in table.groupby("experiment"):
         rows = claims[claims["experiment"] == name]
@@ -32,6 +40,7 @@ def summary(records: list[Path], curves: list[Path], studies: dict, claims: pd.D
             first.append(f"{studies[name]['title']}: {said}")
         mine = [c for c in curves if Path(c).parts[-4] == name]
         lines += _of_study(studies[name]["title"], study, mine, rows)
+        lines += ["  " + line for line in predictions(scored[scored["experiment"] == name], study)]
     return "\n".join(first + lines + _claims(claims)) + "\n" + _WHERE
 
 
@@ -94,6 +103,25 @@ def _settings(table: pd.DataFrame, floors: pd.DataFrame) -> list[str]:
     lines += [_row(row) for row in rows.itertuples()]
     lines += _spreads(rows)
     return lines + (_above_the_floor(table, floors.iloc[0]) if len(floors) else [])
+
+
+def predictions(scores: pd.DataFrame, measured: pd.DataFrame) -> list[str]:
+    """A line for each chosen schedule of a study: its predicted share, and the lost share that was measured.
+
+    `scores` are the records of its choice. Both shares are means over the trainings.
+    """
+    found = scores[scores["metric"] == "predicted_share"] if len(scores) else scores
+    lines = []
+    for (sampler, name), rows in found.groupby(["sampler", "schedule"]) if len(found) else ():
+        table, first = cells(measured, sampler), rows.iloc[0]
+        lost = table.loc[table["schedule"] == name, "lost_share"].mean()
+        low, high = (rows["interval"].map(end).mean() for end in (min, max))
+        after = "not measured" if pd.isna(lost) else f"measured {lost:.3f}"
+        lines.append(
+            f"{name} ({sampler}), chosen before sampling: predicted share {rows['value'].mean():.3f}"
+            f" [{low:.3f}, {high:.3f}] by {first['score']}; {after} of {distance_name(measured)}"
+        )
+    return lines
 
 
 def _row(row) -> str:
