@@ -6,6 +6,10 @@ from pathlib import Path
 from duodiff.running import job
 
 with job.importing():
+    import pandas as pd
+
+    from duodiff.plotting import style
+    from duodiff.plotting.switchbench import agreement
     from duodiff.switchbench import plan
     from duodiff.switchbench.making import make_all
     from duodiff.switchbench.tables import write_tables
@@ -26,6 +30,9 @@ def switchbench(
     fixed = plan.read(out)
     seeds = make_all(results, fixed, out, processes)
     whole = write_tables(fixed, out)
+    for name in whole:
+        scores = pd.read_csv(out / "scores.csv").query(f"set == {name!r}")
+        style.save(agreement(scores), scores, [out / f"scores_{name}.svg"])
     return f"trainings {', '.join(map(str, seeds))}; whole: {', '.join(whole) or 'none'}"
 
 

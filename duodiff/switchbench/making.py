@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,15 @@ from duodiff.training.batches import Noiser
 
 _ROLES = ("full", "shallow", "heads")
 _PROTOCOL = "corrected"
-_DECIDING = ("experiment", "steps", "samplers", "images", "batch", "sample_seeds")
+_DECIDING = (
+    "experiment",
+    "steps",
+    "samplers",
+    "images",
+    "batch",
+    "sample_seeds",
+    "displacement_seed",
+)
 
 
 def make_training(trained: Path, data: Path, plan: Plan, out: Path) -> dict[str, Any]:
@@ -47,7 +54,7 @@ def make_training(trained: Path, data: Path, plan: Plan, out: Path) -> dict[str,
         shallow=files["shallow"],
         heads=files["heads"],
     )
-    content: dict[str, Any] = {key: asdict(plan)[key] for key in (*_DECIDING, "displacement_seed")}
+    content: dict[str, Any] = {key: getattr(plan, key) for key in _DECIDING}
     content |= plan.conventions | {
         "train_seed": int(trained.name.removeprefix("train")),
         "dimension": math.prod(models.shape),

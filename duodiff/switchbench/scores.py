@@ -7,6 +7,7 @@ import numpy as np
 from duodiff.choice.scores import SCORES, Errors, contributions, step_weights
 from duodiff.schedules import T, noise_schedule
 from duodiff.switchbench.data import Training
+from duodiff.switchbench.masks import switched
 
 Chooser = Callable[[Training, str], np.ndarray]
 """A score of each mask of a training under a sampler, float64 [masks]. Smaller is better."""
@@ -70,12 +71,12 @@ def rules(training: Training) -> dict[str, int]:
     return {name: min(most, int((training.t >= t).sum())) for name, t in lowest.items()}
 
 
-def predicted(training: Training, score: str, tolerance: float) -> int:
+def predicted(training: Training, sampler: str, score: str, tolerance: float) -> int:
     """How many calls come before the switch whose predicted lost share is at most `tolerance`, as many as possible.
 
     The predicted lost share is (S - S_full) / (S_shallow - S_full), S_shallow with the full network's last step.
     """
-    found = dict(zip(training.masks, chooser(score)(training, ""), strict=True))
+    found = dict(zip(training.masks, chooser(score)(training, sampler), strict=True))
     n = len(training.t)
-    line = np.array([found["s" * calls + "f" * (n - calls)] for calls in range(n)])
+    line = np.array([found[switched(n, calls)] for calls in range(n)])
     return int(np.flatnonzero((line - line[0]) / (line[-1] - line[0]) <= tolerance)[-1])

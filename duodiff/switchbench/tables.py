@@ -107,7 +107,7 @@ def switches_table(plan: Plan, trainings: Sequence[Training]) -> pd.DataFrame:
     for sampler in plan.samplers:
         for space in plan.spaces:
             calls = [
-                rules(one) | {"A* predicts": predicted(one, "A*", plan.tolerance)}
+                rules(one) | {"A* predicts": predicted(one, sampler, "A*", plan.tolerance)}
                 for one in trainings
             ]
             for rule in calls[0]:

@@ -141,7 +141,8 @@ def test_the_rule_by_a_score_takes_the_most_calls_that_it_predicts_to_lose_littl
     one = training(steps=4)
     excess = np.array([0.1, 0.2, 0.7, 9.0])  # the last step is the full network's in every mask
     one = replace(one, full=np.ones((4, 5)), shallow=1 + np.repeat(excess[:, None], 5, axis=1))
-    assert [predicted(one, "B", share) for share in (0, 0.11, 0.29, 0.31, 1)] == [0, 1, 1, 2, 3]
+    found = [predicted(one, "ddpm", "B", share) for share in (0, 0.11, 0.29, 0.31, 1)]
+    assert found == [0, 1, 1, 2, 3]
 
 
 # --- coverage
