@@ -46,11 +46,13 @@ def regret(
     """What the masks that a score chooses lose to those that are best on another sampling seed; averaged over costs.
 
     `distances` are of two seeds: the best mask is picked on the first, and both masks are measured on the second. The
-    unit is the distance of the shallow network minus that of the full one, `ends`, on the second.
+    unit is the distance of the shallow network minus that of the full one, `ends`, on the second. Of masks with the
+    same score any may be chosen: their mean counts.
     """
     picked, measured = distances
     lost = [
-        measured[g[score[g].argmin()]] - measured[g[picked[g].argmin()]] for g in equal_costs(cost)
+        measured[g[score[g] == score[g].min()]].mean() - measured[g[picked[g].argmin()]]
+        for g in equal_costs(cost)
     ]
     return float(np.mean(lost)) / (ends[1] - ends[0])
 

@@ -64,6 +64,9 @@ def test_regret_is_that_of_masks_picked_on_one_seed_and_measured_on_the_other():
     on_the_other = np.array([0.0, 7, 6, 9, 8, 0])
     ends = (5.0, 10.0)
     assert regret(score, (picked, on_the_other), ends, cost) == pytest.approx((1 + 0) / 2 / 5)
+    # a score that orders nothing chooses any mask of a cost
+    undecided = regret(np.zeros(6), (picked, on_the_other), ends, cost)
+    assert undecided == pytest.approx((0.5 + 0.5) / 2 / 5)
     # the mask that was best by luck may lose to the chosen one
     assert regret(score, (picked, -on_the_other), ends, cost) == pytest.approx(-0.1)
 
