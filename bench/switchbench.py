@@ -16,24 +16,24 @@ with job.importing():
 
 
 def switchbench(
-    results: list[Path], out: Path = plan.SHIPPED, processes: int = os.cpu_count() or 1
+    trained: list[Path], out: Path = plan.SHIPPED, processes: int = os.cpu_count() or 1
 ) -> str:
     """Make the files of SwitchBench in --out, and judge them by its plan.
 
     A training is made unless its files are there. A stopped run is continued by the same command, after the last
     compute batch.
 
-    - `results`: results folders with the networks of the plan's trainings; those that are there are made
+    - `trained`: folders results/<experiment>/train<seed> of a run, with the networks of trainings of the plan
     - `out`: the folder of plan.yaml
     - `processes`: trainings that are made at a time
     """
     fixed = plan.read(out)
-    seeds = make_all(results, fixed, out, processes)
+    make_all(trained, fixed, out, processes)
     whole = write_tables(fixed, out)
     for name in whole:
         scores = pd.read_csv(out / "scores.csv").query(f"set == {name!r}")
         style.save(agreement(scores), scores, [out / f"scores_{name}.svg"])
-    return f"trainings {', '.join(map(str, seeds))}; whole: {', '.join(whole) or 'none'}"
+    return f"{len(trained)} trainings; whole sets: {', '.join(whole) or 'none'}"
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from duodiff.identity import code_digest, digest
 from duodiff.metrics.flops import gflops
 from duodiff.running import provenance
 from duodiff.running.files import read_json, sha256, write_csv, write_json
+from duodiff.running.memory import keep_freed_memory
 from duodiff.running.parts import Parts
 from duodiff.running.pool import mapped
 from duodiff.samplers import Step, steps_of
@@ -127,31 +128,22 @@ def _distances(
 # --- all trainings
 
 
-def make_all(results: Sequence[Path], plan: Plan, out: Path, processes: int) -> list[int]:
-    """The seeds of the plan's trainings whose networks are below `results`; the files of each are in `out` then.
+def make_all(trained: Sequence[Path], plan: Plan, out: Path, processes: int) -> None:
+    """Makes the files of trainings in `out`, one folder each, by so many processes; see `make_training`.
 
-    `results` are results folders of runs of the workflow. Each training is made by one of so many processes.
+    `trained` are folders results/<experiment>/train<seed> of runs of the workflow. Raises ValueError for a training
+    that is not the plan's.
     """
-    found = {
-        seed: folder
-        for seeds in plan.trainings.values()
-        for seed in seeds
-        if (folder := _trained(results, plan.experiment, seed)) is not None
-    }
+    planned = [f"train{seed}" for seeds in plan.trainings.values() for seed in seeds]
+    if unknown := [str(folder) for folder in trained if folder.name not in planned]:
+        raise ValueError(f"trained: found {', '.join(unknown)}; accepted: {', '.join(planned)}")
     make = partial(_make, plan=plan, out=out)
-    with tqdm(total=len(found), desc="switchbench", unit="training", disable=None) as bar:
-        for _ in mapped(make, found.values(), min(processes, len(found)), chunk=1):
+    with tqdm(total=len(trained), desc="switchbench", unit="training", disable=None) as bar:
+        for _ in mapped(make, trained, min(processes, len(trained)), chunk=1):
             bar.update()
-    return list(found)
 
 
-def _trained(results: Sequence[Path], experiment: str, seed: int) -> Path | None:
-    """The folder of a training whose networks are all there."""
-    folders = [folder / experiment / f"train{seed}" for folder in results]
-    whole = (f for f in folders if all((f / r / "manifest.json").exists() for r in _ROLES))
-    return next(whole, None)
-
-
-def _make(trained: Path, plan: Plan, out: Path) -> int:
+def _make(trained: Path, plan: Plan, out: Path) -> None:
+    keep_freed_memory()
     data = trained.parents[1] / f"data/{plan.experiment}/manifest.json"
-    return make_training(trained, data, plan, out / trained.name)["train_seed"]
+    make_training(trained, data, plan, out / trained.name)

@@ -209,7 +209,8 @@ def trained(paths, tmp_path, monkeypatch):
 
 def test_a_training_is_made_once_and_read_back(trained, tmp_path, monkeypatch):
     bench = tmp_path / "bench"
-    assert make_all([tmp_path / "none", trained], SMALL, bench, processes=1) == [7]
+    folder = trained / "digits/train7"
+    make_all([folder], SMALL, bench, processes=1)
     bench.joinpath("plan.yaml").write_text(
         (plan.SHIPPED / "plan.yaml").read_text(encoding="utf-8"), encoding="utf-8"
     )
@@ -228,7 +229,12 @@ def test_a_training_is_made_once_and_read_back(trained, tmp_path, monkeypatch):
         assert full == one.distance(sampler, 0, "fd_pixels")[0]
     assert not [*(bench / "train7").glob(".*")]
     monkeypatch.setattr(making, "_distances", None)  # nothing is made again
-    assert make_all([trained], SMALL, bench, processes=1) == [7]
+    make_all([folder], SMALL, bench, processes=1)
+
+
+def test_a_training_that_is_not_the_plans_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"trained: found .*train9; accepted: train7, train8"):
+        make_all([tmp_path / "train9"], SMALL, tmp_path, processes=1)
 
 
 def test_each_training_has_noise_of_its_own(models, rulers, tmp_path, monkeypatch):
