@@ -445,13 +445,7 @@ def _grid_conflicts(experiment: dict) -> Iterator[str]:
                 f"grid.{sampler}.shards: found {grid['shards']}; accepted: up to the {batches} batches"
                 f" of {sampling['images']} images"
             )
-        eta = grid.get("eta", 0)
-        limit = one_step_eta_limit(noise_schedule(experiment["schedule"]), grid["steps"])
-        if PROTOCOLS[experiment["protocol"]].ddim_one_step_variance and eta > limit:
-            yield (
-                f"grid.{sampler}.eta: found {eta}; accepted under protocol {experiment['protocol']} and"
-                f" {grid['steps']} steps: 0 to {limit:.3g} (the released variance is not real beyond)"
-            )
+        yield from _eta_conflicts(experiment, grid, f"grid.{sampler}.eta")
         yield from _budget_conflicts(experiment, sampler)
         yield from _fewer_steps_conflicts(grid, f"grid.{sampler}.fewer_steps")
         spread = grid["spread"]
@@ -487,6 +481,25 @@ def _budget_conflicts(experiment: dict, sampler: str) -> Iterator[str]:
             yield f"{found} with choose: steps; accepted for ddim: switch, networks"
         if guidance:
             yield f"{found} with sampling.guidance {guidance}; accepted: guidance 0"
+
+
+def _eta_conflicts(experiment: dict, grid: dict, key: str) -> Iterator[str]:
+    """The variance that the released DDIM adds is real, on the sampler's timesteps and on those of its schedules."""
+    eta, protocol = grid.get("eta", 0), experiment["protocol"]
+    if not (eta and PROTOCOLS[protocol].ddim_one_step_variance):
+        return
+    on = {f"{grid['steps']} steps": grid["steps"]}
+    for name in grid["schedules"]:
+        own = experiment["schedules"].get(name, {}).get("timesteps")
+        if own and not misplaced(own):
+            on[f"the timesteps of {name}"] = own
+    for what, steps in on.items():
+        limit = one_step_eta_limit(noise_schedule(experiment["schedule"]), steps)
+        if eta > limit:
+            yield (
+                f"{key}: found {eta}; accepted under protocol {protocol} and {what}: 0 to {limit:.3g}"
+                " (the released variance is not real beyond)"
+            )
 
 
 def _fewer_steps_conflicts(grid: dict, key: str) -> Iterator[str]:

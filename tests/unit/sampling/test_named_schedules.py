@@ -218,6 +218,16 @@ def test_schedules_are_timed_as_cells_beside_the_full_backbone(all_paths, monkey
     assert {r.method for r in records if r.metric == "parameters"} == {"full", "shallow", "middle"}
 
 
+def test_memory_is_measured_over_steps_of_every_network(models):
+    for name, most in (("every", 7), ("own", 5), ("often", 6)):
+        cell = cell_of(models, name)
+        few = latency._few_steps(cell)
+        ran = [{id(c.schedule.at(step.t)) for step in c.steps} for c in (few, cell)]
+        assert ran[0] == ran[1]
+        assert few.steps[-1] == cell.steps[-1]
+        assert len(few.steps) <= most
+
+
 def test_a_schedule_that_often_switches_is_timed_by_its_networks(models):
     pieces = latency.Pieces(models, 4, 0)
     often, every = (pieces.switching(cell_of(models, name))(0) for name in ("often", "every"))

@@ -161,6 +161,18 @@ def test_a_network_guided_by_another_is_not_guided_by_the_class_too():
     assert "accepted: 0 with early exit (a theta, or an exit of networks)" in str(refused.value)
 
 
+def test_the_released_variance_is_real_on_the_timesteps_of_a_schedule_too():
+    config = described({"protocol": "paper"})
+    grid = config["experiments"]["digits"]["grid"]
+    grid["ddim"] |= {"eta": 1e-4, "schedules": ["two"]}
+    configuration.complete(config)
+    grid["ddim"]["eta"] = 0.01
+    with pytest.raises(
+        configuration.ConfigError, match=r"under protocol paper and the timesteps of two: 0 to"
+    ):
+        configuration.complete(config)
+
+
 def test_a_further_network_can_be_reused_where_it_is_the_same():
     config = described({})
     config["experiments"]["other"] = copy.deepcopy(config["experiments"]["digits"]) | {
