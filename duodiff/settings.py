@@ -75,13 +75,12 @@ class NamedSchedule:
         visited = described.get("timesteps")
         if problem := gap(intervals) or (visited is not None and misplaced(visited)):
             raise ValueError(f"schedule {name}: {problem}")
-        used = {network for network, _, _ in intervals}
-        made = described.get("networks", {})
+        used = [network for network, _, _ in intervals]
         return cls(
             name,
             intervals,
             timesteps=None if visited is None else tuple(map(int, visited)),
-            networks={network: made[network] for network in made if network in used},
+            networks=made_for(used, described.get("networks", {})),
             prediction_sha256=described.get("prediction_sha256"),
         )
 
@@ -101,6 +100,15 @@ class NamedSchedule:
     def roles(self) -> tuple[str, ...]:
         """The roles of the checkpoints that its networks are made of."""
         return roles_of((network for network, _, _ in self.intervals), self.networks)
+
+
+def made_for(
+    networks: Iterable[str], made: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """Those of `made`, networks without a checkpoint, that are among `networks` or that these are made of."""
+    found = {name: made[name] for name in networks if name in made}
+    parts = [one[key] for one in found.values() for key in ("network", "by") if key in one]
+    return found | (made_for(parts, made) if parts else {})
 
 
 def roles_of(networks: Iterable[str], made: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import yaml
 
 from duodiff.protocol import PROTOCOLS
 from duodiff.schedules import T, timesteps
-from duodiff.settings import Setting, roles_of
+from duodiff.settings import Setting, made_for, roles_of
 
 SCHEMA = Path(__file__).parents[2] / "config" / "schema.yaml"
 """The schema of the configuration."""
@@ -68,8 +68,8 @@ def schedules(experiment: dict, names: Iterable[str]) -> dict[str, dict]:
             continue
         intervals = [[one["network"], *one["t"]] for one in configured[name]["intervals"]]
         visited = {k: v for k, v in configured[name].items() if k == "timesteps"}
-        used = {network for network, _, _ in intervals}
-        made = {k: v for k, v in networks.items() if k in used and "depth" not in v}
+        without = {k: v for k, v in networks.items() if "depth" not in v}
+        made = made_for((network for network, _, _ in intervals), without)
         found[name] = {"intervals": intervals} | visited | ({"networks": made} if made else {})
     return found
 

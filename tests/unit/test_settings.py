@@ -98,6 +98,14 @@ def test_a_record_gives_a_named_schedule_back_as_it_was():
     assert text_of({"eta": 0}) == ""
 
 
+def test_what_a_guided_network_is_made_of_belongs_to_its_schedule():
+    made = MADE | {"guided": {"network": "full", "by": "early", "weight": 0.5}}
+    described = {"intervals": [["guided", 0, 999]], "networks": made}
+    setting = Schedules({"one": described}).setting("schedule=one", "ddpm")
+    assert setting.named_schedule.networks == made
+    assert setting.networks == ("full", "heads")
+
+
 def test_a_schedule_without_intervals_is_read_from_the_file_in_which_it_was_chosen(tmp_path):
     chosen = tmp_path / "chosen.json"
     found = {"intervals": [["full", 0, 999]], "timesteps": None, "operations": 1.0}

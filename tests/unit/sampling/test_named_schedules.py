@@ -41,6 +41,7 @@ SCHEDULES = Schedules(
         "every": EVERY,
         "own": EVERY | {"timesteps": [999, 700, 500, 300, 0]},
         "often": OFTEN,
+        "nested": {"intervals": [["guided", 0, 999]], "networks": EVERY["networks"]},
     }
 )
 
@@ -179,6 +180,14 @@ def operations() -> dict[str, float]:
     found = {name: net.forward / 1e9 for name, net in nets.items()}
     found["early"] = nets["full"].fixed_exit(2) / 1e9
     return found | {"guided": found["full"] + found["early"]}
+
+
+def test_a_network_is_guided_by_an_exit_that_has_no_interval(models, inputs):
+    cell = cell_of(models, "nested")
+    full, early = models.full(*inputs), models.fixed_exit(2)(*inputs)
+    torch.testing.assert_close(cell.schedule.at(500)(*inputs), 1.5 * full - 0.5 * early)
+    assert cell.roles == ("full", "heads")
+    assert trajectory_gflops(models, cell, None) == pytest.approx(10 * operations()["guided"])
 
 
 @pytest.mark.parametrize(("name", "calls"), [("every", 2), ("own", 1)])

@@ -90,6 +90,15 @@ def test_scripts_are_told_of_a_schedule_what_it_uses_and_of_a_budget_what_it_may
     }
 
 
+def test_scripts_are_told_what_a_guided_network_is_made_of():
+    by_exit = GUIDED | {"by": "early"}
+    networks = KEYS["networks"] | {"guided": by_exit}
+    guided = {"intervals": [{"network": "guided", "t": [0, 999]}]}
+    experiment = complete(networks=networks, schedules={"two": guided})
+    told = schedules(experiment, ["two"])["two"]["networks"]
+    assert told == {"guided": by_exit, "early": {"exit": 4}}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
