@@ -24,6 +24,7 @@ from duodiff.analysis.tables import comparison
 from duodiff.analysis.trainings import over_trainings
 from duodiff.data.store import write_store
 from duodiff.metrics.architecture import describe
+from duodiff.metrics.evaluation import _in_a_cell
 from duodiff.plotting import figures, style
 
 THREE = {"schedule": "three", "intervals": [["middle", 500, 999], ["full", 0, 499]]}
@@ -148,6 +149,10 @@ def test_its_images_have_columns_of_figure_5_and_a_panel_of_the_gallery(tmp_path
         "DDPM-50, full backbone, $t_s$ = 0",
         "DDPM-3, schedule few",
     ]
+
+
+def test_a_row_of_the_distance_against_n_has_its_name_without_its_intervals():
+    assert _in_a_cell(FEW | {"eta": 0}) == {"schedule": "few", "eta": 0}
 
 
 def test_relative_distances_leave_it_out(paths, tmp_path):
