@@ -7,7 +7,7 @@ CORES ?= all
 REPORT ?= results/report.html
 
 .PHONY: help setup reproduce sample-only verify study report paper-figures test lint format unit slow workflow \
-  test-browser test-faults test-slurm bench classifiers lock clean
+  test-browser test-faults test-slurm bench switchbench classifiers lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -86,6 +86,23 @@ test-slurm: setup  ## The workflow on a throw-away SLURM cluster here, needs roo
 
 bench: setup  ## Speed and memory, as a table in results/bench (IMAGES=a zip of 50,000 images, or made ones)
 	python bench/bench.py $(if $(IMAGES),--images "$(IMAGES)")
+
+USUAL := 0 1 2 3 4
+FRESH := 100 101 102 103 104
+SWITCHBENCH := $(USUAL:%=study/usual/results/digits/train%) $(FRESH:%=study/switchbench/results/digits/train%)
+
+switchbench: setup  ## SwitchBench, all masks of ten steps in ten trainings; stop it at will, it continues
+	snakemake --directory study/usual --configfile config/config.yaml config/trainings.yaml --cores $(CORES) \
+	  -- $(call trained,$(USUAL))
+	snakemake --directory study/switchbench --configfile config/config.yaml config/switchbench.yaml --cores $(CORES) \
+	  -- $(call trained,$(FRESH))
+	$(call masks,$(wordlist 1,4,$(SWITCHBENCH)))
+	$(call masks,$(wordlist 5,8,$(SWITCHBENCH)))
+	$(call masks,$(wordlist 9,10,$(SWITCHBENCH)))
+
+trained = results/data/digits/manifest.json $(foreach seed,$(1),$(foreach role,full shallow heads,\
+  results/digits/train$(seed)/$(role)/manifest.json))
+masks = OMP_NUM_THREADS=1 python bench/switchbench.py --trained $(1) $(if $(filter-out all,$(CORES)),--processes $(CORES))
 
 classifiers: setup  ## Train the shipped classifiers of config/classifiers anew; all distances change with them
 	snakemake --cores $(CORES) results/data/digits/manifest.json results/data/digits_latent/manifest.json

@@ -27,13 +27,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from duodiff.autoencoder import network_config
+from duodiff.choice.choose import CHOICES
 from duodiff.data.store import write_store
 from duodiff.running import receipts
 from duodiff.running.files import write_json, write_text
 from duodiff.running.provenance import cpu_name
 from duodiff.settings import Setting
 from duodiff.study import config
-from duodiff.study.grid import ROLES, grid_points, sampler_options
+from duodiff.study.grid import grid_points, roles, sampler_options
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "results/bench"
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="a zip of at least 50,000 images")
     images = parser.parse_args().images
     with tempfile.TemporaryDirectory() as folder:
-        rows = [*speed(), *sampling(Path(folder))]
+        rows = [*speed(), *sampling(Path(folder)), *choosing()]
         rows += [*packing(Path(folder), images), *encoding(Path(folder)), *planning()]
         rows += watching(Path(folder))
     machine = f"{cpu_name()}, {psutil.cpu_count()} cores"
@@ -103,11 +104,12 @@ def sampling(folder: Path) -> list[dict]:
     number of images. The default's networks are trained first unless they are there.
     """
     chosen = config.read(ROOT / "config/config.yaml")["experiments"]["digits"]
-    needed = [f"{STUDY}/{role}/manifest.json" for role in ROLES]
+    needed = [f"{STUDY}/{role}/manifest.json" for role in roles(chosen)]
     command = [sys.executable, "-m", "snakemake", "--cores", "all", "--quiet", "all", "--"]
     subprocess.run([*command, *needed, f"{STUDY}/profile/quantiles.json"], cwd=ROOT, check=True)
     # a cell takes equally long for every seed: it is measured once, and counted as often as there are seeds
-    cells = Counter((point.sampler, point.setting) for point in grid_points(chosen))
+    points = [point for point in grid_points(chosen) if not point.setting.is_schedule]
+    cells = Counter((point.sampler, point.setting) for point in points)
     commands, images, batch = {}, chosen["sampling"]["images"], chosen["sampling"]["batch"]
     for sampler, setting in cells:
         options = json.dumps(sampler_options(chosen, sampler))
@@ -129,6 +131,16 @@ def sampling(folder: Path) -> list[dict]:
         for n in GROWTH
     }
     return rows + _throughput(grown, "s")
+
+
+def choosing() -> list[dict]:
+    """The choice of a schedule from the default's profile, with the start of Python included."""
+    command = [sys.executable, "-m", "duodiff", "choose", STUDY, "--budget", "0.7", "--by"]
+    named = {f"duodiff choose --by {by}": [*command, by] for by in CHOICES}
+    return [
+        _row(name, "s", [seconds for seconds, _ in rounds], None)
+        for name, rounds in _rounds(named, memory=False).items()
+    ]
 
 
 def _grid_rows(whose: str, images: int, measured: dict, cells: list[tuple]) -> list[dict]:
@@ -153,7 +165,7 @@ def _sample(folder: Path, sampler: str, setting: Setting, images: int, batch: in
     options += ["--conventions", json.dumps(conventions), "--sampler", sampler]
     options += ["--setting", str(setting), "--images", str(images), "--batch", str(batch)]
     options += ["--train-seed", "0", "--seed", "0", "--device", "cpu"]
-    for role in ROLES:
+    for role in ("full", "shallow", "heads"):
         options += [f"--{role}", f"{STUDY}/{role}/manifest.json"]
     options += ["--quantiles", f"{STUDY}/profile/quantiles.json"]
     out = str(folder / f"cells/{setting}-{images}/manifest.json")

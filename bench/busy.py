@@ -50,7 +50,7 @@ def timing(study: Path, busy: int, out: Path) -> float:
     """Runs the timing job beside `busy` busy programs; the seconds it took."""
     chosen = config.read(ROOT / "config/config.yaml")["experiments"]["digits"]
     grid = [
-        [sampler_options(chosen, name), list(map(str, grid_settings(grid)))]
+        [sampler_options(chosen, name), [str(s) for s in grid_settings(grid) if not s.is_schedule]]
         for name, grid in chosen["grid"].items()
     ]
     conventions = {"schedule": "linear", "time_input": "t", "class_order": None}

@@ -8,6 +8,7 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from duodiff.identity import ROOT
 from duodiff.running import job, receipts
@@ -29,6 +30,7 @@ def sample(
     *,
     t_s: int | None = None,
     theta: str | None = None,
+    schedule: str | None = None,
     sampler: str = "ddpm",
     steps: int | None = None,
     eta: float | None = None,
@@ -42,14 +44,15 @@ def sample(
 ) -> str:
     """Sample images from the checkpoints of a study's folder, results/<experiment>/train<seed>.
 
-    The setting is one of --t-s and --theta. With the sampler, batch, seed and number of threads of the study's own
-    samples, the images are the same, bit for bit. Pictures of an earlier call in --out are removed.
+    The setting is one of --t-s, --theta and --schedule. With the sampler, batch, seed and number of threads of the
+    study's own samples, the images are the same, bit for bit. Pictures of an earlier call in --out are removed.
 
     - `folder`: results/<experiment>/train<seed> of a run
     - `out`: the folder to write: grid.png, images.npy, labels.npy, blocks_run.npy and manifest.json
     - `t_s`: DuoDiff: the shallow backbone runs the first T_S of 1000 timesteps; 0 is the full backbone, 1000 the
       shallow one
     - `theta`: AdaDiff: the exit threshold, such as 0.12, or a quantile of the uncertainties, such as q0.4
+    - `schedule`: a schedule by its name, with the networks and intervals that the study's samples have
     - `sampler`: ddpm, ddim or dpm_solver_pp
     - `steps`: timesteps of the sampler, 2 to 1000; by default as in the study
     - `eta`: noise of ddim, 0 to 1; by default as in the study
@@ -63,9 +66,15 @@ def sample(
 
     Example: python -m duodiff sample results/digits/train0 --t-s 500 --out out
     """
-    setting = _setting(t_s, theta)
+    setting = _setting(t_s, theta, schedule)
     _at_least_1("images", images)
     study = Study(folder)
+    if schedule is not None:
+        setting = study.schedule(schedule, sampler)
+        if steps is not None and setting.named_schedule.timesteps is not None:
+            raise ValueError(
+                f"steps: found {steps} for {setting}, which has timesteps of its own; accepted: no --steps"
+            )
     options = study.sampler(sampler, steps, eta, guidance)
     timesteps(options["steps"])  # raises ValueError for a wrong number of steps
     _at_least_1("batch", batch := min(images, study.batch) if batch is None else batch)
@@ -131,6 +140,48 @@ def info(folder: Path, /) -> str:
     - `folder`: results/<experiment>/train<seed> of a run
     """
     return Study(folder).describe()
+
+
+def choose(
+    folder: Path,
+    /,
+    *,
+    budget: float | None = None,
+    loss: float | None = None,
+    by: Literal["switch", "networks", "steps"] = "networks",
+    sampler: Literal["ddpm", "ddim"] = "ddpm",
+    steps: int | None = None,
+    score: str = "A*",
+) -> str:
+    """Choose the schedule for a budget of operations, or for a loss, from a study's held-out losses without sampling.
+
+    Prints the configuration lines that run it. Their comments say what it costs, and what share of the shallow
+    backbone's loss is predicted, with a 95% interval (docs/choice.md). It chooses among the networks of the profile.
+
+    - `folder`: results/<experiment>/train<seed> of a run
+    - `budget`: the most operations, over those of the full backbone at the sampler's own steps
+    - `loss`: in place of a budget, the largest predicted share; the cheapest schedule is chosen
+    - `by`: switch chooses one t_s, networks the network of each step, steps the steps and their networks
+    - `sampler`: ddpm, or ddim without noise, which needs the profile's displacements
+    - `steps`: the sampler's own steps; by default as in the study's samples
+    - `score`: of ddpm: A*, A, B or C
+
+    Example: python -m duodiff choose results/digits/train0 --budget 0.7 > chosen.yaml
+    """
+    from duodiff.analysis import choices
+
+    if (budget is None) == (loss is None):
+        raise ValueError("accepted: one of --budget and --loss")
+    for name, value in (("budget", budget), ("loss", loss)):
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"{name}: found {value}; accepted: 0 to 1")
+    profile = choices.of_study(folder)
+    options = choices.sampler_of(folder, sampler, steps)
+    scored = profile.scored(options, score)
+    chosen = choices.choose(scored, choices.Wanted(by, operations=budget, loss=loss))
+    text, line = choices.told(chosen, scored, options, folder)
+    print(text, end="")
+    return line
 
 
 def cost(
@@ -272,12 +323,12 @@ def _remove_pictures(out: Path) -> None:
         (out / "images").rmdir()
 
 
-def _setting(t_s: int | None, theta: str | None) -> Setting:
-    if t_s is not None and theta is None:
-        return Setting.of("t_s", t_s)
-    if theta is not None and t_s is None:
-        return Setting.of("theta", theta)
-    raise ValueError("setting: accepted: one of --t-s and --theta")
+def _setting(t_s: int | None, theta: str | None, schedule: str | None) -> Setting:
+    given = {"t_s": t_s, "theta": theta, "schedule": schedule}
+    found = [Setting.of(key, value) for key, value in given.items() if value is not None]
+    if len(found) != 1:
+        raise ValueError("setting: accepted: one of --t-s, --theta and --schedule")
+    return found[0]
 
 
 def _at_least_1(name: str, value: int) -> None:
@@ -287,5 +338,5 @@ def _at_least_1(name: str, value: int) -> None:
 
 if __name__ == "__main__":
     job.run_one_of(
-        [sample, info, cost, verify, ship, networks, clean], "python -m duodiff", __doc__
+        [sample, info, choose, cost, verify, ship, networks, clean], "python -m duodiff", __doc__
     )

@@ -1,4 +1,4 @@
-"""Which network runs at timestep t: one backbone, a switch schedule (DuoDiff), or an early exit.
+"""Which network runs at timestep t: one backbone, a switch schedule, an exit, or a network guided by another.
 
 A backbone is any callable ``(x_t, t, y) -> eps``: x_t [B, C, H, W], t int64 [B] (0-based, the same
 value throughout the batch), y int64 [B] or None; eps has x_t's shape.
@@ -37,6 +37,44 @@ class EarlyExit:
             output, exits = self.run(x, time_input(self.full.time_input, t), y, self.theta)
         self.exits.append(exits)
         return self.full.to_eps(output.to(x.dtype), x, t)
+
+
+class FixedExit:
+    """AdaDiff's output at one layer, for all images, as a backbone: the blocks before `layer`, and its output head.
+
+    `full` is the backbone AdaDiff sits on, whose conventions and precision its heads share. Raises ValueError for a
+    layer that has no head.
+    """
+
+    def __init__(self, model: AdaDiff, layer: int, full: Denoiser):
+        if not 0 <= layer < model.uvit.depth:
+            raise ValueError(f"exit: found {layer}; accepted: 0 to {model.uvit.depth - 1}")
+        self.model, self.layer, self.full = model, layer, full
+
+    def compute(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """The head's output for the time t [B] as the network is fed it, like x [B, C, H, W]."""
+        net = self.model.uvit
+        tokens = net.embed(x, net.embed_time(t), y)
+        skips: list[Tensor] = []
+        for i in range(self.layer):
+            tokens = net.run_block(i, tokens, skips)
+        return self.model.output_heads[self.layer](tokens, net)
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        with self.full.computing(x.device):
+            output = self.compute(x, time_input(self.full.time_input, t), y)
+        return self.full.to_eps(output.to(x.dtype), x, t)
+
+
+class Autoguided:
+    """A backbone guided by a worse one: network + weight (network - by) (Karras et al. 2024)."""
+
+    def __init__(self, network: Backbone, by: Backbone, weight: float):
+        self.network, self.by, self.weight = network, by, weight
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        eps = self.network(x, t, y)
+        return eps + self.weight * (eps - self.by(x, t, y))
 
 
 class Guided:

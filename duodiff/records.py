@@ -12,8 +12,9 @@ class Record:
     """One measurement; a field is None where it does not apply.
 
     `n` is the number of items measured, `unit` the unit of `value`. `interval` is [low, high], and `interval_covers`
-    says which variation the interval covers. `parameters` holds t_s, or theta and the quantile that gave theta. `nfe`
-    is the number of network calls for an image. `seeds` holds the training seed and the sampling seed. `resampled`
+    says which variation the interval covers. `parameters` holds t_s, or theta and the quantile that gave theta, or the
+    name and intervals of a schedule (`settings.NamedSchedule`). `steps` are the sampler's own, and `nfe` is the number
+    of network calls for an image. `seeds` holds the training seed and the sampling seed. `resampled`
     holds the bootstrap values behind `interval`. It is kept where several records used the same resamples: a quantity
     computed from these records then has an interval too. `rounds` is the number of undisturbed rounds that a time rests
     on (`duodiff.metrics.rounds`). They are too few where it is `disturbed`: such a time decides no claim. `made` says

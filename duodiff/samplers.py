@@ -17,7 +17,7 @@ from torch import Tensor
 from duodiff import noise
 from duodiff.backbones import SwitchSchedule
 from duodiff.protocol import Protocol
-from duodiff.schedules import NoiseSchedule, one_step_eta_limit, own_schedule, timesteps
+from duodiff.schedules import NoiseSchedule, one_step_eta_limit, own_schedule, visited
 from duodiff.transfer import moved
 
 
@@ -58,14 +58,16 @@ def _transitions(
         yield int(ts[-1]), ab[ts[-1]], 1.0
 
 
-def ddpm(schedule: NoiseSchedule, n: int) -> list[Step]:
-    """Ancestral sampling on n timesteps: posterior variance beta-tilde, x_0 not clipped, no last noise.
+def ddpm(schedule: NoiseSchedule, n: int | Sequence[int]) -> list[Step]:
+    """Ancestral sampling on n timesteps, or on those given (`schedules.visited`).
 
-    For n < T the chain is respaced: alpha = ab_t / ab_s; it equals `ddim` at eta = 1.
+    The variance is that of the posterior, beta-tilde; x_0 is not clipped, and the last step adds no noise.
+
+    For fewer than T the chain is respaced: alpha = ab_t / ab_s; it equals `ddim` at eta = 1.
     """
     _require_schedule(schedule)
     steps = []
-    for t, ab_t, ab_s in _transitions(schedule, timesteps(n), final_step=True):
+    for t, ab_t, ab_s in _transitions(schedule, visited(n), final_step=True):
         alpha = ab_t / ab_s
         # x_s = (x_t - (1 - alpha) / sqrt(1 - ab_t) eps) / sqrt(alpha) + sqrt(beta_tilde) z
         beta_tilde = (1 - ab_s) / (1 - ab_t) * (1 - alpha)
@@ -76,14 +78,14 @@ def ddpm(schedule: NoiseSchedule, n: int) -> list[Step]:
 
 def ddim(
     schedule: NoiseSchedule,
-    n: int,
+    n: int | Sequence[int],
     eta: float = 0.0,
     *,
     final_step: bool = True,
     one_step_variance: bool = False,
     noise_into_0: bool = True,
 ) -> list[Step]:
-    """DDIM (Song et al. 2021, Eq. 12) on n timesteps with stochasticity eta.
+    """DDIM (Song et al. 2021, Eq. 12) on n timesteps, or on those given, with stochasticity eta.
 
     `final_step` denoises from t = 0 to x_0 (n network calls); the released code stops at t = 0
     (n - 1 calls). `one_step_variance` is the released code's noise for eta > 0: sigma^2 = eta beta_tilde_t of
@@ -94,7 +96,7 @@ def ddim(
     if one_step_variance and eta > (limit := one_step_eta_limit(schedule, n)):
         raise ValueError(f"eta: found {eta}; accepted with the one-step variance: 0 to {limit:.3g}")
     steps = []
-    for t, ab_t, ab_s in _transitions(schedule, timesteps(n), final_step):
+    for t, ab_t, ab_s in _transitions(schedule, visited(n), final_step):
         lands_on_0 = ab_s == schedule.alphas_cumprod[0]
         sigma = eta * ((1 - ab_s) / (1 - ab_t) * (1 - ab_t / ab_s)) ** 0.5
         if one_step_variance:
@@ -108,15 +110,15 @@ def ddim(
     return steps
 
 
-def dpm_solver_pp(schedule: NoiseSchedule, n: int) -> list[Step]:
-    """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2) on n timesteps: n network calls, without noise.
+def dpm_solver_pp(schedule: NoiseSchedule, n: int | Sequence[int]) -> list[Step]:
+    """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2) on n timesteps, or on those given: n calls, without noise.
 
     In l = log(sqrt(ab) / sqrt(1 - ab)) it is DDIM's step with x_0 extrapolated from the last two predictions
     to the middle of the step. The first step and the last two, to t = 0 and on to x_0, are DDIM's alone (first
     order): these are so long in l that the extrapolation would overshoot (docs/protocols.md).
     """
     _require_schedule(schedule)
-    ab, ts = schedule.alphas_cumprod, timesteps(n)
+    ab, ts = schedule.alphas_cumprod, visited(n)
     log_snr = np.log(ab / (1 - ab))  # 2 l
     steps = [
         replace(step, x_0_coefs=(ab[step.t] ** -0.5, -((1 / ab[step.t] - 1) ** 0.5)))
@@ -130,23 +132,30 @@ def dpm_solver_pp(schedule: NoiseSchedule, n: int) -> list[Step]:
     return steps
 
 
+def _steps(options: Mapping[str, Any]) -> int | Sequence[int]:
+    """The timesteps of a configured sampler: its own `timesteps` if it has some, or the number of its `steps`."""
+    return options.get("timesteps") or options["steps"]
+
+
 SAMPLERS: dict[str, Callable[[NoiseSchedule, Mapping[str, Any], Protocol], list[Step]]] = {
-    "ddpm": lambda schedule, options, protocol: ddpm(schedule, options["steps"]),
+    "ddpm": lambda schedule, options, protocol: ddpm(schedule, _steps(options)),
     "ddim": lambda schedule, options, protocol: ddim(
         schedule,
-        options["steps"],
+        _steps(options),
         options["eta"],
         final_step=protocol.ddim_final_step,
         one_step_variance=protocol.ddim_one_step_variance,
         noise_into_0=protocol.ddim_noise_into_0,
     ),
-    "dpm_solver_pp": lambda schedule, options, protocol: dpm_solver_pp(schedule, options["steps"]),
+    "dpm_solver_pp": lambda schedule, options, protocol: dpm_solver_pp(schedule, _steps(options)),
 }
 """The samplers by name: each makes its steps from a noise schedule, its configured options and the protocol."""
 
 
 def steps_of(schedule: NoiseSchedule, sampler: Mapping[str, Any], protocol: Protocol) -> list[Step]:
     """The steps of a configured sampler: its `name` (a key of `SAMPLERS`) and its options, such as steps and eta.
+
+    The option `timesteps` lists timesteps to visit in place of `steps`.
 
     Raises ValueError for an unknown name.
     """

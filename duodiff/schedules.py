@@ -5,6 +5,7 @@ alpha-bar_t (Eq. 1), ``betas[t]`` the variance of one forward step, ``betas_tild
 variance of the posterior q(x_{t-1} | x_t, x_0).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,6 +139,21 @@ def timesteps(n: int) -> np.ndarray:
     return np.linspace(0, T - 1, n).astype(np.int64)[::-1].copy()
 
 
+def visited(steps: int | Sequence[int]) -> np.ndarray:
+    """The timesteps that a sampler visits, int64 [n]: so many (`timesteps`), or these, which fall from T - 1 to 0.
+
+    Raises ValueError for others.
+    """
+    if isinstance(steps, (int, np.integer)):
+        return timesteps(int(steps))
+    found = np.asarray(steps, dtype=np.int64)
+    if len(found) < 2 or found[0] != T - 1 or found[-1] != 0 or (np.diff(found) >= 0).any():
+        raise ValueError(
+            f"timesteps: found {found.tolist()}; accepted: numbers that fall from {T - 1} to 0"
+        )
+    return found
+
+
 def shallow_calls(t: np.ndarray, t_s: int, one_late: bool = False) -> int:
     """How many of the network calls at timesteps `t` (descending, [K]) DuoDiff's shallow backbone makes.
 
@@ -157,10 +173,10 @@ def timestep_weights(t: np.ndarray) -> np.ndarray:
     return edges[:-1] - edges[1:]
 
 
-def one_step_eta_limit(schedule: NoiseSchedule, n: int) -> float:
+def one_step_eta_limit(schedule: NoiseSchedule, steps: int | Sequence[int]) -> float:
     """The largest eta at which the released DDIM variance (eta betas_tilde_t) leaves 1 - ab_s - sigma^2 >= 0.
 
-    Beyond it, on the n timesteps, the released code takes the square root of a negative number.
+    Beyond it, on these timesteps (`visited`), the released code takes the square root of a negative number.
     """
-    t, s = timesteps(n)[:-1], timesteps(n)[1:]
+    t, s = visited(steps)[:-1], visited(steps)[1:]
     return float(((1 - schedule.alphas_cumprod[s]) / schedule.betas_tilde[t]).min())

@@ -10,18 +10,25 @@ from duodiff.settings import PATTERN, Setting
 from duodiff.spaces import WEIGHTS, images_to_extrapolate, space, weights_path
 from duodiff.study import config as configuration
 from duodiff.study.grid import (
-    ROLES,
     backbone_architecture,
+    backbones,
+    budgeted,
+    choosable,
+    exits_early,
+    further_timesteps,
     grid_points,
     grid_settings,
     grids,
-    has_heads,
     network_keywords,
     owner,
+    roles,
     sampler_options,
     samplers,
     sampling_seed,
+    schedules,
+    scored_samplers,
     selected,
+    setting_roles,
     step_grids,
     training_keywords,
 )
@@ -69,14 +76,14 @@ wildcard_constraints:
     dataset="|".join(DATASETS),
     train_seed=r"\d+",
     seed=r"\d+",
-    backbone="full|shallow",
+    backbone="|".join(sorted({b for e in EXPERIMENTS.values() for b in backbones(e)})),
     metric="fid|fd_[a-z0-9_]+",
     reference=r"all|\d+",
     extractor="|".join(WEIGHTS),
     shard=r"\d+",
     shards=r"\d+",
     sampler=rf"(?:{'|'.join(samplers())})(?:/steps=\d+)?",
-    method="duodiff|adadiff",
+    method="duodiff|adadiff|schedule",
     setting=PATTERN,
 
 
@@ -274,30 +281,63 @@ def model(wc, role):
 
 
 def cell_models(wc):
-    """The checkpoints that one grid cell needs, by role, and for a quantile the observed uncertainties."""
+    """The checkpoints that one grid cell needs, for a quantile the observed uncertainties, and for a budget its choice."""
     setting = Setting.parse(wc.setting)
-    needed = {role: model(wc, role) for role in setting.networks}
+    needed = models_in(wc, setting_roles(experiment(wc), setting))
     if setting.is_quantile:
         needed["quantiles"] = f"{STUDY}/profile/quantiles.json".format(**wc)
-    return needed
+    return needed | chosen_schedules(wc, [setting])
 
 
 def study_models(wc):
-    """The checkpoints of a study, by role. Heads only if a cell needs them."""
-    roles = ROLES if has_heads(experiment(wc)) else ("full", "shallow")
-    return {role: model(wc, role) for role in roles}
+    """The checkpoints of a study. Heads only if a cell needs them."""
+    return models_in(wc, roles(experiment(wc)))
 
 
 def measured_models(wc):
-    """The checkpoints of a study and the observed uncertainties."""
-    return study_models(wc) | {
-        "quantiles": f"{STUDY}/profile/quantiles.json".format(**wc)
+    """The checkpoints of a study, the observed uncertainties, and for budgets their choice."""
+    return (
+        study_models(wc)
+        | {"quantiles": f"{STUDY}/profile/quantiles.json".format(**wc)}
+        | chosen_schedules(wc, all_settings(wc))
+    )
+
+
+KNOWN_MODELS = ("full", "shallow", "heads", "quantiles", "chosen")
+FURTHER = "network_"  # before the name of a further network, as the name of an input
+
+
+def models_in(wc, found):
+    """The checkpoints in these roles, by the names of a job's inputs."""
+    return {
+        role if role in KNOWN_MODELS else FURTHER + role: model(wc, role)
+        for role in found
     }
 
 
+def chosen_schedules(wc, settings):
+    """The file of the schedules that were chosen, if one of `settings` is chosen by a budget."""
+    if not budgeted(experiment(wc), settings):
+        return {}
+    return {"chosen": f"{STUDY}/profile/chosen.json".format(**wc)}
+
+
 def models_of(input):
-    """The checkpoints among a job's named inputs, as options."""
-    return {role: input[role] for role in (*ROLES, "quantiles") if role in input.keys()}
+    """The checkpoints among a job's named inputs, as options; those of further networks in one, by name."""
+    found = {role: input[role] for role in KNOWN_MODELS if role in input.keys()}
+    further = {
+        name.removeprefix(FURTHER): str(input[name])
+        for name in input.keys()
+        if name.startswith(FURTHER)
+    }
+    return found | ({"others": further} if further else {})
+
+
+def named_schedules(wc, settings):
+    """The option that says what the named schedules among `settings` are, if there are any."""
+    names = [setting.spelled for setting in settings if setting.is_schedule]
+    found = schedules(experiment(wc), sorted({*names}))
+    return {"schedules": found} if found else {}
 
 
 def named_inputs(input):
@@ -374,6 +414,29 @@ def latency_grid(wc):
     ]
 
 
+def without_noise():
+    """A constraint of {experiment}: it samples with DDIM without noise."""
+    names = [
+        name
+        for name, chosen in EXPERIMENTS.items()
+        if not chosen["grid"].get("ddim", {"eta": 1})["eta"]
+    ]
+    return "|".join(names) or NEVER
+
+
+def scored_profiles(wc):
+    """What the schedules of a sampler without noise are chosen by, if a budget needs it."""
+    if "ddim" not in scored_samplers(experiment(wc)):
+        return {}
+    return {"displacements": f"{STUDY}/profile/displacements.npz".format(**wc)}
+
+
+def all_settings(wc):
+    """The settings of all samplers."""
+    chosen = experiment(wc)["grid"].values()
+    return [setting for grid in chosen for setting in grid_settings(grid)]
+
+
 def studies(pattern, where=lambda name, chosen: True):
     """`pattern` for every selected experiment that `where` accepts, and every training seed."""
     return [
@@ -394,9 +457,7 @@ def trains(role):
     """A condition for `studies`: the experiment itself trains the model in `role`."""
 
     def condition(name, chosen):
-        if role == "heads" and not has_heads(chosen):
-            return False
-        return role not in chosen["reuse"] and not (
+        return (role in roles(chosen) and role not in chosen["reuse"]) and not (
             role == "full" and "pretrained" in chosen
         )
 

@@ -112,7 +112,8 @@ MEASURE_LATENCY = Work(
         # a time is of its device and threads
         "threads": config["threads"],
         "device": config["device"],
-    },
+    }
+    | named_schedules(wc, all_settings(wc)),
     how=lambda wc: {
         "data": autoencoder_folder(wc),
         "threads": min(config["threads"], ALL_CORES),

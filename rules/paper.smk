@@ -52,8 +52,9 @@ DISTANCES = studies(rules.evaluate_samples.output.records)
 LATENCIES = studies(rules.measure_latency.output.records)
 RECORDS = DISTANCES + LATENCIES
 PROFILES = studies(rules.profile_denoising.output.records) + studies(
-    rules.profile_exits.output.records, lambda name, chosen: has_heads(chosen)
+    rules.profile_exits.output.records, lambda name, chosen: exits_early(chosen)
 )
+SCORES = studies(rules.choose_schedules.output.records)
 LOSSES = studies(rules.profile_denoising.output.losses)
 EXITS = studies(
     rules.profile_exits.output.exits,
@@ -61,7 +62,7 @@ EXITS = studies(
 )
 CURVES = [
     curve
-    for role in ROLES
+    for role in dict.fromkeys(r for chosen in SELECTED.values() for r in roles(chosen))
     for curve in studies(f"{STUDY}/{role}/curve.csv", trains(role))
 ]
 EXTRAPOLATED = studies(rules.evaluate_samples.output.curves, extrapolates)
@@ -86,7 +87,7 @@ ITEMS = [
         "claims",
         label="The paper's claims, tested",
         category="Claims",
-        records=RECORDS + PROFILES,
+        records=RECORDS + PROFILES + SCORES,
         table1=TABLE1,
         table2=TABLE2,
         options=STUDIES | LIMITS,
@@ -141,7 +142,12 @@ ITEMS = [
         "summarise",
         "results/summary",
         (".txt",),
-        {"records": RECORDS, "curves": CURVES, "claims": "results/tables/claims.csv"},
+        {
+            "records": RECORDS,
+            "scores": SCORES,
+            "curves": CURVES,
+            "claims": "results/tables/claims.csv",
+        },
         options=STUDIES,
         own={},
     ),
@@ -216,8 +222,8 @@ for item in ITEMS:
 RULES_OF_A_STUDY = (
     """fetch_dataset fetch_autoencoder fetch_extractor import_weights pack_dataset
     train_autoencoder encode_latents gather_latents train_classifier fetch_classifier compute_reference train_backbone
-    train_heads profile_denoising sample_images sample_shard gather_samples profile_exits evaluate_samples
-    measure_latency""".split()
+    train_heads profile_denoising sample_images sample_shard gather_samples profile_exits profile_displacements
+    choose_schedules evaluate_samples measure_latency""".split()
 )
 
 

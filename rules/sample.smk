@@ -16,7 +16,8 @@ SAMPLE_IMAGES = Work(
         "train_seed": wc.train_seed,
         "seed": wc.seed,
         "compiled": compiled(wc),
-    },
+    }
+    | named_schedules(wc, [Setting.parse(wc.setting)]),
     how=lambda wc: shard(wc)
     | {"data": autoencoder_folder(wc), "device": config["device"]},
     paths=lambda wc, input, output: models_of(input) | {"out": output.manifest},

@@ -26,14 +26,16 @@ def evaluate_samples(
     full: Path,
     shallow: Path,
     heads: Path | None = None,
+    others: dict | None = None,
 ) -> str:
     """Measure every sample store of a study against the study's reference. Writes records to --out.
 
     --metric is fid, or fd_ and the name of a feature space. --weights are the weights of the feature space.
     --reference is the receipt of compute_reference. Every store must hold --images images made by the checkpoints
-    --full, --shallow and --heads. The distance against the number of images is written to --curves.
+    --full, --shallow, --heads and --others, the JSON of further backbones' manifests by name. The distance against the
+    number of images is written to --curves.
     """
-    roles = {"full": full, "shallow": shallow, "heads": heads}
+    roles = {"full": full, "shallow": shallow, "heads": heads} | (others or {})
     checkpoints = {r: read_json(path)["weights_sha256"] for r, path in roles.items() if path}
     extract = Extractor(metric, weights, device)
     study = {"experiment": experiment, "protocol": protocol, "train_seed": train_seed}

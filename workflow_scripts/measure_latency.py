@@ -6,6 +6,7 @@ with job.importing():
     from duodiff import records
     from duodiff.autoencoder import load as load_autoencoder
     from duodiff.metrics.latency import measure_cells
+    from duodiff.settings import Schedules
 
 
 def measure_latency(
@@ -24,17 +25,21 @@ def measure_latency(
     out: Path,
     heads: Path | None = None,
     quantiles: Path | None = None,
+    others: dict | None = None,
+    schedules: dict | None = None,
+    chosen: Path | None = None,
     autoencoder: dict | None = None,
     data: Path = Path("data"),
     precision: str = "float32",
 ) -> str:
     """Time every setting of the grid side by side in this process. Writes records to --out.
 
-    --grid is JSON: a list of pairs [sampler, [settings]]. The samplers, --conventions, --autoencoder and --precision
-    are as in sample_images.py. Nothing else should run on the machine.
+    --grid is JSON: a list of pairs [sampler, [settings]]. The samplers, --conventions, --autoencoder, --precision,
+    --others, --schedules and --chosen are as in sample_images.py. Nothing else should run on the machine.
     """
+    further = {role: Path(path) for role, path in (others or {}).items()}
     measured = measure_cells(
-        {"full": full, "shallow": shallow, "heads": heads, "quantiles": quantiles},
+        {"full": full, "shallow": shallow, "heads": heads, "quantiles": quantiles} | further,
         conventions,
         grid,
         batch=batch,
@@ -47,6 +52,7 @@ def measure_latency(
         train_seed=train_seed,
         autoencoder=load_autoencoder(autoencoder, data, device) if autoencoder else None,
         precision=precision,
+        schedules=Schedules(schedules or {}, chosen),
     )
     records.write(out, measured)
     times = [r.value for r in measured if r.metric == "seconds_per_image"]

@@ -6,7 +6,7 @@ with job.importing():
     from duodiff.autoencoder import load as load_autoencoder
     from duodiff.sampling.models import Models
     from duodiff.sampling.samples import write_samples
-    from duodiff.settings import Setting
+    from duodiff.settings import Schedules
 
 
 def sample_images(
@@ -25,6 +25,9 @@ def sample_images(
     shallow: Path | None = None,
     heads: Path | None = None,
     quantiles: Path | None = None,
+    others: dict | None = None,
+    schedules: dict | None = None,
+    chosen: Path | None = None,
     autoencoder: dict | None = None,
     data: Path = Path("data"),
     shard: int = 0,
@@ -34,7 +37,10 @@ def sample_images(
 ) -> str:
     """Generate the images of one grid cell, or of one shard of a cell. Writes a sample store with the manifest --out.
 
-    --setting is t_s=N (DuoDiff; 0 is the full backbone, 1000 the shallow backbone), theta=X or theta=qX (AdaDiff).
+    --setting is t_s=N (DuoDiff; 0 is the full backbone, 1000 the shallow backbone), theta=X or theta=qX (AdaDiff),
+    or schedule=NAME. --schedules is the JSON of the schedule: {NAME: {"intervals": [["shallow", 500, 999], ["full", 0,
+    499]], "timesteps": [999, 500, 0]}}. Without intervals, the file --chosen has them.
+    --others is the JSON of further backbones: their manifests by name.
     --sampler is JSON: {"name": "ddpm", "steps": 100} or {"name": "ddim", "steps": 50, "eta": 0} or
     {"name": "dpm_solver_pp", "steps": 20}.
     --conventions is JSON: {"schedule": "linear", "time_input": "t", "class_order": null}.
@@ -42,6 +48,7 @@ def sample_images(
     Only the checkpoints that the setting uses need to be given. --shard is a number from 0 to --shards - 1.
     --precision is the type that the networks compute in: float32 or bfloat16. --compiled compiles the backbones.
     """
+    backbones = {role: Path(path) for role, path in (others or {}).items()}
     models = Models(
         conventions,
         protocol,
@@ -52,12 +59,13 @@ def sample_images(
         device=device,
         precision=precision,
         compiled=compiled,
+        **backbones,
     )
     manifest = write_samples(
         out,
         models,
         sampler=sampler,
-        setting=Setting.parse(setting),
+        setting=Schedules(schedules or {}, chosen).setting(setting, sampler["name"]),
         images=images,
         batch=batch,
         seed=seed,

@@ -10,10 +10,19 @@ with job.importing():
 
 
 def summarise(
-    records: list[Path], curves: list[Path], claims: Path, studies: dict, out: Path
+    records: list[Path],
+    scores: list[Path],
+    curves: list[Path],
+    claims: Path,
+    studies: dict,
+    out: Path,
 ) -> str:
-    """Write the headline comparison of a run, as text, from its records, loss curves and table of claims."""
-    text = summary(records, curves, studies, pd.read_csv(claims, keep_default_na=False))
+    """Write the headline comparison of a run, as text, from its records, loss curves and table of claims.
+
+    --scores are the records of choose_schedules.
+    """
+    told = pd.read_csv(claims, keep_default_na=False)
+    text = summary(records, curves, studies, told, scores)
     write_text(out, text)
     return f"{len(text.splitlines())} lines"
 

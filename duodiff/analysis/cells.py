@@ -9,7 +9,7 @@ import pandas as pd
 from duodiff.analysis.lost import lost_share
 from duodiff.running.files import read_json
 from duodiff.schedules import T
-from duodiff.settings import Setting
+from duodiff.settings import text_of
 
 _ABOUT = ["experiment", "train_seed", "method", "n", "reference_n", "steps", "nfe", "parameters"]
 _DISTANCES = {
@@ -75,8 +75,8 @@ def distance_name(records: pd.DataFrame) -> str:
 def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
     """Our measurements under one sampler, one row a cell of one study at its first sampling seed.
 
-    What a cell is: experiment, train_seed, method, t_s, theta, setting, depth, steps, nfe, n (images), reference_n,
-    and cell, its setting as text, which is the same in every training.
+    What a cell is: experiment, train_seed, method, t_s, theta, setting, depth, schedule (its name), steps (of the
+    sampler), nfe, n (images), reference_n, and cell, its setting as text, which is the same in every training.
     Quality:
     - metric: the name of the distance; distance: to the reference; distance_standard: to all training images, where
       the reference is a part of them; distance_matched: at half the real images, against random halves of them
@@ -89,7 +89,8 @@ def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
     - mean_exit_layer, seconds (an image, measured), seconds_all_heads, seconds_interpolated (AdaDiff, Appendix A.5)
     - speedup over the full backbone, as measured, with speedup_low, speedup_high, speedup_covers, speedup_n,
       speedup_rounds, speedup_resampled, and whether it is speedup_disturbed; speedup_processor: by processor time
-    - ideal_speedup: by FLOPs; all_heads_cost: full's speed-up over that with all heads computed
+    - ideal_speedup: by FLOPs, for DuoDiff and named schedules; all_heads_cost: full's speed-up over that with all
+      heads computed
     """
     studies = [study for _, study in records.groupby(["experiment", "train_seed"])]
     tables = [
@@ -102,7 +103,7 @@ def cells(records: pd.DataFrame, sampler: str) -> pd.DataFrame:
 
 def _study_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame:
     mine = study[study["sampler"] == sampler].copy()
-    mine["key"] = mine["parameters"].map(_key)
+    mine["key"] = mine["parameters"].map(text_of)
     distance = distance_name(study)
     repeated = mine["metric"] == f"{distance}_spread"
     spread, plain = mine[repeated].set_index("key"), mine[~repeated]
@@ -113,7 +114,7 @@ def _study_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame:
     wide = wide.rename(columns=names | {distance: "distance", "seconds_per_image": "seconds"})
     about = plain[plain["metric"] == distance].set_index("key")
     table = about[_ABOUT].join(wide).assign(metric=distance)
-    for name in ("t_s", "theta", "setting", "depth"):
+    for name in ("t_s", "theta", "setting", "depth", "schedule"):
         table[name] = [parameters.get(name) for parameters in table["parameters"]]
     table["spread"] = spread["value"]
     difference = plain[plain["metric"] == f"{distance}_difference"].set_index("key")
@@ -139,15 +140,10 @@ def _lost_shares(table: pd.DataFrame) -> np.ndarray:
     return lost_share(table["distance"], full.iloc[0], shallow.iloc[0])
 
 
-def _key(parameters: dict) -> str:
-    """A cell's setting as text; empty where all heads are computed and none is taken."""
-    return str(Setting.of_record(parameters)) if parameters.keys() & {"t_s", "setting"} else ""
-
-
 def _with_derived_times(
     table: pd.DataFrame, study: pd.DataFrame, mine: pd.DataFrame
 ) -> pd.DataFrame:
-    """The cells with AdaDiff's interpolated time and DuoDiff's speed-up by FLOPs; `mine`: one sampler's records."""
+    """The cells with AdaDiff's interpolated time and the speed-up by FLOPs; `mine`: one sampler's records."""
     heads = mine[mine["method"] == "adadiff_all_heads"].set_index("metric")["value"]
     if len(heads):
         table["seconds_all_heads"] = heads["seconds_per_image"]
@@ -159,6 +155,10 @@ def _with_derived_times(
     table["ideal_speedup"] = [
         np.nan if pd.isna(t_s) else ideal_speedup(t_s, ratio) for t_s in table["t_s"]
     ]
+    if "gflops_per_trajectory" in table:
+        operations, named = table["gflops_per_trajectory"], table["schedule"].notna()
+        full = operations[table["t_s"] == 0].max()
+        table.loc[named, "ideal_speedup"] = full / operations[named]
     return table
 
 

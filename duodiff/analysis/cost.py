@@ -2,7 +2,7 @@
 
 Operations are counted as `duodiff.metrics.flops` counts them (a multiply-add is two), in closed form. A backward pass
 costs two forward passes. An AdaDiff cell exits at the mean exit layer of the paper's Table 2, or at
-the full depth if Table 2 does not have the cell.
+the full depth if Table 2 does not have the cell. A schedule that is yet to be chosen costs its whole budget.
 """
 
 import json
@@ -12,26 +12,32 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from duodiff.analysis.operations import Network, network
 from duodiff.data.families import contents
+from duodiff.metrics.grams import TRAJECTORIES
 from duodiff.metrics.rounds import TURNS, turn_steps
 from duodiff.paper import DATASETS
 from duodiff.protocol import PROTOCOLS
 from duodiff.running.files import read_json
-from duodiff.schedules import shallow_calls, timesteps
+from duodiff.schedules import shallow_calls, visited
 from duodiff.settings import FULL, Setting
 from duodiff.spaces import space
 from duodiff.study import config as configuration
 from duodiff.study.families import image_shape, packed_images, reduction
 from duodiff.study.grid import (
-    ROLES,
     backbone_architecture,
+    backbones,
+    choosable,
+    further_timesteps,
     grid_points,
     grid_settings,
     has_heads,
     owner,
+    roles,
+    scored_samplers,
     selected,
     step_grids,
 )
@@ -72,10 +78,15 @@ def works(config: dict) -> dict[str, list[Work]]:
     experiments, chosen = config["experiments"], selected(config)
     jobs: dict[str, list[Work]] = {}
     for name, experiment in experiments.items():
-        roles = [
-            role for role in ROLES if any(owner(config, other, role) == name for other in chosen)
+        own_roles = [
+            role
+            for role in roles(experiment)
+            if any(
+                role in roles(experiments[other]) and owner(config, other, role) == name
+                for other in chosen
+            )
         ]
-        own = list(_trainings(experiment, roles))
+        own = list(_trainings(experiment, own_roles))
         if name in chosen:
             dataset = config["datasets"][experiment["dataset"]]
             own += _measurements(experiment, dataset, config["device"])
@@ -98,9 +109,11 @@ def _times(work: Work, seeds: int) -> Work:
     )
 
 
-def _trainings(experiment: dict, roles: list[str]) -> Iterator[Work]:
+def _trainings(experiment: dict, roles_trained: list[str]) -> Iterator[Work]:
     nets = {
-        role: network(backbone_architecture(experiment, role)) for role in roles if role != "heads"
+        role: network(backbone_architecture(experiment, role))
+        for role in roles_trained
+        if role != "heads"
     }
     images = _images_of(experiment["backbone_training"])
     for role, net in nets.items():
@@ -110,7 +123,7 @@ def _trainings(experiment: dict, roles: list[str]) -> Iterator[Work]:
         else:
             peak = _STATES * _STATE * net.parameters
             yield Work("training", 1, 3 * images * net.forward, checkpoint, peak)
-    if "heads" in roles and has_heads(experiment):
+    if "heads" in roles_trained:
         net = _with_heads(experiment)
         depth = len(net.blocks)
         parameters = depth * (net.output_head + _uncertainty_parameters(experiment))
@@ -138,17 +151,25 @@ def _with_heads(experiment: dict) -> Network:
     return network(backbone_architecture(experiment, "full"), _timestep_aware(experiment))
 
 
-def _backbones(experiment: dict) -> tuple[Network, Network]:
-    """The full backbone, with uncertainty heads, and the shallow one."""
-    return _with_heads(experiment), network(backbone_architecture(experiment, "shallow"))
+def _call(experiment: dict, name: str) -> float:
+    """Operations of one call of a network, by its name, without guidance by the class."""
+    definition = experiment["networks"].get(name, {})
+    if "exit" in definition:
+        return _with_heads(experiment).fixed_exit(definition["exit"])
+    if "by" in definition:
+        return sum(_call(experiment, definition[key]) for key in ("network", "by"))
+    return network(backbone_architecture(experiment, name)).forward
 
 
 def _measurements(experiment: dict, dataset: dict, device: str) -> Iterator[Work]:
     """Profile, samples, their evaluation and the timing of one training seed."""
-    full, shallow = _backbones(experiment)
+    full = _with_heads(experiment)
     every_layer = full.all_heads if has_heads(experiment) else full.forward
-    profiled = experiment["profile"]["timesteps"] * dataset["held_out"]
-    yield Work("other", 1, profiled * (every_layer + shallow.forward))
+    others = [_call(experiment, role) for role in backbones(experiment) if role != "full"]
+    t = experiment["profile"]["timesteps"] + len(further_timesteps(experiment))
+    yield Work("other", 1, t * dataset["held_out"] * (every_layer + sum(others)))
+    if "ddim" in scored_samplers(experiment):
+        yield Work("other", 1, _displaced(experiment))
 
     sampling, latency = experiment["sampling"], experiment["latency"]
     points, decode = grid_points(experiment), _codec(dataset)[1]
@@ -168,6 +189,15 @@ def _measurements(experiment: dict, dataset: dict, device: str) -> Iterator[Work
     yield Work("other", 1, len(points) * sampling["images"] * features)
 
 
+def _displaced(experiment: dict) -> float:
+    """Operations of the displacements under DDIM: at each step all trajectories that were changed before go on."""
+    names = [*choosable(experiment), "shallow"]
+    full, *changes = (_call(experiment, name) for name in ("full", *names))
+    calls = len(_calls(experiment, "ddim", FULL))
+    going_on = calls + len(names) * calls * (calls - 1) / 2
+    return TRAJECTORIES * (going_on * full + calls * sum(changes))
+
+
 def _timed(experiment: dict, sampler: str, device: str) -> float:
     """Operations for each image of the timing's batch under one sampler, in the least number of rounds.
 
@@ -182,6 +212,9 @@ def _timed(experiment: dict, sampler: str, device: str) -> float:
         cells += [
             [cost] * len(full) for cost in (heads.all_heads, heads.exiting(len(heads.blocks)))
         ]
+    schedules = [experiment["schedules"].get(name) for name in grid["schedules"]]
+    alone = {i["network"] for schedule in schedules if schedule for i in schedule["intervals"]}
+    cells += [[_call(experiment, name)] * len(full) for name in sorted(alone - {"full", "shallow"})]
     part = min(1, TURNS * turn_steps(device) / len(full))
     return rounds * part * sum(sum(calls) + sum(full) for calls in cells) + exiting
 
@@ -189,18 +222,34 @@ def _timed(experiment: dict, sampler: str, device: str) -> float:
 def _calls(experiment: dict, folder: str, setting: Setting) -> list[float]:
     """Operations of each network call that an image of a cell takes; `folder` is the sampler's (`step_grids`)."""
     protocol, sampler = PROTOCOLS[experiment["protocol"]], folder.partition("/")[0]
-    t = timesteps(step_grids(experiment)[folder]["steps"])
+    schedule = experiment["schedules"].get(setting.spelled, {}) if setting.is_schedule else {}
+    t = visited(schedule.get("timesteps", step_grids(experiment)[folder]["steps"]))
     if sampler == "ddim" and not protocol.ddim_final_step:
         t = t[:-1]
-    full, shallow = _backbones(experiment)
+    full = _with_heads(experiment)
     if setting.exits_early:
         layer = _mean_exit(experiment["paper_dataset"], setting) if sampler == "ddpm" else None
         return [full.exiting(len(full.blocks) if layer is None else layer)] * len(t)
-    late = sampler == "ddim" and protocol.ddim_switch_one_call_late
-    switched = shallow_calls(t, setting.t_s, late)
     guided = 2 if experiment["sampling"]["guidance"] else 1
-    calls = [shallow.forward] * switched + [full.forward] * (len(t) - switched)
-    return [guided * call for call in calls]
+    if setting.is_schedule and not schedule:
+        budget = experiment["budgets"][setting.spelled]["operations"]
+        return [guided * budget * full.forward] * len(t)
+    if schedule:
+        names = _networks_at(schedule, t)
+    else:
+        late = sampler == "ddim" and protocol.ddim_switch_one_call_late
+        switched = shallow_calls(t, setting.t_s, late)
+        names = ["shallow"] * switched + ["full"] * (len(t) - switched)
+    cost_of = {name: guided * _call(experiment, name) for name in set(names)}
+    return [cost_of[name] for name in names]
+
+
+def _networks_at(schedule: dict, t: np.ndarray) -> list[str]:
+    """The network that a configured schedule runs at each timestep of t [K]."""
+    found = []
+    for one in t:
+        found += [i["network"] for i in schedule["intervals"] if i["t"][0] <= one <= i["t"][1]]
+    return found
 
 
 def _mean_exit(dataset: str | None, setting: Setting) -> float | None:

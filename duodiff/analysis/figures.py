@@ -120,8 +120,8 @@ def trade_off_points(records: list[Path], published: Path, studies: dict) -> pd.
     """Points of Figure 4: our studies under DDPM, then the published datasets (the file of Table 1 or 2).
 
     The full backbone with fewer steps is a method of its own, full_fewer_steps, and so is DuoDiff, duodiff_fewer_steps
-    (`analysis.fewer`). `lost_share` is missing for published points. `inferred` marks a published point whose setting
-    or exit layer is not in the paper (its certainty says so).
+    (`analysis.fewer`). A named schedule is a point. `lost_share` is missing for published points. `inferred` marks a
+    published point whose setting or exit layer is not in the paper (its certainty says so).
     """
     panels = []
     ours = cells(load_records(records), "ddpm")
@@ -180,7 +180,7 @@ def _our_curves(study: pd.DataFrame) -> pd.DataFrame:
         # the thetas are named once, at their measured times
         interpolated = _curve(own, "seconds_interpolated", "adadiff_interpolated")
         curves.append(interpolated.assign(label=""))
-    points = pd.concat(curves).drop_duplicates(["method", "t_s", "theta"])
+    points = pd.concat(curves).drop_duplicates(["method", "t_s", "theta", "schedule"])
     return pd.concat([points, _fewer_steps(fewer, own)]) if len(fewer) else points
 
 
@@ -200,12 +200,14 @@ def _fewer_steps(fewer: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
 
 
 def _curve(table: pd.DataFrame, seconds: str, adadiff: str) -> pd.DataFrame:
-    """One panel's points: the full backbone, DuoDiff from t_s = 0 to T, and AdaDiff called `adadiff`."""
-    switched, exited = table[table["t_s"].notna()], table[table["t_s"].isna()]
+    """One panel's points: full, DuoDiff from t_s = 0 to T, AdaDiff called `adadiff`, and named schedules."""
+    named = table["method"] == "schedule"
+    switched, exited = table[table["t_s"].notna()], table[table["t_s"].isna() & ~named]
     methods = [
         switched[switched["t_s"] == 0].assign(method="full", label=""),
         switched.assign(method="duodiff", label=switched["t_s"].map("{:.0f}".format)),
         exited.assign(method=adadiff, label=exited["theta"].map("{:.3g}".format)),
+        table[named].assign(label=table.get("schedule")),
     ]
     points = pd.concat(methods).assign(seconds=lambda t: t[seconds])
     return points[points["seconds"].notna()].replace({"label": {"nan": ""}})
@@ -224,6 +226,8 @@ def relative_points(
     rows = published_rows(pd.read_csv(published))
     sources = [_published_relative(rows, read_json(architectures)["paper"])]
     ours = cells(load_records(records), "ddpm")
+    if len(ours):
+        ours = ours[ours["method"] != "schedule"]
     relative = [_our_relative(study) for _, study in ours.groupby(["experiment", "train_seed"])]
     ours = pd.concat(relative, ignore_index=True) if relative else ours
     for study in _with_mean(ours):

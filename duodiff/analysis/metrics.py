@@ -8,6 +8,7 @@ import pandas as pd
 from duodiff.analysis.cells import distance_name
 from duodiff.analysis.lost import lost_share
 from duodiff.schedules import T
+from duodiff.settings import text_of
 
 COLUMNS = {
     "dataset": ("", "Dataset"),
@@ -15,6 +16,7 @@ COLUMNS = {
     "method": ("", "Method"),
     "t_s": ("", "t_s"),
     "theta": ("", "theta"),
+    "schedule": ("", "Schedule"),
     "steps": ("", "Steps"),
     "n": ("", "n"),
     "metric": ("Frechet distance", "in"),
@@ -58,16 +60,17 @@ def all_metrics(records: pd.DataFrame, studies: dict[str, dict]) -> pd.DataFrame
     """One row a cell of every study at its first sampling seed, then real images and noise; columns: COLUMNS.
 
     `records` may hold cells with fewer steps than their sampler's own. Their differences and lost shares are against
-    the backbones at the sampler's own steps, as those of the other cells. `studies` maps an experiment to its title.
-    The headings say what an interval or deviation covers: sampling seeds, training seeds (empty where the experiment
-    has one), a paired bootstrap, the fit in 1/n, or subsets.
+    the backbones at the sampler's own steps, as those of the other cells. The steps of a named schedule with timesteps
+    of its own are their number. `studies` maps an experiment to its title. The headings say what an interval or
+    deviation covers: sampling seeds, training seeds (empty where the experiment has one), a paired bootstrap, the fit
+    in 1/n, or subsets.
     """
     tables = []
     for name, study in studies.items():
         mine = records[records["experiment"] == name]
         measured = mine[mine["sampler"].notna() & mine["reference_n"].notna()]
         cells = [_cell(group) for _, group in measured.groupby(_key(measured), **_ALL)]
-        order = ["sampler", "t_s", "theta", "steps", "train_seed"]
+        order = ["sampler", "t_s", "theta", "schedule", "steps", "train_seed"]
         table = pd.DataFrame(cells).sort_values(order, ignore_index=True)
         trainings = table.groupby(["sampler", "steps", "setting"], **_ALL)
         # published weights are the same in every training
@@ -75,6 +78,7 @@ def all_metrics(records: pd.DataFrame, studies: dict[str, dict]) -> pd.DataFrame
         table["training_spread"] = trainings["distance"].transform("std").where(trained)
         parts = _parts(table, ["sampler", "train_seed"])
         table = pd.concat(map(_with_lost_share, parts)).sort_index()
+        table["steps"] = table["visited"]
         scale = mine[mine["method"].isin(_SCALE)].drop_duplicates(["method", "metric"])
         rows = [_values(group, distance_name(mine)) for _, group in scale.groupby("method")]
         tables.append(pd.concat([table, pd.DataFrame(rows)]).assign(dataset=study["title"]))
@@ -104,7 +108,7 @@ def _with_lost_share(cells: pd.DataFrame) -> pd.DataFrame:
 
 def _setting(parameters: dict) -> str:
     """A cell's name that is the same in every training, where a quantile's theta differs."""
-    return str(parameters.get("setting", parameters.get("t_s")))
+    return text_of(parameters)
 
 
 def _cell(records: pd.DataFrame) -> dict:
@@ -117,8 +121,9 @@ def _cell(records: pd.DataFrame) -> dict:
     names = ("sampler", "steps", "train_seed")
     return (
         {name: about[name] for name in names}
-        | {"t_s": about.get("t_s"), "theta": about.get("theta")}
+        | {name: about.get(name) for name in ("t_s", "theta", "schedule")}
         | {"setting": _setting(about["parameters"])}
+        | {"visited": len(about["parameters"].get("timesteps", [])) or about["steps"]}
         | {"spread": records[spread]["value"].max()}
         | {"checkpoints": str(about["checkpoint_sha256"])}
         | _values(first, distance)

@@ -31,6 +31,10 @@ class Network:
         """Operations of a call with every head of AdaDiff computed."""
         return self.forward + len(self.blocks) * (self.uncertainty + self.decode)
 
+    def fixed_exit(self, layer: int) -> float:
+        """Operations of a call in which every image runs the blocks before `layer`, and its output head."""
+        return self.embed + sum(self.blocks[:layer]) + self.decode
+
     def exiting(self, layer: float) -> float:
         """Operations of a call that exits at `layer` on average.
 

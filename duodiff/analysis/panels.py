@@ -1,6 +1,7 @@
 """The images that Figures 2 and 5 and the galleries show, from packed datasets and sample stores (no torch)."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ _METHOD_TITLES = {
     "shallow": "shallow backbone",
     "duodiff": "DuoDiff",
     "adadiff": "AdaDiff",
+    "schedule": "schedule",
 }
 
 
@@ -66,9 +68,9 @@ def noised_images(
 def qualitative_panels(samples: list[Path], studies: dict) -> tuple[list[dict], pd.DataFrame]:
     """Figure 5: a panel for each study, and the table of the images shown.
 
-    A panel has a `title`, the `labels` of its images (their class, or #index), and for "adadiff" (rising theta) and
-    "duodiff" (rising t_s) a list of columns (name, uint8 images [n, C, H, W]). The images are the first global
-    indices, whose noise and label all columns share.
+    A panel has a `title`, the `labels` of its images (their class, or #index), and for "adadiff" (rising theta),
+    "duodiff" (rising t_s) and "schedule" (by name) a list of columns (name, uint8 images [n, C, H, W]). The images are
+    the first global indices, whose noise and label all columns share.
     """
     stores_of: dict[str, list[ImageStore]] = {}
     for store in sorted(map(ImageStore, samples), key=_setting):
@@ -82,6 +84,7 @@ def qualitative_panels(samples: list[Path], studies: dict) -> tuple[list[dict], 
             "labels": [str(y) if y >= 0 else f"#{i}" for i, y in enumerate(labels)],
             "adadiff": [],
             "duodiff": [],
+            "schedule": [],
         }
         for store in stores:
             kind, value = _setting(store)
@@ -100,7 +103,7 @@ def gallery_panels(
     """A gallery: its title, panels (name, uint8 images [36, C, H, W] or fewer), and the table of the images shown.
 
     Training images of the packed store `data` come first, then every cell of one study at its first sampling seed:
-    AdaDiff by theta and DuoDiff by t_s. The same place of every panel shows the same global index.
+    AdaDiff by theta, DuoDiff by t_s, and named schedules. The same place of every panel shows the same global index.
     """
     real = ImageStore(data)
     stores = [ImageStore(path) for path in samples]
@@ -122,15 +125,20 @@ def gallery_panels(
 
 def _panel_name(store: ImageStore) -> str:
     kind, value = _setting(store)
-    setting = f"$t_s$ = {value}" if kind == "duodiff" else f"θ = {value:.3f}"
     sampler = store.manifest["sampler"]
-    method = _METHOD_TITLES[store.manifest["method"]]
-    return f"{samplers()[sampler['name']]['title']}-{sampler['steps']}, {method}, {setting}"
+    title, method = samplers()[sampler["name"]]["title"], _METHOD_TITLES[store.manifest["method"]]
+    if kind == "schedule":
+        steps = len(store.manifest["parameters"].get("timesteps", [])) or sampler["steps"]
+        return f"{title}-{steps}, {method} {value}"
+    setting = f"$t_s$ = {value}" if kind == "duodiff" else f"θ = {value:.3f}"
+    return f"{title}-{sampler['steps']}, {method}, {setting}"
 
 
-def _setting(store: ImageStore) -> tuple[str, float]:
-    """ "adadiff" and theta, or "duodiff" and t_s."""
+def _setting(store: ImageStore) -> tuple[str, Any]:
+    """ "adadiff" and theta, "duodiff" and t_s, or "schedule" and its name."""
     parameters = store.manifest["parameters"]
+    if "schedule" in parameters:
+        return ("schedule", parameters["schedule"])
     if "t_s" in parameters:
         return ("duodiff", parameters["t_s"])
     return ("adadiff", parameters["theta"])

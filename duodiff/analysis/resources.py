@@ -8,6 +8,7 @@ COLUMNS = {
     "method": ("", "Method"),
     "t_s": ("", "t_s"),
     "theta": ("", "theta"),
+    "schedule": ("", "Schedule"),
     "parameters_m": ("", "Parameters (M)"),
     "gflops_call": ("GFLOPs of an image", "a call"),
     "gflops_trajectory": ("GFLOPs of an image", "a trajectory"),
@@ -41,13 +42,13 @@ def resources_table(records: pd.DataFrame, studies: dict[str, dict]) -> pd.DataF
     mine = records[records["metric"].isin(_METRICS) & records["sampler"].notna()]
     studied = ["experiment", "train_seed", "sampler"]
     keys = [*(mine[name] for name in studied), mine["parameters"].map(str), mine["method"]]
-    names = [*studied, "method", "t_s", "theta", "n", "dtype", "device"]
+    names = [*studied, "method", "t_s", "theta", "schedule", "n", "dtype", "device"]
     rows = []
     for _, group in mine.groupby(keys, sort=False):
         about, values = group.iloc[0], group.set_index("metric")["value"]
         measured = {column: values.get(name) for name, column in _METRICS.items()}
         rows.append({name: about.get(name) for name in names} | measured)
-    table = pd.DataFrame(rows).sort_values([*studied, "t_s", "theta"])
+    table = pd.DataFrame(rows).sort_values([*studied, "t_s", "theta", "schedule"])
     table["parameters_m"] /= 1e6
     full = table[table["t_s"] == 0].set_index(studied)["gflops_trajectory"]
     bases = [full[tuple(row)] for row in table[studied].itertuples(index=False)]

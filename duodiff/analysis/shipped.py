@@ -23,8 +23,8 @@ from duodiff.analysis.claims.sources import our_sources
 from duodiff.analysis.claims.verdicts import claims_table
 from duodiff.running import provenance, receipts
 from duodiff.running.files import read_json, read_text, write_csv, write_json
-from duodiff.settings import Setting
-from duodiff.study.grid import ROLES, SEEDS_OF_A_TRAINING
+from duodiff.settings import text_of
+from duodiff.study.grid import SEEDS_OF_A_TRAINING
 from duodiff.study.scale import scale
 
 USUAL, OTHER = "usual", "other_kernels"
@@ -116,7 +116,6 @@ def row(record: dict, train_seed: int) -> dict:
     """A record of the training with this seed as a row of its `Training.numbers`."""
     parameters, seed = record["parameters"], record["seeds"].get("sample_seed")
     low, high = record["interval"] or (None, None)
-    named = parameters.keys() & {"t_s", "setting"}
     return {
         "metric": record["metric"],
         "value": record["value"],
@@ -124,7 +123,7 @@ def row(record: dict, train_seed: int) -> dict:
         "high": high,
         "n": record["n"],
         "method": record["method"],
-        "setting": str(Setting.of_record(parameters)) if named else "",
+        "setting": text_of(parameters),
         "theta": parameters.get("theta"),
         "sampler": record["sampler"] or "",
         "steps": record["steps"],
@@ -205,10 +204,12 @@ def _write_half(out: Path, folders: list[Path], config: dict) -> dict:
 
 def _give_networks(results: Path, training: Path, out: Path) -> None:
     """Copies the networks of a training, with their receipts."""
-    for role in ROLES:
+    for manifest in sorted(
+        (results / training.parent.name / training.name).glob("*/manifest.json")
+    ):
+        role = manifest.parent.name
         output = Path("results", training.parent.name, training.name, role, "manifest.json")
-        if (results.parent / output).exists():
-            receipts.give(results, output, out / role)
+        receipts.give(results, output, out / role)
 
 
 def _copy_tables(tables: Path, out: Path) -> None:

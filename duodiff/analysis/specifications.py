@@ -1,5 +1,6 @@
 """The paper's Tables 3 and 4, the specifications of its models (Appendix C), published and ours (no torch)."""
 
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def _networks(networks: dict) -> Values:
             values["both", key] = value
     values["both", "num_classes"] = max(0, full["architecture"]["num_classes"]) or "none"
     values["both", "tokens"] = full["tokens"]
-    for role in ("full", "shallow"):
+    for role in networks.keys() - {"adadiff"}:
         values[role, "depth"] = networks[role]["architecture"]["depth"]
     for role in networks:
         values[role, "parameters_m"] = networks[role]["parameters"] / 1e6
@@ -145,17 +146,23 @@ def _published_of(
 def _compare(
     title: str, ours: Values, published: dict[tuple[str, str], tuple[str, str]]
 ) -> list[dict]:
-    models, quantities = list(_MODELS), list(QUANTITIES)
-    keys = sorted(
-        {**ours, **published}, key=lambda key: (models.index(key[0]), quantities.index(key[1]))
-    )
+    values = {**ours, **published}
+    models, quantities = list(_titles(model for model, _ in values)), list(QUANTITIES)
+    titles = _titles(models)
+    keys = sorted(values, key=lambda key: (models.index(key[0]), quantities.index(key[1])))
     rows = []
     for model, quantity in keys:
-        about = {"dataset": title, "model": _MODELS[model], "quantity": QUANTITIES[quantity]}
+        about = {"dataset": title, "model": titles[model], "quantity": QUANTITIES[quantity]}
         value, certainty = published.get((model, quantity), (None, None))
         compared = _row(quantity, ours.get((model, quantity)), value)
         rows.append(about | compared | {"certainty": certainty})
     return rows
+
+
+def _titles(models: Iterable[str]) -> dict[str, str]:
+    """The title of each model, in the order of the tables; further networks, by their names, come last."""
+    further = sorted({*models} - _MODELS.keys())
+    return _MODELS | {name: f"Network {name}" for name in further}
 
 
 def _row(quantity: str, ours: Any, published: str | None) -> dict[str, str | None]:
@@ -184,7 +191,8 @@ def readable_specifications(table: pd.DataFrame) -> pd.DataFrame:
     rounded as the published ones.
     """
     there = set(zip(table["model"], table["quantity"], strict=True))
-    rows = [row for row in product(_MODELS.values(), QUANTITIES.values()) if row in there]
+    models = dict.fromkeys([*_MODELS.values(), *table["model"]])
+    rows = [row for row in product(models, QUANTITIES.values()) if row in there]
     columns = {("", "Model"): [row[0] for row in rows], ("", "Quantity"): [row[1] for row in rows]}
     for title, mine in table.groupby("dataset", sort=False):
         uncertain = mine["certainty"].notna() & ~mine["certainty"].str.startswith(

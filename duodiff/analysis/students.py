@@ -57,3 +57,18 @@ def prediction_half_width(values: Sequence[float], level: float) -> float:
     It is t sqrt(1 + 1/n) sd, for values of a normal distribution.
     """
     return half_width(values, level) * math.sqrt(len(values) + 1)
+
+
+def above(values: Sequence[float], bound: float) -> float:
+    """The p-value of Student's one-sided test that the mean of the distribution of `values` lies above `bound`.
+
+    It is NaN for fewer than two values. Equal values are certain: 0 above the bound, else 1.
+    """
+    n = len(values)
+    if n < 2:
+        return math.nan
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(n)
+    if not error:
+        return float(mean <= bound)
+    t = (mean - bound) / error
+    return 1 - _cumulative(t, n - 1) if t >= 0 else _cumulative(-t, n - 1)

@@ -1,5 +1,6 @@
 """A run as text: its trainings and cells, the headline comparison, the claims; from records and loss curves."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 
@@ -19,12 +20,19 @@ Report: xdg-open results/report.html (macOS: open results/report.html)
 """
 
 
-def summary(records: list[Path], curves: list[Path], studies: dict, claims: pd.DataFrame) -> str:
+def summary(
+    records: list[Path],
+    curves: list[Path],
+    studies: dict,
+    claims: pd.DataFrame,
+    scores: Sequence[Path] = (),
+) -> str:
     """What a run shows: whether its studies can say anything, and for each study its claims, trainings and settings.
 
-    `claims` is the `claims.verdicts.claims_table`. Every sentence on the paper's claims comes from it.
+    `claims` is the `claims.verdicts.claims_table`. Every sentence on the paper's claims comes from it. `scores` are the
+    records of chosen schedules.
     """
-    table = load_records(records)
+    table, scored = load_records(records), load_records(scores)
     first, lines = [], []
     for name, study in table.groupby("experiment"):
         rows = claims[claims["experiment"] == name]
@@ -32,6 +40,7 @@ def summary(records: list[Path], curves: list[Path], studies: dict, claims: pd.D
             first.append(f"{studies[name]['title']}: {said}")
         mine = [c for c in curves if Path(c).parts[-4] == name]
         lines += _of_study(studies[name]["title"], study, mine, rows)
+        lines += ["  " + line for line in predictions(scored[scored["experiment"] == name], study)]
     return "\n".join(first + lines + _claims(claims)) + "\n" + _WHERE
 
 
@@ -87,18 +96,39 @@ def _settings(table: pd.DataFrame, floors: pd.DataFrame) -> list[str]:
     same_noise = f"{distance}_same_noise"
     if same_noise not in table:
         table[same_noise] = None
-    rows = table.rename(columns={same_noise: "same_noise"}).sort_values(["t_s", "theta"])
+    rows = table.rename(columns={same_noise: "same_noise"}).sort_values(
+        ["t_s", "theta", "schedule"]
+    )
     lines = [f"{distance} of {first.n} images, DDPM, {first.nfe:.0f} network calls:"]
     lines += [_row(row) for row in rows.itertuples()]
     lines += _spreads(rows)
     return lines + (_above_the_floor(table, floors.iloc[0]) if len(floors) else [])
 
 
+def predictions(scores: pd.DataFrame, measured: pd.DataFrame) -> list[str]:
+    """A line for each chosen schedule of a study: its predicted share, and the lost share that was measured.
+
+    `scores` are the records of its choice. Both shares are means over the trainings.
+    """
+    found = scores[scores["metric"] == "predicted_share"] if len(scores) else scores
+    lines = []
+    for (sampler, name), rows in found.groupby(["sampler", "schedule"]) if len(found) else ():
+        table, first = cells(measured, sampler), rows.iloc[0]
+        lost = table.loc[table["schedule"] == name, "lost_share"].mean()
+        low, high = (rows["interval"].map(end).mean() for end in (min, max))
+        after = "not measured" if pd.isna(lost) else f"measured {lost:.3f}"
+        lines.append(
+            f"{name} ({sampler}), chosen before sampling: predicted share {rows['value'].mean():.3f}"
+            f" [{low:.3f}, {high:.3f}] by {first['score']}; {after} of {distance_name(measured)}"
+        )
+    return lines
+
+
 def _row(row) -> str:
     """A setting: distance, its difference to the full backbone's, time, speed-up."""
     line = f"  {row.method:8s} {_setting(row):13s} {row.distance:7.2f}  {_change(row):15s}"
     line += f" {1e3 * row.seconds:8.2f} ms  {row.speedup:.2f}x"
-    if pd.notna(row.t_s):
+    if row.method != "adadiff":
         return line + f"  (by FLOPs {row.ideal_speedup:.2f}x)" + _certain(row)
     there = "is no t_s" if pd.isna(row.duodiff_there) else f"{row.duodiff_there:.2f}"
     return line + f"  exits {row.mean_exit_layer:.2f}/{row.depth:.0f}, DuoDiff there {there}"
@@ -113,6 +143,8 @@ def _certain(row) -> str:
 
 
 def _setting(row) -> str:
+    if row.method == "schedule":
+        return row.schedule
     return f"t_s = {row.t_s:.0f}" if pd.notna(row.t_s) else f"theta = {row.theta:.3f}"
 
 

@@ -21,6 +21,7 @@ COLUMNS = {
     "method": ("", "Method"),
     "t_s": ("", "t_s"),
     "theta": ("", "theta"),
+    "schedule": ("", "Schedule"),
     "nfe": ("", "Network calls"),
     "mean_exit_paper": ("Mean exit layer", "paper"),
     "mean_exit_layer": ("Mean exit layer", "ours"),

@@ -42,7 +42,7 @@ def over_trainings(table: pd.DataFrame) -> pd.DataFrame:
     if table["train_seed"].nunique() < 2:
         return table.assign(trainings=1)
     table = table.drop(columns=[c for c in table if c.startswith(_OF_ONE_TRAINING)])
-    groups = table.groupby(["method", "cell", "nfe"], sort=False)
+    groups = table.groupby(["method", "cell", "steps"], sort=False, dropna=False)
     return pd.DataFrame([_row(group) for _, group in groups])
 
 

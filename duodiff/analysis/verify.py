@@ -98,7 +98,9 @@ def named_numbers(numbers: pd.DataFrame) -> pd.Series:
 
 def _speed_ups(numbers: pd.DataFrame) -> dict[tuple[str, str], float]:
     """The speed-ups among the `numbers` of a training."""
-    times = numbers[(numbers["metric"] == "speedup") & (numbers["method"] != "full")]
+    times = numbers[
+        (numbers["metric"] == "speedup") & ~numbers["method"].isin(["full", "schedule"])
+    ]
     found = {}
     for row in times.itertuples():
         name = row.setting or row.method.replace("_", " ")
@@ -122,6 +124,8 @@ def _of_sampler(values: pd.DataFrame, metric: str) -> Iterator[tuple[tuple[str, 
     full, shallow = (distances.get(str(s), np.nan) for s in (FULL, _SHALLOW))
     for text, distance in distances.items():
         setting = Setting.parse(text)
+        if setting.is_schedule:  # chosen in each training anew
+            continue
         if setting.method in ("full", "shallow"):
             yield (setting.method, f"{text}, {metric}"), distance
         elif np.isnan(shallow):

@@ -32,8 +32,9 @@ def describe(networks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """
     described = {}
     with torch.device("meta"):
-        for role in ("full", "shallow"):
-            described[role] = {"architecture": networks[role]} | _backbone(UViT(**networks[role]))
+        for role, keywords in networks.items():
+            if role != "adadiff":
+                described[role] = {"architecture": keywords} | _backbone(UViT(**keywords))
         if "adadiff" in networks:
             model = AdaDiff(UViT(**networks["full"]), **networks["adadiff"])
             described["adadiff"] = describe_adadiff(model)

@@ -1,7 +1,9 @@
 """Held-out denoising loss of every network and head at every timestep, and the observed uncertainties."""
 
+from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -9,13 +11,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from duodiff import records
+from duodiff.checkpoints import BackboneManifest
 from duodiff.early_exit import layer_errors, uncertainty_target
 from duodiff.identity import code_digest, digest
 from duodiff.metrics.bootstrap import COVERS, percentiles, resampled_means
+from duodiff.metrics.losses import Losses
 from duodiff.running import provenance
 from duodiff.running.files import write_csv, write_json
 from duodiff.sampling.models import Models
-from duodiff.schedules import T, time_input, timestep_weights, timesteps
+from duodiff.schedules import (
+    T,
+    prediction_coefficients,
+    time_input,
+    timestep_weights,
+    timesteps,
+)
 from duodiff.training.backbone import noisers
 from duodiff.training.batches import Batch
 
@@ -28,10 +38,13 @@ def write_profile(
     models: Models,
     *,
     n_timesteps: int,
+    also: Sequence[int] = (),
+    networks: Mapping[str, Mapping[str, int]] | None = None,
     batch: int,
     seed: int,
     experiment: str,
     losses: Path,
+    errors: Path,
     quantiles: Path,
     out: Path,
 ) -> str:
@@ -39,6 +52,9 @@ def write_profile(
 
     `losses` (CSV) has a row for each t and network ("full", "shallow", or "head" with its layer): the mean squared
     error of the prediction, and for heads the mean uncertainty u and its target u_hat.
+    `errors` holds the squared errors of every image in the noise (`losses.Losses`), at the timesteps `also` too: what
+    schedules are chosen by. Its networks are the full and the shallow backbone and those of `networks`, by name: with a
+    `depth` a backbone of the models, with an `exit` AdaDiff's head before this block.
     `quantiles` (JSON) holds the 0, 0.001, ..., 1 quantiles of all u over images, timesteps and layers; without heads
     it is empty.
     `out` (JSON) holds the records of `loss_statistics`.
@@ -49,26 +65,32 @@ def write_profile(
         data, models.full, models.schedule.name, models.device, models.null_class
     )
     rows: list[dict[str, Any]] = []
-    errors, uncertainties = [], []
-    profiled = timesteps(n_timesteps)
+    compared, uncertainties, kept = [], [], []
+    further, profiled = dict(networks or {}), timesteps(n_timesteps)
+    every = np.array(sorted({*profiled.tolist(), *also}, reverse=True))
     on_device = [
-        measure(models, held_out.at_timestep(seed, int(t)), batch)
-        for t in tqdm(profiled, desc="profile", unit="t", disable=None)
+        measure(models, held_out.at_timestep(seed, int(t)), batch, further)
+        for t in tqdm(every, desc="profile", unit="t", disable=None)
     ]
-    for t, one in zip(profiled, on_device, strict=True):
+    for t, one in zip(every, on_device, strict=True):
         measured = {key: value.cpu() for key, value in one.items()}
+        kept.append([measured[key].numpy() for key in ("errors", "disagreements")])
+        if t not in profiled:
+            continue
+        backbones = measured["errors"][: len(_BACKBONES)]
         rows += [
-            {"t": t, "network": network, "layer": None, "mse": measured[network].mean().item()}
-            for network in _BACKBONES
+            {"t": t, "network": network, "layer": None, "mse": one.mean().item()}
+            for network, one in zip(_BACKBONES, backbones, strict=True)
         ]
-        errors.append([measured[network].numpy() for network in _BACKBONES])
+        compared.append(backbones.numpy())
         if models.has_heads:
             rows += _head_rows(t, measured)
             uncertainties.append(measured["u"].numpy())
     write_csv(losses, rows)
+    _losses(models, further, every, np.array(kept)).write(errors)
     parameters = [models.conventions, models.protocol.name]
     code = digest([code_digest(work, parameters) for work in (write_profile, Models)])
-    full, shallow = np.array(errors).transpose(1, 0, 2)
+    full, shallow = np.array(compared).transpose(1, 0, 2)
     common = {
         "n": len(held_out),
         "experiment": experiment,
@@ -138,34 +160,66 @@ def loss_statistics(t: np.ndarray, full: np.ndarray, shallow: np.ndarray) -> dic
     }
 
 
-def measure(models: Models, noised: Batch, batch: int) -> dict[str, Tensor]:
+def _losses(
+    models: Models, further: dict[str, Mapping[str, int]], t: np.ndarray, kept: np.ndarray
+) -> Losses:
+    """What schedules are chosen by, from errors and disagreements [P, 2, K, N] of the networks' outputs at `t` [P].
+
+    eps = c output + d x_t, so an error in the noise is c times that of the output.
+    """
+    coefficients = prediction_coefficients(models.full.prediction, models.schedule)[2][t] ** 2
+    depths = {role: {"depth": models.backbone(role).net.depth} for role in _BACKBONES}
+    in_noise = kept.transpose(1, 2, 0, 3) * coefficients[:, None] * prod(models.shape)
+    errors, disagreements = in_noise.astype(np.float32)
+    about = {
+        "architecture": cast(BackboneManifest, models.manifests["full"]).architecture,
+        "networks": depths | further,
+        "schedule": models.schedule.name,
+    }
+    return Losses((*_BACKBONES, *further), t, errors, disagreements, about)
+
+
+def measure(
+    models: Models, noised: Batch, batch: int, further: Mapping[str, Mapping[str, int]]
+) -> dict[str, Tensor]:
     """`_measure` of all images, `batch` at a time, on their device. Nothing here waits for it."""
-    chunks = [_measure(models, chunk) for chunk in noised.chunks(batch)]
+    chunks = [_measure(models, chunk, further) for chunk in noised.chunks(batch)]
     return {key: torch.cat([chunk[key] for chunk in chunks], dim=-1) for key in chunks[0]}
 
 
-def _measure(models: Models, batch: Batch) -> dict[str, Tensor]:
-    """Squared errors of "full" and "shallow" [B]; with heads also those of each "head", "u" and "u_hat" [N, B]."""
+def _measure(
+    models: Models, batch: Batch, further: Mapping[str, Mapping[str, int]]
+) -> dict[str, Tensor]:
+    """Of the full, the shallow and the `further` networks "errors" and "disagreements" with the full one [K, B].
+
+    They are mean squares over an image. With heads also the errors of each "head", "u" and "u_hat" [N, B].
+    """
+    shallow = models.shallow.predict(batch.x_t, batch.t, batch.y)
+    if models.has_heads:
+        full, u, g = _all_layers(models, batch)
+        target = batch.target
+        heads = {"head": layer_errors(g, target), "u": u, "u_hat": uncertainty_target(g, target)}
+    else:
+        full, g, heads = models.full.predict(batch.x_t, batch.t, batch.y), None, {}
+    outputs = [full, shallow]
+    for name, network in further.items():
+        if "exit" in network:
+            assert g is not None  # a configuration with an exit trains the heads
+            outputs.append(g[network["exit"]])
+        else:
+            outputs.append(models.backbone(name).predict(batch.x_t, batch.t, batch.y))
+    stacked = torch.stack(outputs)
+    errors, disagreements = layer_errors(stacked, batch.target), layer_errors(stacked, full)
+    return {"errors": errors, "disagreements": disagreements} | heads
+
+
+def _all_layers(models: Models, batch: Batch) -> tuple[Tensor, ...]:
+    """The full backbone's output [B, C, H, W], uncertainties [N, B] and head outputs [N, B, C, H, W]."""
     full = models.full
-    shallow_error = _error(models.shallow.predict(batch.x_t, batch.t, batch.y), batch)
-    if not models.has_heads:
-        full_error = _error(full.predict(batch.x_t, batch.t, batch.y), batch)
-        return {"shallow": shallow_error, "full": full_error}
     fed = time_input(full.time_input, batch.t)
     with full.computing(batch.x_t.device):
         outputs = models.adadiff.all_layers(batch.x_t, fed, batch.y)
-    output, u, g = (values.to(batch.x_t.dtype) for values in outputs)
-    return {
-        "shallow": shallow_error,
-        "full": _error(output, batch),
-        "head": layer_errors(g, batch.target),
-        "u": u,
-        "u_hat": uncertainty_target(g, batch.target),
-    }
-
-
-def _error(output: Tensor, batch: Batch) -> Tensor:
-    return layer_errors(output[None], batch.target)[0]
+    return tuple(values.to(batch.x_t.dtype) for values in outputs)
 
 
 def _head_rows(t: int, measured: dict[str, Tensor]) -> list[dict[str, Any]]:

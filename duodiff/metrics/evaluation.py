@@ -141,7 +141,8 @@ class Evaluation:
             if manifest["count"] >= images_to_extrapolate(self.metric):
                 limit, rows = self._limit(features)
                 values.append(limit)
-                setting = manifest["parameters"] | {"sampler": sampler["name"], "sample_seed": seed}
+                setting = _in_a_cell(manifest["parameters"])
+                setting |= {"sampler": sampler["name"], "sample_seed": seed}
                 curves += [self.study | setting | row for row in rows if own(store)]
             records += self._records(
                 values, manifest["count"], manifest.get("made"), **of_samples(manifest)
@@ -289,6 +290,11 @@ def _noise(count: int, shape: tuple[int, int, int], part: int = 256) -> np.ndarr
         some = images[first : first + part]
         some[:] = to_uint8(torch.randn(some.shape, generator=generator)).numpy()
     return images
+
+
+def _in_a_cell(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that a cell of a table can hold: no intervals of a named schedule, for example."""
+    return {k: v for k, v in parameters.items() if not isinstance(v, (list, dict))}
 
 
 def _own_steps(stores: list[ImageStore]) -> Callable[[ImageStore], bool]:

@@ -12,7 +12,7 @@ import torch
 
 from duodiff import samplers
 from duodiff.autoencoder import Autoencoder
-from duodiff.backbones import single
+from duodiff.backbones import Backbone, single
 from duodiff.identity import code_digest
 from duodiff.metrics import rounds
 from duodiff.metrics.flops import gflops, parameters
@@ -25,14 +25,14 @@ from duodiff.metrics.resources import (
     synchronise,
     trajectory_gflops,
 )
-from duodiff.metrics.rounds import TURNS, Estimate, Timed, Turn
+from duodiff.metrics.rounds import Estimate, Timed, Turn
 from duodiff.records import Record
 from duodiff.running import provenance
-from duodiff.sampling.cells import Cell, build_cell, denoiser
+from duodiff.sampling.cells import Cell, build_cell
 from duodiff.sampling.generation import sample_batch
 from duodiff.sampling.models import Models
 from duodiff.schedules import T
-from duodiff.settings import FULL, Setting
+from duodiff.settings import FULL, Schedules, Setting
 
 Key = tuple[str, Setting | str]
 """What is timed: a sampler's name, and a setting, a name of `_MECHANISMS` or `_DECODE`."""
@@ -59,12 +59,13 @@ def measure_cells(
     train_seed: int,
     autoencoder: Autoencoder | None = None,
     precision: str = "float32",
+    schedules: Schedules | None = None,
 ) -> list[Record]:
     """The speed of every setting in `grid` ([[sampler, [settings]], ...]), and the resources it needs.
 
-    `paths` are the files of `Models` by role. `repeats` is the least number of rounds (`duodiff.metrics.rounds`). In a
-    round every cell runs a short piece of its trajectory (`duodiff.metrics.pieces`), in turns with its baseline: the
-    full backbone under the same sampler. Records of a cell:
+    `paths` are the files of `Models` by role, `schedules` the named ones. `repeats` is the least number of rounds
+    (`duodiff.metrics.rounds`). In a round every cell runs a short piece of its trajectory (`duodiff.metrics.pieces`),
+    in turns with its baseline: the full backbone under the same sampler. Records of a cell:
 
     - `speedup`: the baseline's wall time over the cell's
     - `seconds_per_image`: the baseline's seconds over the speed-up. So two cells' seconds compare as their speed-ups,
@@ -85,7 +86,13 @@ def measure_cells(
         return Models(conventions, protocol, **chosen, device=device, precision=precision)
 
     models = load(paths)
-    timings = _Timings(models, grid, Pieces(models, batch, seed), repeats, autoencoder=autoencoder)
+    timings = _Timings(
+        models,
+        _cells(models, grid, schedules or Schedules()),
+        Pieces(models, batch, seed),
+        repeats,
+        autoencoder=autoencoder,
+    )
     cells = timings.cells
     loads: dict[tuple[str, ...], np.ndarray] = {}
     for roles in {cell.roles for cell in cells.values()}:
@@ -138,16 +145,16 @@ class _Timings:
     def __init__(
         self,
         models: Models,
-        grid: Sequence[tuple[dict[str, Any], list[str]]],
+        cells: dict[Key, Cell],
         pieces: Pieces,
         least: int,
         *,
         autoencoder: Autoencoder | None,
     ):
-        self.cells = _cells(models, grid)
+        self.cells = cells
         self.x_0: dict[Key, torch.Tensor] = {}
         self.ran: dict[Key, torch.Tensor] = {}
-        timed = self._timed(models, _compared(models, self.cells, grid), pieces, least)
+        timed = self._timed(models, _compared(models, cells), pieces, least)
         if autoencoder is not None:
             sampler, _ = next(iter(self.cells))
             timed[sampler, _DECODE] = _timed_decoding(
@@ -177,12 +184,13 @@ class _Timings:
         """The cells, each with its baseline; and AdaDiff's trajectories, sampled for that."""
         timed = {}
         for key, cell in cells.items():
-            baseline = pieces.switching(self.cells[key[0], FULL], min(TURNS, len(cell.steps)))
+            full = self.cells[key[0], FULL]
             if cell.method == "adadiff":
                 piece, self.x_0[key], self.ran[key] = pieces.exiting(cell, least)
             else:
                 piece = pieces.switching(cell)
-            timed[key] = Timed(piece, baseline, _shares(models, key[0], cell))
+            baseline = pieces.switching(full, len(piece(0)))
+            timed[key] = Timed(piece, baseline, _shares(cell, key[0], len(full.steps)))
         return timed
 
     def records(self, key: Key, identity: Mapping[str, Any]) -> Iterator[Record]:
@@ -219,33 +227,50 @@ def _clock(device: str) -> np.ndarray:
     return np.array([time.perf_counter()])
 
 
-def _compared(
-    models: Models,
-    cells: Mapping[Key, Cell],
-    grid: Sequence[tuple[dict[str, Any], list[str]]],
-) -> dict[Key, Cell]:
+def _compared(models: Models, cells: Mapping[Key, Cell]) -> dict[Key, Cell]:
     """The cells to time beside the full backbone: all others, or itself under a sampler without others.
 
-    A sampler with a switch schedule has the shallow backbone too, although it may be no cell.
+    Each network of a schedule is among them, alone on every step, although it may be no cell.
     """
     compared = {key: cell for key, cell in cells.items() if key[1] != FULL}
-    for sampler, _ in grid:
-        name = sampler["name"]
-        methods = {cell.method for (of, _), cell in compared.items() if of == name}
-        if not methods:
+    for name in dict.fromkeys(sampler for sampler, _ in cells):
+        own = [cell for (of, _), cell in compared.items() if of == name]
+        if not own:
             compared[name, FULL] = cells[name, FULL]
-        if "duodiff" in methods and "shallow" not in methods:
-            compared[name, _SHALLOW] = build_cell(models, sampler, _SHALLOW)
+        full = cells[name, FULL]
+        for cell in own:
+            for network, backbone in _networks(cell).items():
+                key = (name, _alone(network))
+                if network != "full" and key not in compared:
+                    method = "shallow" if network == "shallow" else f"{network}_alone"
+                    compared[key] = replace(full, method=method, schedule=single(backbone))
     return compared
 
 
-def _shares(models: Models, sampler: str, cell: Cell) -> dict[Key, float]:
-    """The part of a switch schedule's steps that each network runs, by the cell that runs the network alone."""
+def _networks(cell: Cell) -> dict[str, Backbone]:
+    """The networks that run in a cell of DuoDiff or of a named schedule, by name; none of another cell."""
+    if "intervals" in cell.parameters:
+        listed = [(name, low) for name, low, _ in cell.parameters["intervals"]]
+        ran = {cell.schedule.at(step.t) for step in cell.steps}
+        found = {name: cell.schedule.at(low) for name, low in listed}
+        return {name: backbone for name, backbone in found.items() if backbone in ran}
     if cell.method != "duodiff":
         return {}
-    networks = [denoiser(cell.schedule.at(step.t)) for step in cell.steps]
-    shallow = sum(network is models.shallow for network in networks) / len(networks)
-    return {(sampler, FULL): 1 - shallow, (sampler, _SHALLOW): shallow}
+    return {"full": cell.schedule.at(0), "shallow": cell.schedule.at(T - 1)}
+
+
+def _alone(network: str) -> Setting | str:
+    """What times a network that runs alone."""
+    return {"full": FULL, "shallow": _SHALLOW}.get(network, f"network {network}")
+
+
+def _shares(cell: Cell, sampler: str, steps: int) -> dict[Key, float]:
+    """The calls of each network of a schedule over the baseline's `steps`, by the cell that runs the network alone."""
+    ran = [cell.schedule.at(step.t) for step in cell.steps]
+    return {
+        (sampler, _alone(name)): sum(one is backbone for one in ran) / steps
+        for name, backbone in _networks(cell).items()
+    }
 
 
 def _timing(metric: str, estimate: Estimate, unit: str, **identity: Any) -> Record:
@@ -294,11 +319,13 @@ def _loading(seconds: np.ndarray, identity: Mapping[str, Any]) -> Record:
     )
 
 
-def _cells(models: Models, grid: Sequence[tuple[dict[str, Any], list[str]]]) -> dict[Key, Cell]:
+def _cells(
+    models: Models, grid: Sequence[tuple[dict[str, Any], list[str]]], schedules: Schedules
+) -> dict[Key, Cell]:
     """The cells of every setting, and of `_MECHANISMS` under each sampler that has AdaDiff."""
     cells: dict[Key, Cell] = {}
     for sampler, spelled in grid:
-        settings = [Setting.parse(text) for text in spelled]
+        settings = [schedules.setting(text, sampler["name"]) for text in spelled]
         for setting in settings:
             cells[sampler["name"], setting] = build_cell(models, sampler, setting)
         if any(setting.exits_early for setting in settings):
@@ -308,9 +335,12 @@ def _cells(models: Models, grid: Sequence[tuple[dict[str, Any], list[str]]]) -> 
 
 
 def _few_steps(cell: Cell) -> Cell:
-    """The cell with some five of its steps, the first and the last among them: every network runs."""
-    steps = cell.steps[:: max(1, len(cell.steps) // 5)]
-    return replace(cell, steps=steps if steps[-1] == cell.steps[-1] else [*steps, cell.steps[-1]])
+    """The cell with some five of its steps, the last and the first of each network among them: every network runs."""
+    every, last = max(1, len(cell.steps) // 5), len(cell.steps) - 1
+    ran = [id(cell.schedule.at(step.t)) for step in cell.steps]
+    first = {ran.index(network) for network in ran}
+    chosen = [i for i in range(len(ran)) if i % every == 0 or i == last or i in first]
+    return replace(cell, steps=[cell.steps[i] for i in chosen])
 
 
 def _needs(
@@ -340,7 +370,7 @@ def _needs(
 def _calls(models: Models, seeds: dict[str, int], common: Mapping[str, Any]) -> list[Record]:
     """Records of one call of each backbone: its operations for one image, and its parameters."""
     records = []
-    for role in ("full", "shallow"):
+    for role in models.backbones:
         net = models.backbone(role).net
         identity = {"seeds": seeds, "method": role, "n": 1, **common}
         identity["checkpoint_sha256"] = models.sha256([role])

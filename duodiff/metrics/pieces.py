@@ -69,7 +69,8 @@ class Pieces:
         """A piece around the switch: each network runs as many of the turns as it has of the steps, but one at least.
 
         So the steps before and after the switch follow each other, as in the trajectory. What a network's turns take
-        counts for all of its steps. With one network every turn is alike.
+        counts for all of its steps. With one network every turn is alike. A schedule that changes its network more
+        often than there are turns has the steps of each network together.
         """
         parts = self._parts(cell, min(turns, len(cell.steps)))
 
@@ -81,9 +82,13 @@ class Pieces:
 
     def _parts(self, cell: Cell, turns: int) -> list[tuple[list[Step], float]]:
         """The steps of each turn, and how often they count."""
-        groups = [
-            list(group) for _, group in groupby(cell.steps, lambda s: id(cell.schedule.at(s.t)))
-        ]
+        by_network: dict[int, list[Step]] = {}
+        groups = []
+        for network, steps in groupby(cell.steps, lambda s: id(cell.schedule.at(s.t))):
+            groups.append(list(steps))
+            by_network.setdefault(network, []).extend(groups[-1])
+        if len(groups) > turns:
+            groups = list(by_network.values())
         parts = []
         for i, (group, own) in enumerate(zip(groups, _split(turns, groups), strict=True)):
             count = min(len(group), own * self.steps)

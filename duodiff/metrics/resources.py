@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from duodiff.backbones import Backbone, Guided
+from duodiff.backbones import Autoguided, Backbone, FixedExit, Guided
 from duodiff.metrics.flops import exit_gflops, gflops
 from duodiff.sampling.cells import Cell, denoiser
 from duodiff.sampling.models import Models
@@ -36,9 +36,12 @@ def trajectory_gflops(models: Models, cell: Cell, ran: Tensor | None) -> float:
 
 
 def _call_gflops(backbone: Backbone) -> float:
-    images = (
-        2 if isinstance(backbone, Guided) else 1
-    )  # guidance computes each image with and without its class
+    if isinstance(backbone, FixedExit):
+        return gflops(backbone.model.uvit, backbone.compute)
+    if isinstance(backbone, Autoguided):
+        return _call_gflops(backbone.network) + _call_gflops(backbone.by)
+    # guidance by the class computes each image with and without its class
+    images = 2 if isinstance(backbone, Guided) else 1
     return images * gflops(denoiser(backbone).net)
 
 

@@ -6,6 +6,7 @@ of a ratio are neighbours and equally often measured. The clock is an argument: 
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -115,9 +116,12 @@ def _round(timed: Timed, i: int, clock: Clock) -> np.ndarray:
     """One round: seconds of an image, [2, clocks]. Odd rounds begin with the cell, so a drift cancels."""
     sides = timed.baseline(i), timed.piece(i)
     seconds: np.ndarray = np.zeros((2, len(clock())))
-    for turns in zip(*sides, strict=True):
+    for turns in zip_longest(
+        *sides
+    ):  # a cell of more networks than the baseline has steps goes on alone
         for side in (1, 0) if i % 2 else (0, 1):
-            turn = turns[side]
+            if (turn := turns[side]) is None:
+                continue
             turn.prepare()
             before = clock()
             turn.run()

@@ -311,16 +311,20 @@ def relative(points: pd.DataFrame) -> Figure:
 
 
 def qualitative(panels: list[dict]) -> Figure:
-    """Figure 5: an image a row; AdaDiff's columns under rising theta left, DuoDiff's under rising t_s right.
+    """Figure 5: an image a row; columns of AdaDiff under rising theta, DuoDiff under rising t_s, named schedules.
 
     `panels` as `analysis.panels.qualitative_panels`.
     """
     style.apply()
-    beside = max(len(panel["adadiff"]) + len(panel["duodiff"]) for panel in panels)
+    headers = {
+        "adadiff": "AdaDiff: rising θ →",
+        "duodiff": "DuoDiff: rising $t_s$ →",
+        "schedule": "By name",
+    }
+    beside = max(sum(len(panel[kind]) for kind in headers) for panel in panels)
     heights = [0.6 * len(panel["labels"]) + 1 for panel in panels]  # inches
     figure = plt.figure(figsize=(0.6 * beside + 0.8, sum(heights)))
     parts = figure.subfigures(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
-    headers = {"adadiff": "AdaDiff: rising θ →", "duodiff": "DuoDiff: rising $t_s$ →"}
     for part, panel, height in zip(parts, panels, heights, strict=True):
         kinds = [kind for kind in headers if panel[kind]]
         part.suptitle(panel["title"], y=1 - 0.05 / height, va="top", parse_math=False)
@@ -331,7 +335,7 @@ def qualitative(panels: list[dict]) -> Figure:
             shape = (len(panel["labels"]), len(panel[kind]))
             axes = blocks[i].subgridspec(*shape, wspace=0.06, hspace=0.06).subplots(squeeze=False)
             for column, (name, images) in zip(axes.T, panel[kind], strict=True):
-                column[0].set_title(name, fontsize=9)
+                column[0].set_title(name if len(name) < 9 else f"{name[:8]}…", fontsize=9)
                 for axis, image in zip(column, images, strict=True):
                     _show(axis, to_unit_range(image), 1)
             axes[0, 0].annotate(
@@ -367,11 +371,12 @@ def gallery(title: str, panels: list[tuple[str, np.ndarray]]) -> Figure:
 def training_curves(curves: pd.DataFrame) -> Figure:
     """Held-out (solid) and training (dotted) loss over steps: backbones left, AdaDiff's heads right.
 
-    Columns: title, model ("full", "shallow", "heads"), step, train_loss, held_out_loss.
+    Columns: title, model ("full", "shallow", "heads", or a further network), step, train_loss, held_out_loss.
     """
     style.apply()
     names = {"held_out_loss": "held out", "train_loss": "training"}
     trainings, curves = _trainings(curves)
+    colors = style.networks(curves["model"])
     lines = curves.rename(columns=names).melt(
         ["title", "model", "step"], list(names.values()), var_name="images", value_name="loss"
     )
@@ -390,7 +395,7 @@ def training_curves(curves: pd.DataFrame) -> Figure:
         y="loss",
         hue="model",
         style="images",
-        palette=style.NETWORKS,
+        palette=colors,
         dashes={"held out": "", "training": (1, 1)},
         errorbar=None,
         col="number",
@@ -407,7 +412,7 @@ def training_curves(curves: pd.DataFrame) -> Figure:
         axis.set_title(f"{title}: {kind}{_over(mine)}", parse_math=False)
         single = trainings[trainings["title"] == title]
         single = single[single["model"].isin(mine["model"])]
-        _faintly(axis, single, "step", "held_out_loss", by="model", colors=style.NETWORKS)
+        _faintly(axis, single, "step", "held_out_loss", by="model", colors=colors)
         axis.set(ylabel="loss (Eq. 6 + Eq. 7)" if of_heads else "loss (Eq. 2)")
     facets.figure.set_layout_engine("constrained")
     sns.move_legend(facets, "outside lower center", ncols=2, frameon=True, fontsize="small")
@@ -417,7 +422,7 @@ def training_curves(curves: pd.DataFrame) -> Figure:
 def denoising_losses(losses: pd.DataFrame) -> Figure:
     """Held-out squared error over t of full, shallow and every head, one panel a study.
 
-    Columns: title, t, network ("full", "shallow", "head"), layer, mse.
+    Columns: title, t, network ("full", "shallow", a further one, or "head"), layer, mse.
     """
     figure, panels = _facets(losses, "title", (6.4, 3.8), columns=1)
     for title, axis, rows in panels:
@@ -428,7 +433,8 @@ def denoising_losses(losses: pd.DataFrame) -> Figure:
         trainings, panel = _trainings(rows)
         names = [f"head {layer:.0f}" for layer in sorted(rows[heads]["layer"].unique())]
         colors = dict(zip(names, style.shades("adadiff", len(names)), strict=True))
-        colors |= {network: style.NETWORKS[network] for network in ("shallow", "full")}
+        drawn = [*reversed(list(dict.fromkeys(rows[~heads]["network"])))]
+        colors |= {network: style.networks(drawn)[network] for network in drawn}
         _faintly(axis, trainings, "t", "mse", by="line", colors=colors)
         sns.lineplot(
             panel,

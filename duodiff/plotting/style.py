@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,13 +71,22 @@ METHODS = {
     "duodiff": Look("DuoDiff", _COLORS[0], "o", ()),
     "adadiff": Look("AdaDiff, measured", _COLORS[3], "s", (4, 1.5)),
     "adadiff_interpolated": Look("AdaDiff, interpolated (A.5)", _COLORS[4], "^", (1, 1)),
+    "schedule": Look("Schedule with a name", _COLORS[2], "v", None),
     "full_fewer_steps": Look("Full backbone, fewer steps", INK, "D", (3, 1.25, 1.5, 1.25)),
     "duodiff_fewer_steps": Look("DuoDiff, fewer steps", _COLORS[0], "P", None),
 }
 """The look of each method, in every figure."""
 
+_FURTHER = [_COLORS[i] for i in (1, 4, 5, 8, 9)]
 NETWORKS = {"full": INK, "shallow": _COLORS[2], "heads": _COLORS[3]}
-"""The colour of each trained network."""
+"""The colour of the networks that every experiment may have."""
+
+
+def networks(names: Iterable[str]) -> dict[str, str]:
+    """The colour of each of these networks; further ones have colours of their own, by their order."""
+    further = [name for name in dict.fromkeys(names) if name not in NETWORKS]
+    return NETWORKS | dict(zip(further, cycle(_FURTHER)))
+
 
 _SHADES = {"adadiff": "rocket_r", "duodiff": "mako_r"}
 

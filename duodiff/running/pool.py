@@ -15,7 +15,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _SPAWN = get_context("spawn")  # a forked process may hang if there are threads
-_CHUNK = 64  # items a message: enough to hide the cost of sending it
+_CHUNK = 64  # items a message
 _AHEAD = 4  # chunks in flight or waiting for their turn, for each process
 
 
@@ -30,8 +30,12 @@ class Lost(Exception):
         self.item = item
 
 
-def mapped(function: Callable[[T], R], items: Iterable[T], processes: int) -> Iterator[R]:
+def mapped(
+    function: Callable[[T], R], items: Iterable[T], processes: int, chunk: int | None = None
+) -> Iterator[R]:
     """`function` of each item, in their order, computed by so many processes; 1 is this process itself.
+
+    A process is given `chunk` items at a time: by default as many as hide the cost of a message.
 
     Memory does not grow with the number of items. Raises what `function` raises, and Lost for a process that is killed
     and for a MemoryError.
@@ -46,7 +50,7 @@ def mapped(function: Callable[[T], R], items: Iterable[T], processes: int) -> It
         return
     team = [_Worker(function) for _ in range(processes)]
     try:
-        yield from _in_order(team, iter(items))
+        yield from _in_order(team, iter(items), chunk or _CHUNK)
     finally:
         for worker in team:
             worker.end()
@@ -123,8 +127,8 @@ def _computed(function: Callable[[T], R], chunk: list[T], position: Any) -> list
     return results
 
 
-def _in_order(team: list[_Worker], items: Iterator) -> Iterator:
-    chunks = enumerate(iter(lambda: list(islice(items, _CHUNK)), []))
+def _in_order(team: list[_Worker], items: Iterator, size: int) -> Iterator:
+    chunks = enumerate(iter(lambda: list(islice(items, size)), []))
     idle, working = list(team), []
     given = first = 0  # the number of chunks given, and of those whose results are out
     results: dict[int, list] = {}

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from duodiff import noise, samplers
 from duodiff.autoencoder import Autoencoder
 from duodiff.running.parts import Parts
-from duodiff.sampling.cells import Cell, denoiser
+from duodiff.sampling.cells import Cell, blocks
 from duodiff.sampling.models import Models
 
 log = logging.getLogger("duodiff")
@@ -74,7 +74,7 @@ def generate(
     """Images uint8 [n, C, H, W], labels int64 [n] (-1 without classes) and blocks run int8 [steps, n].
 
     n = stop - start. `start` and `stop` are global image indices. The blocks that an image ran in a step are AdaDiff's
-    exit layer, or the depth of the backbone at t. The labels are `classes` in turn, if they are given.
+    exit layer, or those of the network at t (`cells.blocks`). The labels are `classes` in turn, if they are given.
 
     `autoencoder` decodes latents, a whole compute batch at a time, so its batches do not depend on the range either.
     Compute batches that `parts` holds are taken from there; the others are saved there. Raises ValueError if an image
@@ -115,8 +115,9 @@ def generate(
 
 
 def _title(cell: Cell) -> str:
-    parameters = {k: v for k, v in cell.parameters.items() if k in ("t_s", "theta")}
-    return " ".join([cell.method, *(f"{k} {v:.4g}" for k, v in parameters.items())])
+    found = cell.parameters
+    numbers = [f"{key} {found[key]:.4g}" for key in ("t_s", "theta") if key in found]
+    return " ".join([cell.method, *numbers, found.get("schedule", "")]).strip()
 
 
 def _log_speed(seconds: list[float], batch: int, calls: int, filling: int) -> None:
@@ -177,7 +178,7 @@ def _nan_count(models: Models, cell: Cell) -> int:
 def _blocks_run(cell: Cell, batch: int) -> torch.Tensor:
     """Blocks each image of the last compute batch ran in each step, int8 [steps, batch]."""
     if cell.early_exit is None:
-        depths = [denoiser(cell.schedule.at(step.t)).net.depth for step in cell.steps]
+        depths = [blocks(cell.schedule.at(step.t)) for step in cell.steps]
         return torch.tensor(depths)[:, None].expand(-1, batch).to(torch.int8)
     exits = torch.stack(cell.early_exit.exits)
     cell.early_exit.exits.clear()

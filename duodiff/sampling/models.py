@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from duodiff import noise
-from duodiff.backbones import EarlyExit
+from duodiff.backbones import EarlyExit, FixedExit
 from duodiff.checkpoints import (
     BackboneManifest,
     Manifest,
@@ -32,8 +32,8 @@ _SHARED = ("in_chans", "img_size", "num_classes")  # of the architecture, by all
 class Models:
     """The networks that cells run, and what their checkpoints agree on.
 
-    `full`, `shallow` and `heads` are the manifests of checkpoints. `quantiles` is the JSON file of the observed
-    uncertainties. Each may be None if no cell needs it.
+    `heads` and those of `backbones`, by role (full, shallow and the names of further ones), are the manifests of
+    checkpoints. `quantiles` is the JSON file of the observed uncertainties. Each may be None if no cell needs it.
 
     `conventions` are the configured schedule, time_input and class_order (which may be None or absent). Checkpoints
     with other conventions are refused. A protocol may allow them; then the configured conventions are used, and
@@ -51,13 +51,12 @@ class Models:
         conventions: Mapping[str, Any],
         protocol: str,
         *,
-        full: Path | None = None,
-        shallow: Path | None = None,
         heads: Path | None = None,
         quantiles: Path | None = None,
         device: str = "cpu",
         precision: str = "float32",
         compiled: bool = False,
+        **backbones: Path | None,
     ):
         if precision not in PRECISIONS:
             raise ValueError(f"precision: found {precision!r}; accepted: {' or '.join(PRECISIONS)}")
@@ -68,7 +67,7 @@ class Models:
         self._backbones: dict[str, Denoiser] = {}
         self._adadiff: AdaDiff | None = None
         described: dict[str, BackboneManifest] = {}
-        for role, path in (("full", full), ("shallow", shallow)):
+        for role, path in backbones.items():
             if path:
                 self._backbones[role], described[role] = load_backbone(path, **used)
         self.manifests: dict[str, Manifest] = {**described}
@@ -118,8 +117,13 @@ class Models:
         """Whether the checkpoint of AdaDiff's heads was given."""
         return self._adadiff is not None
 
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """The roles of the backbones."""
+        return tuple(self._backbones)
+
     def backbone(self, role: str) -> Denoiser:
-        """The backbone in the role "full" or "shallow". Raises ValueError if its checkpoint was not given."""
+        """The backbone in this role. Raises ValueError if its checkpoint was not given."""
         if role not in self._backbones:
             raise _missing(role)
         return self._backbones[role]
@@ -143,6 +147,10 @@ class Models:
     def early_exit(self, theta: float, simulate: bool = False) -> EarlyExit:
         """AdaDiff at the threshold theta. With `simulate` every layer is computed and one is selected."""
         return EarlyExit(self.adadiff, theta, self.full, simulate)
+
+    def fixed_exit(self, layer: int) -> FixedExit:
+        """AdaDiff's output at one layer for all images."""
+        return FixedExit(self.adadiff, layer, self.full)
 
     def threshold(self, setting: Setting) -> float:
         """The theta of an AdaDiff setting. A quantile is interpolated between the observed ones."""

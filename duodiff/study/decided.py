@@ -13,7 +13,7 @@ from duodiff.study.families import (
     reduction,
     training_images,
 )
-from duodiff.study.grid import ROLES, owner, selected
+from duodiff.study.grid import owner, roles, selected
 
 
 class Undecided(NamedTuple):
@@ -86,4 +86,11 @@ def undecided(config: dict) -> Iterator[Undecided]:
 def used_experiments(config: dict) -> list[str]:
     """The selected experiments and those whose networks they use, by name."""
     names = selected(config)
-    return sorted({*names} | {owner(config, name, role) for name in names for role in ROLES})
+    return sorted(
+        {*names}
+        | {
+            owner(config, name, role)
+            for name in names
+            for role in roles(config["experiments"][name])
+        }
+    )

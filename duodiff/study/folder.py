@@ -40,7 +40,7 @@ class Study:
         self.conventions = {k: first[k] for k in ("schedule", "time_input", "class_order")}
 
     def manifest(self, role: str) -> Path:
-        """Manifest of the checkpoint in `role` (full, shallow, heads).
+        """Manifest of the checkpoint in `role` (full, shallow, heads, or the name of a further network).
 
         It is in this folder, or in a folder beside it: the samples name their checkpoints by hash. One whose weights
         are there comes first. Raises FileNotFoundError if there is none.
@@ -68,6 +68,28 @@ class Study:
         if not weights.exists():
             raise FileNotFoundError(f"{weights}: found no such file{made_by(weights)}")
         return manifest
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles that the checkpoints of the study may have: full, shallow, heads, and those its samples name."""
+        named = {role for cell in self.cells for role in cell["checkpoint_sha256"]}
+        return (*_ROLES, *sorted(named - {*_ROLES}))
+
+    def schedule(self, name: str, sampler: str) -> Setting:
+        """The schedule of this name, as the study's samples by this sampler, or else by another one, have it.
+
+        Raises ValueError for a name that no sample has.
+        """
+        found: dict[str, dict[str, dict]] = {}
+        for cell in self.cells:
+            if "schedule" in (parameters := cell["parameters"]):
+                by_sampler = found.setdefault(parameters["schedule"], {})
+                by_sampler.setdefault(cell["sampler"]["name"], parameters)
+        if name not in found:
+            known = ", ".join(found) or "none; the samples have none"
+            raise ValueError(f"schedule: found {name!r}; accepted: {known}")
+        first = next(iter(found[name].values()))
+        return Setting.of_record(found[name].get(sampler, first))
 
     def models(self, setting: Setting) -> dict[str, Path]:
         """The files that a setting needs, by role, as `sampling.models.Models` takes them.
@@ -167,7 +189,7 @@ class Study:
         """
         about = f"{self.protocol} protocol, {self.conventions['schedule']} schedule"
         lines = [f"{self.folder}: {self.experiment}, {about}, compute batch {self.batch}"]
-        for role in ("full", "shallow", "heads"):
+        for role in self.roles:
             try:
                 path = self.manifest(role)
             except FileNotFoundError:
@@ -194,7 +216,7 @@ class Study:
     def _missing(self) -> list[Path]:
         """The weights and arrays whose manifests are there, and they are not."""
         checkpoints = []
-        for role in ("full", "shallow", "heads"):
+        for role in self.roles:
             with suppress(FileNotFoundError):
                 checkpoints.append(self.manifest(role))
         files = [_weights(path) for path in checkpoints]
@@ -211,6 +233,7 @@ class Study:
 
 _CODEC = ("config.json", "diffusion_pytorch_model.safetensors")  # as diffusers names them
 _ARRAYS = ("images.npy", "labels.npy", "blocks_run.npy")
+_ROLES = ("full", "shallow", "heads")  # that every study may have
 _MOST_NAMED = 5
 
 
@@ -219,9 +242,9 @@ def _weights(manifest: Path) -> Path:
 
 
 def _in_order(path: Path) -> tuple:
-    """The key that sorts sample stores: sampler (its own steps first), method, number of the setting, seed."""
+    """The key that sorts sample stores: sampler (its own steps first), method, setting, seed."""
     *_, sampler, method, setting, seed, _ = path.parts
     steps = sampler.startswith("steps=")  # in a folder of the sampler's
     name = path.parts[-6] if steps else sampler
     fewer = sampler if steps else ""
-    return name, fewer, method, Setting.parse(setting).number, int(seed.removeprefix("seed"))
+    return name, fewer, method, Setting.parse(setting).order, int(seed.removeprefix("seed"))

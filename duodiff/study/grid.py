@@ -1,5 +1,6 @@
 """The networks, the trainings and the cells of the grid that a complete configuration asks for (no torch)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -7,11 +8,8 @@ from pathlib import Path
 import yaml
 
 from duodiff.protocol import PROTOCOLS
-from duodiff.schedules import T
-from duodiff.settings import Setting
-
-ROLES = ("full", "shallow", "heads")
-"""The models of an experiment: the full and the shallow backbone, and AdaDiff's heads on the full backbone."""
+from duodiff.schedules import T, timesteps
+from duodiff.settings import Setting, made_for, roles_of
 
 SCHEMA = Path(__file__).parents[2] / "config" / "schema.yaml"
 """The schema of the configuration."""
@@ -33,9 +31,98 @@ def selected(config: dict) -> list[str]:
     return only.replace(",", " ").split() if isinstance(only, str) else only
 
 
-def has_heads(experiment: dict) -> bool:
-    """Whether the experiment needs AdaDiff's heads: whether its grid has a theta."""
+def exits_early(experiment: dict) -> bool:
+    """Whether the experiment samples with AdaDiff: whether its grid has a theta."""
     return any(grid["theta"] for grid in experiment["grid"].values())
+
+
+def has_heads(experiment: dict) -> bool:
+    """Whether the experiment needs AdaDiff's heads: for a theta, or for a network that is an exit."""
+    exits = any("exit" in network for network in experiment["networks"].values())
+    return exits or exits_early(experiment)
+
+
+def backbones(experiment: dict) -> tuple[str, ...]:
+    """The roles of an experiment's backbones: full, shallow, and the further networks that have a depth."""
+    networks = experiment["networks"]
+    return ("full", "shallow", *(name for name in networks if "depth" in networks[name]))
+
+
+def roles(experiment: dict) -> tuple[str, ...]:
+    """The roles of an experiment's checkpoints: full, shallow, AdaDiff's heads if needed, the further networks."""
+    full, shallow, *further = backbones(experiment)
+    return (full, shallow, *(["heads"] if has_heads(experiment) else []), *further)
+
+
+def schedules(experiment: dict, names: Iterable[str]) -> dict[str, dict]:
+    """The schedules of these names, as `settings.Schedules` takes them: those of budgets without intervals.
+
+    A budget chooses among the networks that are not guided.
+    """
+    configured, networks = experiment["schedules"], experiment["networks"]
+    found: dict[str, dict] = {}
+    for name in names:
+        if name in experiment["budgets"]:
+            made = {k: v for k, v in networks.items() if "exit" in v}
+            found[name] = {"networks": made} if made else {}
+            continue
+        intervals = [[one["network"], *one["t"]] for one in configured[name]["intervals"]]
+        visited = {k: v for k, v in configured[name].items() if k == "timesteps"}
+        without = {k: v for k, v in networks.items() if "depth" not in v}
+        made = made_for((network for network, _, _ in intervals), without)
+        found[name] = {"intervals": intervals} | visited | ({"networks": made} if made else {})
+    return found
+
+
+def setting_roles(experiment: dict, setting: Setting) -> tuple[str, ...]:
+    """The roles of the checkpoints that a cell of this setting needs: for a budget all that it may choose from."""
+    if not setting.is_schedule:
+        return setting.networks
+    (described,) = schedules(experiment, [setting.spelled]).values()
+    made = experiment["networks"]
+    used = [*backbones(experiment), *described.get("networks", {})]
+    if "intervals" in described:
+        used = [network for network, _, _ in described["intervals"]]
+    return roles_of(used, {k: v for k, v in made.items() if "depth" not in v})
+
+
+def budgeted(experiment: dict, settings: Iterable[Setting]) -> bool:
+    """Whether one of these settings is a schedule that is chosen by a budget."""
+    return any(s.is_schedule and s.spelled in experiment["budgets"] for s in settings)
+
+
+def choosable(experiment: dict) -> dict[str, dict[str, int]]:
+    """The further networks that a budget may choose: those that are not guided."""
+    networks = experiment["networks"]
+    return {name: networks[name] for name in networks if "by" not in networks[name]}
+
+
+def scored_samplers(experiment: dict) -> dict[str, dict]:
+    """The samplers whose schedules are compared without sampling, with their `options` and `budgets`.
+
+    It is DDPM, and DDIM without noise if a budget is listed there: its score takes the time of many trajectories.
+    """
+    found = {}
+    for name in ("ddpm", "ddim") if not experiment["sampling"]["guidance"] else ():
+        grid = experiment["grid"].get(name, {"schedules": []})
+        budgets = {b: experiment["budgets"].get(b) for b in grid["schedules"]}
+        budgets = {b: wanted for b, wanted in budgets.items() if wanted}
+        if name == "ddpm" or budgets:
+            found[name] = {"options": sampler_options(experiment, name), "budgets": budgets}
+    return found
+
+
+def further_timesteps(experiment: dict) -> list[int]:
+    """Timesteps to profile beside those of `profile`: the steps of DDPM if it has budgets and not many steps."""
+    ddpm = scored_samplers(experiment).get("ddpm", {"budgets": {}})
+    if not ddpm["budgets"] or (steps := ddpm["options"]["steps"]) > MOST_PROFILED:
+        return []
+    profiled = set(timesteps(experiment["profile"]["timesteps"]).tolist())
+    return [t for t in timesteps(steps).tolist() if t not in profiled]
+
+
+MOST_PROFILED = 100
+"""Between the profiled timesteps of longer chains the losses are interpolated."""
 
 
 def owner(config: dict, experiment: str, role: str) -> str:
@@ -68,20 +155,22 @@ def step_grids(experiment: dict) -> dict[str, dict]:
     """As `grids`, by the folder of a sampler's samples, with a grid more for each number of `fewer_steps`.
 
     "ddpm" has the sampler's own number of steps, "ddpm/steps=20" has 20. No cell of fewer steps is sampled again with
-    further seeds, or exits early.
+    further seeds, exits early, or is a named schedule.
     """
     found = {}
     for name, grid in grids(experiment).items():
         found[name] = grid
-        none = {"theta": [], "spread": {"seeds": [], "t_s": [], "theta": []}}
+        lists: dict[str, list] = {"theta": [], "schedules": []}
+        none = lists | {"spread": lists | {"seeds": [], "t_s": []}}
         for fewer in grid["fewer_steps"]:
             found[f"{name}/steps={fewer['steps']}"] = grid | fewer | none
     return found
 
 
 def grid_settings(grid: dict) -> list[Setting]:
-    """The settings of one sampler's t_s and theta lists."""
-    return [Setting.of(key, value) for key in ("t_s", "theta") for value in grid[key]]
+    """The settings of one sampler's lists: t_s, theta and named schedules."""
+    lists = {"t_s": "t_s", "theta": "theta", "schedule": "schedules"}
+    return [Setting.of(key, value) for key, name in lists.items() for value in grid[name]]
 
 
 SEEDS_OF_A_TRAINING = 1000
@@ -117,14 +206,16 @@ def sampler_options(experiment: dict, sampler: str) -> dict:
 
 
 def backbone_architecture(experiment: dict, role: str) -> dict:
-    """The keywords of UViT's constructor for the backbone in `role`, "full" or "shallow"."""
+    """The keywords of UViT's constructor for the backbone in `role`, one of `backbones`."""
     depth = {"full": experiment["backbone"]["depth"], "shallow": experiment["shallow_depth"]}
+    if role not in depth:
+        depth[role] = experiment["networks"][role]["depth"]
     return experiment["backbone"] | {"depth": depth[role]}
 
 
 def network_keywords(experiment: dict) -> dict[str, dict]:
-    """The keywords of the networks' constructors, by network: "full", "shallow", and "adadiff" if there is a theta."""
-    keywords = {role: backbone_architecture(experiment, role) for role in ("full", "shallow")}
+    """The keywords of the networks' constructors: of each of `backbones`, and of "adadiff" if there are heads."""
+    keywords = {role: backbone_architecture(experiment, role) for role in backbones(experiment)}
     if has_heads(experiment):
         aware = PROTOCOLS[experiment["protocol"]].timestep_aware_uncertainty
         keywords["adadiff"] = {"timestep_aware": aware}

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from duodiff.paper import PAPER_TITLES
 from duodiff.protocol import PROTOCOLS
-from duodiff.schedules import noise_schedule, one_step_eta_limit
+from duodiff.schedules import T, noise_schedule, one_step_eta_limit
+from duodiff.settings import gap, misplaced
 from duodiff.spaces import shipped_classifiers, space
 from duodiff.study.decided import dataset_classes, network_shape, undecided
 from duodiff.study.families import (
@@ -18,7 +19,7 @@ from duodiff.study.families import (
     reduction,
     training_images,
 )
-from duodiff.study.grid import SEEDS_OF_A_TRAINING, has_heads, selected
+from duodiff.study.grid import SEEDS_OF_A_TRAINING, backbones, has_heads, selected
 
 # Precision and recall look at 3 neighbours of an image, the kernel distance at a quarter of the images.
 _FEWEST_HELD_OUT = 16
@@ -28,6 +29,20 @@ _DERIVED = ("_spread", "_standard", "_matched", "_difference", "_infinity")
 
 # Categories of characters that no title has: control characters, ends of lines and paragraphs, halves of characters.
 _UNPRINTABLE = {"Cc", "Zl", "Zp", "Cs"}
+
+# Names of an experiment's models and folders, and of what a model is loaded with: no further network's.
+_NOT_NETWORKS = {
+    "full",
+    "shallow",
+    "heads",
+    "gallery",
+    "profile",
+    "quantiles",
+    "records",
+    "samples",
+    "export",
+}
+_NOT_NETWORKS |= {"conventions", "protocol", "device", "precision", "compiled"}
 
 # Folders of results/ that are no experiment's.
 _RESERVED = {"data", "tables", "figures", "bench", "statistics", "run", "paper", "screenshots"}
@@ -65,6 +80,8 @@ def conflicts(config: dict, counted: Mapping[str, Contents]) -> Iterator[str]:
         dataset, contents = datasets[experiment["dataset"]], counted.get(experiment["dataset"])
         for problem in (
             *_backbone_conflicts(experiment),
+            *_network_conflicts(experiment),
+            *_schedule_conflicts(experiment),
             *_precision_conflicts(experiment),
             *_batch_conflicts(experiment, gpus),
             *_fit_conflicts(experiment, dataset, contents),
@@ -188,7 +205,7 @@ def _backbone_conflicts(experiment: dict) -> Iterator[str]:
         if value and not experiment["null_class"]:
             yield f"{key}: found {value}; accepted: 0 without a null class (null_class: true)"
     if guidance and has_heads(experiment):
-        yield f"sampling.guidance: found {guidance}; accepted: 0 with early exit (a theta in the grid)"
+        yield f"sampling.guidance: found {guidance}; accepted: 0 with early exit (a theta, or an exit of networks)"
     hidden = int(net["embed_dim"] * net["mlp_ratio"])
     if hidden < 1:
         yield f"backbone.mlp_ratio: found {net['mlp_ratio']}; it leaves no unit of embed_dim {net['embed_dim']}"
@@ -196,6 +213,46 @@ def _backbone_conflicts(experiment: dict) -> Iterator[str]:
         yield f"backbone.num_classes: found 1; protocol {experiment['protocol']} never draws class 0"
     if "pretrained" in experiment and experiment["prediction"] != "noise":
         yield f"prediction: found {experiment['prediction']!r}; pretrained weights predict noise"
+
+
+def _network_conflicts(experiment: dict) -> Iterator[str]:
+    """Each further network is one of three kinds, and what it is made of is there."""
+    networks, blocks = experiment["networks"], experiment["backbone"]["depth"]
+    kinds = [{"depth"}, {"exit"}, {"network", "by", "weight"}]
+    plain = {"full", "shallow"} | {n for n, network in networks.items() if "by" not in network}
+    for name, network in networks.items():
+        if name in _NOT_NETWORKS:
+            yield f"networks.{name}: accepted: another name than {', '.join(sorted(_NOT_NETWORKS))}"
+        if set(network) not in kinds:
+            found = ", ".join(network) or "none"
+            yield f"networks.{name}: found {found}; accepted: depth, or exit, or network, by and weight"
+        if network.get("depth", 1) % 2 == 0:
+            yield f"networks.{name}.depth: found {network['depth']}; accepted: an odd number of blocks"
+        if network.get("exit", 0) >= blocks:
+            yield f"networks.{name}.exit: found {network['exit']}; accepted: 0 to {blocks - 1}, a layer of full"
+        for key in ("network", "by"):
+            if network.get(key, "full") not in plain:
+                listed = ", ".join(sorted(plain))
+                yield f"networks.{name}.{key}: found {network[key]!r}; accepted: {listed}"
+        if "by" in network and experiment["sampling"]["guidance"]:
+            guidance = experiment["sampling"]["guidance"]
+            yield f"sampling.guidance: found {guidance}; accepted: 0 with networks that are guided ({name})"
+
+
+def _schedule_conflicts(experiment: dict) -> Iterator[str]:
+    """Each schedule covers every t once, by networks that are there, and has a name of its own."""
+    known = {"full", "shallow", *experiment["networks"]}
+    for name in experiment["schedules"].keys() & experiment["budgets"].keys():
+        yield f"budgets.{name}: accepted: another name; a schedule is called so"
+    for name, schedule in experiment["schedules"].items():
+        for one in schedule["intervals"]:
+            if one["network"] not in known:
+                found = f"found {one['network']!r}; accepted: {', '.join(sorted(known))}"
+                yield f"schedules.{name}.intervals: {found}"
+        if problem := gap((one["network"], *one["t"]) for one in schedule["intervals"]):
+            yield f"schedules.{name}.intervals: {problem}"
+        if problem := misplaced(schedule.get("timesteps", (T - 1, 0))):
+            yield f"schedules.{name}.timesteps: {problem}"
 
 
 def _precision_conflicts(experiment: dict) -> Iterator[str]:
@@ -329,7 +386,12 @@ def _classifier_conflicts(experiment: dict, name: str, experiments: dict) -> Ite
 def _reuse_conflicts(experiment: dict, name: str, experiments: dict) -> Iterator[str]:
     if "pretrained" in experiment and "full" in experiment["reuse"]:
         yield "reuse.full: accepted: either pretrained weights or another experiment's"
+    roles = {*backbones(experiment), "heads"}
+    for role in experiment["reuse"].keys() - roles:
+        yield f"reuse.{role}: accepted: {', '.join(sorted(roles))}"
     for role, other in experiment["reuse"].items():
+        if role not in roles:
+            continue
         seen = [name]
         while other and other in experiments and other not in seen:
             seen.append(other)
@@ -340,6 +402,9 @@ def _reuse_conflicts(experiment: dict, name: str, experiments: dict) -> Iterator
         theirs = experiments[seen[-1]]
         keys = ["backbone", "null_class", "prediction"]
         keys += ["shallow_depth"] if role == "shallow" else []
+        further = [one["networks"].get(role) for one in (experiment, theirs)]
+        if further[0] != further[1]:
+            yield f"reuse.{role}: {seen[-1]} has another networks.{role}: {further[1]}"
         if experiment["protocol"] == "corrected":
             keys += ["schedule", "time_input"]
         if role == "heads":
@@ -380,13 +445,8 @@ def _grid_conflicts(experiment: dict) -> Iterator[str]:
                 f"grid.{sampler}.shards: found {grid['shards']}; accepted: up to the {batches} batches"
                 f" of {sampling['images']} images"
             )
-        eta = grid.get("eta", 0)
-        limit = one_step_eta_limit(noise_schedule(experiment["schedule"]), grid["steps"])
-        if PROTOCOLS[experiment["protocol"]].ddim_one_step_variance and eta > limit:
-            yield (
-                f"grid.{sampler}.eta: found {eta}; accepted under protocol {experiment['protocol']} and"
-                f" {grid['steps']} steps: 0 to {limit:.3g} (the released variance is not real beyond)"
-            )
+        yield from _eta_conflicts(experiment, grid, f"grid.{sampler}.eta")
+        yield from _budget_conflicts(experiment, sampler)
         yield from _fewer_steps_conflicts(grid, f"grid.{sampler}.fewer_steps")
         spread = grid["spread"]
         if experiment["sampling"]["seed"] in spread["seeds"]:
@@ -394,9 +454,52 @@ def _grid_conflicts(experiment: dict) -> Iterator[str]:
                 f"grid.{sampler}.spread.seeds: found {spread['seeds']};"
                 f" accepted: seeds other than sampling.seed {experiment['sampling']['seed']}"
             )
-        for key in ("t_s", "theta"):
+        named = [*experiment["schedules"], *experiment["budgets"]]
+        for name in grid["schedules"]:
+            if name not in named:
+                accepted = (
+                    ", ".join(named) or "names of schedules and budgets, of which there are none"
+                )
+                yield f"grid.{sampler}.schedules: found {name!r}; accepted: {accepted}"
+        for key in ("t_s", "theta", "schedules"):
             for value in set(spread[key]) - set(grid[key]):
                 yield f"grid.{sampler}.spread.{key}: found {value!r}; accepted: values of grid.{sampler}.{key}"
+
+
+def _budget_conflicts(experiment: dict, sampler: str) -> Iterator[str]:
+    """A schedule can be chosen for the sampler of each budget."""
+    grid, guidance = experiment["grid"][sampler], experiment["sampling"]["guidance"]
+    for name in grid["schedules"]:
+        if name not in experiment["budgets"]:
+            continue
+        found = f"grid.{sampler}.schedules: found the budget {name!r}"
+        if sampler not in ("ddpm", "ddim"):
+            yield f"{found}; accepted: names of schedules; budgets are for ddpm and ddim"
+        if sampler == "ddim" and grid["eta"]:
+            yield f"{found} with eta {grid['eta']}; accepted: eta 0"
+        if sampler == "ddim" and experiment["budgets"][name]["choose"] == "steps":
+            yield f"{found} with choose: steps; accepted for ddim: switch, networks"
+        if guidance:
+            yield f"{found} with sampling.guidance {guidance}; accepted: guidance 0"
+
+
+def _eta_conflicts(experiment: dict, grid: dict, key: str) -> Iterator[str]:
+    """The variance that the released DDIM adds is real, on the sampler's timesteps and on those of its schedules."""
+    eta, protocol = grid.get("eta", 0), experiment["protocol"]
+    if not (eta and PROTOCOLS[protocol].ddim_one_step_variance):
+        return
+    on = {f"{grid['steps']} steps": grid["steps"]}
+    for name in grid["schedules"]:
+        own = experiment["schedules"].get(name, {}).get("timesteps")
+        if own and not misplaced(own):
+            on[f"the timesteps of {name}"] = own
+    for what, steps in on.items():
+        limit = one_step_eta_limit(noise_schedule(experiment["schedule"]), steps)
+        if eta > limit:
+            yield (
+                f"{key}: found {eta}; accepted under protocol {protocol} and {what}: 0 to {limit:.3g}"
+                " (the released variance is not real beyond)"
+            )
 
 
 def _fewer_steps_conflicts(grid: dict, key: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import copy
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,16 @@ from duodiff.metrics.denoising import write_profile
 from duodiff.sampling.cells import build_cell
 from duodiff.sampling.generation import generate
 from duodiff.sampling.models import Models
+from duodiff.settings import Schedules
 from duodiff.study import config as configuration
-from duodiff.study.grid import backbone_architecture, grid_points, has_heads, sampler_options
+from duodiff.study.grid import (
+    backbone_architecture,
+    backbones,
+    grid_points,
+    has_heads,
+    sampler_options,
+    schedules,
+)
 from duodiff.training.backbone import train_backbone
 from duodiff.training.heads import train_heads
 from faults.scripts import ROOT
@@ -74,6 +83,27 @@ def grids(draw, exits: bool) -> dict:
 
 
 @st.composite
+def named(draw, depth: int, made: bool) -> dict:
+    """Networks and a schedule of all of them, with `made` of those without a checkpoint too."""
+    networks: dict[str, dict] = {"middle": {"depth": draw(mostly(3, 4))}}
+    if made:
+        networks["early"] = {"exit": draw(mostly(draw(st.integers(0, 2)), depth))}
+        by = draw(mostly(draw(st.sampled_from(["shallow", "middle", "early"])), "guided"))
+        networks["guided"] = {"network": "full", "by": by, "weight": draw(st.floats(0.1, 2))}
+    cuts = sorted({0, 1000, *draw(st.lists(st.integers(1, 999), max_size=4)), draw(mostly(0, 5))})
+    names = st.sampled_from(["full", "shallow", *networks])
+    intervals = [
+        {"network": draw(names), "t": [low, draw(mostly(high - 1, high))]}
+        for low, high in pairwise(cuts)
+    ]
+    schedule: dict = {"intervals": intervals}
+    if draw(flags):
+        between = draw(st.lists(st.integers(1, 998), max_size=6, unique=True))
+        schedule["timesteps"] = [999, *sorted(between, reverse=True), draw(mostly(0, 1))]
+    return {"networks": networks, "schedules": {"one": schedule}}
+
+
+@st.composite
 def configurations(draw) -> dict:
     """The test's configuration with one experiment on the digits, whose settings are all drawn."""
     size = draw(st.sampled_from([None, 6, 12]))
@@ -119,6 +149,9 @@ def configurations(draw) -> dict:
     if draw(mostly(null_class and not exits, True)):
         chosen["sampling"]["guidance"] = draw(st.floats(0, 3))
     if draw(flags):
+        chosen |= draw(named(backbone["depth"], "guidance" not in chosen["sampling"]))
+        chosen["grid"]["ddpm"]["schedules"] = draw(mostly(["one"], [], ["other"]))
+    if draw(flags):
         chosen["grid"]["ddim"] = draw(grids(exits)) | {"eta": draw(mostly(0, 0.1, 1))}
     if draw(flags):
         chosen["grid"]["dpm_solver_pp"] = draw(grids(exits))
@@ -138,7 +171,7 @@ def run(config: dict, data: Path, folder: Path) -> None:
     chosen = config["experiments"]["digits"]
     used = {key: chosen[key] for key in ("schedule", "time_input")}
     paths, seed = {}, chosen["train_seeds"][0]
-    for role in ("full", "shallow"):
+    for role in backbones(chosen):
         paths[role] = folder / role / "manifest.json"
         train_backbone(
             data,
@@ -164,20 +197,24 @@ def run(config: dict, data: Path, folder: Path) -> None:
         seed=seed,
         experiment="digits",
         losses=folder / "losses.csv",
+        errors=folder / "losses.npz",
         quantiles=quantiles,
         out=folder / "profile.json",
     )
     conventions = used | {"class_order": None}
     models = Models(conventions, protocol, **paths, quantiles=quantiles)
+    known = Schedules(schedules(chosen, chosen["schedules"]))
     for point in grid_points(chosen):
         sampler = sampler_options(chosen, point.sampler)
-        cell = build_cell(models, sampler, point.setting)
+        setting = known.setting(str(point.setting), sampler["name"])
+        cell = build_cell(models, sampler, setting)
         images, labels, blocks = generate(models, cell, 0, IMAGES, batch=BATCH, seed=point.seed)
         assert images.shape == (IMAGES, *models.shape)
         assert images.dtype == np.uint8
         assert (labels < max(1, chosen["backbone"]["num_classes"])).all()
         assert blocks.shape == (len(cell.steps), IMAGES)
-        assert 0 <= blocks.min() <= blocks.max() <= chosen["backbone"]["depth"]
+        most = 2 if setting.is_schedule else 1  # a guided network runs two
+        assert 0 <= blocks.min() <= blocks.max() <= most * chosen["backbone"]["depth"]
 
 
 def test_whatever_configuration_is_accepted_also_runs(tmp_path):

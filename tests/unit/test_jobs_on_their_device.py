@@ -281,5 +281,5 @@ def test_a_profile_is_measured_on_the_device_without_waiting(paths):
     models = Models(USED, "corrected", **paths, device="meta")
     pictures = images(12, models.shape[1], models.shape[0])
     noiser = Noiser(pictures, np.arange(12) % 10, noise_schedule("linear"), "meta")
-    found = watched(lambda: denoising.measure(models, noiser.at_timestep(0, 500), 5))
+    found = watched(lambda: denoising.measure(models, noiser.at_timestep(0, 500), 5, {}))
     assert found == {"waits": 0, "on_host": 0, "between": 0}

@@ -40,6 +40,7 @@ JOBS = {
     "train_backbone": 6 + 2 + 1 + 2 + 4,
     "train_heads": 4 + 4 + 0 + 2,  # once per experiment with thetas
     "profile_denoising": 13,  # 4 corrected, 4 under the paper's protocol, 1 guided, 4 studies
+    "choose_schedules": 13,
     "profile_exits": 4 + 4 + 0 + 2,
     # cells of DDIM are one job each; those of DDPM are cut into 2 shards (CIFAR-10, CelebA, the studies), 4 and 8
     # (ImageNet-64 and -256, in both protocols) or 20 (guided), and joined

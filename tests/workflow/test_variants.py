@@ -76,6 +76,7 @@ def test_models_are_trained_once_and_shared(variants):
         "released/train0/heads",
         "velocity/train0/full",
         "velocity/train0/heads",
+        "velocity/train0/middle",
         "velocity/train0/shallow",
     ]
     full = read(variants, "published/pretrained/manifest.json")
@@ -117,7 +118,34 @@ def test_a_third_sampler_goes_through_every_rule(variants):
     assert set(metrics["sampler"].dropna()) == {"ddpm", "ddim", "dpm_solver_pp"}
     records = read(variants, "velocity/train0/records/measure_latency.json")
     timed = [r for r in records if r["sampler"] == "dpm_solver_pp" and r["metric"] == "speedup"]
-    assert [r["parameters"]["t_s"] for r in timed] == [0, 500]
+    assert [r["parameters"].get("t_s") for r in timed] == [0, 500, None]
+
+
+def test_a_named_schedule_goes_through_every_rule(variants):
+    every = cell(variants, "velocity/train0/samples/dpm_solver_pp/schedule/schedule=every")
+    assert (every["nfe"], every["timesteps"]) == (5, [999, 600, 400, 200, 0])
+    assert set(every["checkpoint_sha256"]) == {"full", "shallow", "heads", "middle"}
+    networks = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["experiments"]["velocity"][
+        "networks"
+    ]
+    assert every["parameters"]["networks"] == {k: networks[k] for k in ("early", "guided")}
+    records = [
+        record
+        for kind in ("evaluate_samples", "measure_latency")
+        for record in read(variants, f"velocity/train0/records/{kind}.json")
+        if record["parameters"].get("schedule") == "every"
+    ]
+    assert {r["method"] for r in records} == {"schedule"}
+    found = {r["metric"]: r["value"] for r in records}
+    assert {"fd_shapes", "speedup", "gflops_per_trajectory", "peak_memory_mb"} <= set(found)
+    metrics = pd.read_csv(variants.folder / "results/tables/metrics.csv")
+    (row,) = metrics[metrics["schedule"] == "every"].to_dict("records")
+    assert (row["method"], row["steps"], row["distance"]) == ("schedule", 5, found["fd_shapes"])
+    resources = pd.read_csv(variants.folder / "results/tables/resources.csv")
+    (row,) = resources[resources["schedule"] == "every"].to_dict("records")
+    assert row["gflops_trajectory"] == found["gflops_per_trajectory"]
+    curves = pd.read_csv(variants.folder / "results/figures/training.csv")
+    assert {"full", "shallow", "middle", "heads"} == set(curves["model"])
 
 
 def test_guidance_is_recorded(variants):
@@ -136,7 +164,7 @@ def test_switch_schedules_are_sampled_anew_where_backbones_are_compiled(variants
     options = ("--dry-run", "--printshellcmds", "--config", "only=velocity")
     commands = variants.snakemake(*options, config="compiled.yaml").splitlines()
     sampling = [line for line in commands if "workflow_scripts/sample_images.py" in line]
-    assert len(sampling) == 5  # and not theta's, which would be the same
+    assert len(sampling) == 6  # and not theta's, which would be the same
     assert all("--compiled" in line for line in sampling)
 
 

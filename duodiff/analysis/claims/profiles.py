@@ -6,8 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from duodiff.analysis.claims.cases import Case, Limits, Measure, NotTested, case_name, papers_cost
+from duodiff.analysis.claims.cases import (
+    Case,
+    Limits,
+    Measure,
+    NotTested,
+    case_name,
+    papers_cost,
+    papers_t_s,
+)
 from duodiff.analysis.claims.sources import Training
+from duodiff.study.grid import samplers
 
 _STARTS = ("exit_", "early_exits_", "few_blocks_")
 _NOTES = {
@@ -85,6 +94,30 @@ def _case(
     value, low, high = (float(end) for end in statistic(record, float(row["depth"]), limits))
     covers = by_name["interval_covers"][metric]
     return replace(case, value=value, interval=(low, high), covers=covers, note=note)
+
+
+def gaps(sampler: str) -> Measure:
+    """A case for each t_s of the paper's tables: what the best assignment gains over the switch, by the score."""
+
+    def cases(training: Training, limits: Limits) -> list[Case]:
+        if training.published:
+            raise NotTested("no losses are published")
+        records = training.records
+        found = records[(records["metric"] == "switch_gap") & (records["sampler"] == sampler)]
+        if found.empty:
+            raise NotTested(f"no schedules were scored under {samplers()[sampler]['title']}")
+        return [
+            Case(
+                case_name(row),
+                row["value"],
+                tuple(row["interval"]),
+                row["interval_covers"],
+                int(row["n"]),
+            )
+            for _, row in papers_t_s(found).iterrows()
+        ]
+
+    return cases
 
 
 def losses(metric: str) -> Measure:

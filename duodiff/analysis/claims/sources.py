@@ -109,8 +109,11 @@ def published_sources(table_1: pd.DataFrame, table_2: pd.DataFrame) -> list[Sour
 
 
 def _our_cells(study: pd.DataFrame, sampler: str) -> pd.DataFrame | None:
+    """The cells under one sampler; those of named schedules, on which the paper has no claim, are left out."""
     table = cells(study, sampler)
-    return _with_difference(table) if len(table) else None
+    if table.empty:
+        return None
+    return _with_difference(table[table["method"] != "schedule"].reset_index(drop=True))
 
 
 def _our_fewer(study: pd.DataFrame, fewer_steps: pd.DataFrame | None) -> pd.DataFrame | None:

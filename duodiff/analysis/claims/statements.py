@@ -42,6 +42,7 @@ _T_S = f"every t_s from {SMALLEST_T_S} to {LARGEST_T_S}"
 _THETA = f"every theta that runs at least {LEAST_COST} of the blocks"
 _COST = f"settings that cost at least {LEAST_COST} of the full backbone"
 _TREND = f"t_s up to {LARGEST_T_S}, and theta that run at least {LEAST_COST} of the blocks"
+_GAP = "share of the shallow backbone's loss, by score: the switch's minus the best choice's on other images"
 _KEPT = "lost share: distance above full's over shallow's above full's (published rows: over full's distance)"
 
 CLAIMS = [
@@ -458,6 +459,28 @@ CLAIMS = [
         unit="distance",
         holds="< 0",
         measure=quality.below_fewer_steps(equal.OPERATIONS),
+        rests_on=("full_beats_shallow",),
+    ),
+    Claim(
+        id="one_switch",
+        where=BASELINE,
+        sentence="One switch is enough: no other choice of steps for the shallow backbone, as cheap, is much better.",
+        statistic=_GAP,
+        over=_T_S,
+        unit="share",
+        holds="< switch_gap",
+        measure=profiles.gaps("ddpm"),
+        rests_on=("full_beats_shallow",),
+    ),
+    Claim(
+        id="ddim_one_switch",
+        where=BASELINE,
+        sentence="Under DDIM, too, one switch is enough.",
+        statistic=_GAP + ", under DDIM",
+        over=_T_S,
+        unit="share",
+        holds="< switch_gap",
+        measure=profiles.gaps("ddim"),
         rests_on=("full_beats_shallow",),
     ),
 ]

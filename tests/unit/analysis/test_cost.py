@@ -14,12 +14,13 @@ from unit.image_files import png, write_folder
 
 from duodiff.analysis import cost
 from duodiff.analysis.operations import network
+from duodiff.backbones import FixedExit
 from duodiff.early_exit import AdaDiff
 from duodiff.metrics.flops import exit_gflops, gflops, parameters
 from duodiff.settings import Setting
 from duodiff.study import config as configuration
 from duodiff.study.grid import backbone_architecture
-from duodiff.uvit import UViT
+from duodiff.uvit import Denoiser, UViT
 
 ROOT = Path(__file__).parents[3]
 PAPER = configuration.complete(
@@ -120,7 +121,7 @@ def test_a_cell_makes_the_calls_of_its_sampler_and_switch():
 
 def test_the_timing_runs_a_part_of_each_trajectory_beside_the_full_backbones():
     experiment = copy.deepcopy(PAPER["experiments"]["celeba64"])
-    grid = {"steps": 1000, "t_s": [0, 300], "theta": [0.08], "fewer_steps": []}
+    grid = {"steps": 1000, "t_s": [0, 300], "theta": [0.08], "schedules": [], "fewer_steps": []}
     experiment["grid"], experiment["latency"]["repeats"] = {"ddpm": grid}, 12
     full, shallow = (
         network(backbone_architecture(experiment, role)) for role in ("full", "shallow")
@@ -132,6 +133,49 @@ def test_the_timing_runs_a_part_of_each_trajectory_beside_the_full_backbones():
         found = cost._timed(experiment, "ddpm", device)
         rounds = 12 * steps / 1000 * (cells + 4 * 1000 * full.forward)
         assert found == pytest.approx(rounds + exiting)
+
+
+def test_a_named_schedule_costs_the_calls_of_its_networks():
+    experiment = copy.deepcopy(PAPER["experiments"]["celeba64"])
+    experiment["networks"] = {
+        "middle": {"depth": 7},
+        "early": {"exit": 4},
+        "guided": {"network": "full", "by": "shallow", "weight": 1.0},
+    }
+    cuts = [("shallow", 500, 999), ("middle", 300, 499), ("early", 200, 299)]
+    cuts += [("guided", 100, 199), ("full", 0, 99)]
+    intervals = [{"network": name, "t": [low, high]} for name, low, high in cuts]
+    experiment["schedules"] = {
+        "every": {"intervals": intervals},
+        "own": {"intervals": intervals, "timesteps": [999, 450, 250, 150, 0]},
+    }
+    experiment["budgets"] = {"thrifty": {"operations": 0.7, "choose": "steps"}}
+    nets = {d: UViT(**experiment["backbone"] | {"depth": d}) for d in (3, 7, 13)}
+    shallow, middle, full = (1e9 * gflops(net) for net in nets.values())
+    adadiff = AdaDiff(nets[13])
+    early = 1e9 * gflops(nets[13], FixedExit(adadiff, 4, Denoiser(nets[13])).compute)
+    each = [shallow, middle, early, full + shallow, full]
+
+    def calls(name: str) -> list[float]:
+        return cost._calls(experiment, "ddpm", Setting.parse(f"schedule={name}"))
+
+    counts = [500, 200, 100, 100, 100]
+    expected = [cost for n, cost in zip(counts, each, strict=True) for _ in range(n)]
+    assert calls("every") == pytest.approx(expected, rel=1e-9)
+    assert calls("own") == pytest.approx(each, rel=1e-9)
+    assert sum(calls("thrifty")) == pytest.approx(0.7 * 1000 * full, rel=1e-9)
+
+
+def test_each_further_network_is_a_training():
+    config = copy.deepcopy(PAPER) | {"only": ["celeba64"]}
+    experiment = config["experiments"]["celeba64"]
+
+    def trainings() -> int:
+        return sum(w.jobs for w in cost.works(config)["celeba64"] if w.kind == "training")
+
+    before = trainings()
+    experiment["networks"] = {"middle": {"depth": 7}, "early": {"exit": 4}}
+    assert trainings() == before + len(experiment["train_seeds"])  # the heads are trained anyway
 
 
 def test_a_training_is_its_images_forward_and_twice_that_back():

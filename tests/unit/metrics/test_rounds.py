@@ -71,6 +71,14 @@ def test_cells_take_turns_with_their_baseline_and_stop_after_the_least_rounds():
     assert {i for _, i in second} == {1}
 
 
+def test_a_cell_of_more_turns_than_its_baseline_ends_alone():
+    machine = Machine()
+    long = Machine.piece(machine, "long", 2.0, 0)
+    timed = Timed(lambda i: [*long, *long], partial(machine.piece, "beside long", 1.0))
+    seconds = rounds.measure({"long": timed}, LEAST, machine.clock)["long"]
+    assert seconds[:, :, 0] == pytest.approx(np.full((len(seconds), 2), [1.0, 4.0]))
+
+
 WAITING = (4, 1)  # another program has the processor
 CROWDED = (2, 2)  # another program has its caches: the work itself is slower
 FASTER = (0.5, 0.5)

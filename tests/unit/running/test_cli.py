@@ -101,8 +101,9 @@ def duodiff(*arguments: str) -> subprocess.CompletedProcess:
         (["--t-s", "1001"], "t_s: found 1001; accepted: 0 to 1000"),
         (["--theta", "1.5"], "theta: found 1.5; accepted: 0 to 1, or a quantile from q0 to q1"),
         (["--theta", "often"], "theta: found often; accepted"),
-        ([], "setting: accepted: one of --t-s and --theta"),
-        (["--t-s", "0", "--theta", "0.1"], "setting: accepted: one of --t-s and --theta"),
+        ([], "setting: accepted: one of --t-s, --theta and --schedule"),
+        (["--t-s", "0", "--theta", "0.1"], "setting: accepted: one of --t-s, --theta and"),
+        (["--schedule", "three"], "schedule: found 'three'; accepted: none; the samples have none"),
         (
             ["--t-s", "0", "--sampler", "nosuch"],
             "sampler: found 'nosuch'; accepted: ddpm, ddim, dpm_solver_pp",
@@ -285,6 +286,34 @@ def test_help_and_info_need_no_torch(results):
     assert "b, corrected protocol" in done.stderr
     assert str(results / "a/train0/full/manifest.json") in done.stderr
     assert done.stderr.index("t_s=300") < done.stderr.index("t_s=1000")
+
+
+def test_a_schedule_is_sampled_by_its_name_as_the_samples_have_it(results):
+    own = next((results / "b/train0/samples").glob("*/*/t_s=300/seed0/manifest.json"))
+    intervals = {"ddpm": [["shallow", 300, 999], ["middle", 0, 299]], "ddim": [["full", 0, 999]]}
+    for sampler, found in intervals.items():
+        parameters = {"schedule": "two", "intervals": found, "timesteps": [999, 500, 0]}
+        manifest = read_json(own) | {"parameters": parameters}
+        manifest["sampler"] = manifest["sampler"] | {"name": sampler}
+        manifest["checkpoint_sha256"] = {"shallow": "2", "middle": "4"}
+        path = results / f"b/train0/samples/{sampler}/schedule/schedule=two/seed0/manifest.json"
+        write_json(path, manifest)
+    middle = {"weights_sha256": "4", "architecture": {"depth": 5}}
+    write_json(results / "b/train0/middle/manifest.json", middle)
+    (results / "b/train0/middle/model.safetensors").touch()
+    study = Study(results / "b/train0")
+    for sampler, found in (intervals | {"dpm_solver_pp": intervals["ddim"]}).items():
+        named = study.schedule("two", sampler).named_schedule
+        assert list(map(list, named.intervals)) == found
+    assert set(study.models(study.schedule("two", "ddpm"))) == {"shallow", "middle"}
+    assert "schedule=two" in study.describe()
+    assert "  middle   5 blocks" in study.describe()
+    with pytest.raises(ValueError, match="schedule: found 'three'; accepted: two"):
+        study.schedule("three", "ddpm")
+    arguments = ["--schedule", "two", "--steps", "20", "--out", results / "out"]
+    done = duodiff("sample", results / "b/train0", *arguments)
+    assert "steps: found 20 for schedule=two, which has timesteps of its own" in done.stderr
+    assert (done.returncode, done.stdout.strip()) == (1, "False")
 
 
 def test_a_folder_without_samples_is_refused(results):

@@ -604,7 +604,8 @@ def test_grid_points_are_all_settings_once_and_the_spread_at_more_seeds():
             "steps": 9,
             "t_s": [0, 500],
             "theta": ["q0.5"],
-            "spread": {"seeds": [4], "t_s": [500], "theta": []},
+            "schedules": ["three"],
+            "spread": {"seeds": [4], "t_s": [500], "theta": [], "schedules": ["three"]},
             "fewer_steps": [{"steps": 5, "t_s": [0]}],
         }
     }
@@ -612,7 +613,9 @@ def test_grid_points_are_all_settings_once_and_the_spread_at_more_seeds():
         "ddpm/duodiff/t_s=0/seed0",
         "ddpm/duodiff/t_s=500/seed0",
         "ddpm/adadiff/theta=q0.5/seed0",
+        "ddpm/schedule/schedule=three/seed0",
         "ddpm/duodiff/t_s=500/seed4",
+        "ddpm/schedule/schedule=three/seed4",
         "ddpm/steps=5/duodiff/t_s=0/seed0",
     ]
     assert sampler_options(experiment, "ddpm/steps=5") == {"name": "ddpm", "steps": 5}
