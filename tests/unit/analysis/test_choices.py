@@ -11,7 +11,7 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 from unit.analysis.test_analysis import written
-from unit.analysis.test_named_schedules import scheduled
+from unit.analysis.test_schedules_shown import scheduled
 
 from duodiff.__main__ import choose
 from duodiff.analysis.cells import load_records

@@ -280,7 +280,7 @@ def test_the_shipped_plan_has_the_primary_endpoint_of_its_issue():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("\nimages: 1024", "", "missing or unknown: images"),
+        ("\nimages: 512", "", "missing or unknown: images"),
         ("above: 0.7}", "over: 0.7}", "missing or unknown: above, over"),
         ("statistic: within", "statistic: without", "statistic: found 'without'; accepted: within"),
         ("space: fd_digits", "space: fid", "space: found 'fid'; accepted: fd_digits, fd_pixels"),
