@@ -104,6 +104,7 @@ ITEMS = [
         "figure5",
         label="Figure 5: the same noise, rising theta and t_s",
         samples=figure5_samples(),
+        data=IMAGES,
     ),
     figure("figure6", label="Figure 6: AdaDiff, as built", architectures=NETWORKS),
     figure("figure7", label="Figure 7: uncertainty, as built", architectures=NETWORKS),

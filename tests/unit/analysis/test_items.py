@@ -239,7 +239,7 @@ def test_published_points_are_relative_to_their_full_backbone(architectures):
 
 def test_the_published_ddim_table_is_a_panel_of_its_own():
     points = trade_off_points([], ROOT / "report/paper/table1.csv", {})
-    assert points["panel"].unique().tolist() == ["ImageNet 256x256, DDIM (paper, n = 5120)"]
+    assert points["panel"].unique().tolist() == ["ImageNet 256x256, DDIM (paper, 5,120 images)"]
     assert points[points["method"] == "duodiff"]["distance"].tolist() == [
         27.82,
         29.17,
