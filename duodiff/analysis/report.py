@@ -145,7 +145,8 @@ def _cell(name: str, value: str | float) -> str:
     if isinstance(value, str):
         return value
     if name.startswith("seconds"):
-        return f"{value:#.3g} s" if value >= 1 else f"{1000 * value:#.3g} ms"
+        number, unit = (value, "s") if value >= 1 else (1000 * value, "ms")
+        return f"{f'{number:#.3g}'.rstrip('.')} {unit}"
     if name.startswith(_SIGNIFICANT):
         return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
     text = f"{value:.{_DIGITS.get(name, 2)}f}"

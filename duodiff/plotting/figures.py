@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
 from duodiff.data.pictures import grid
 from duodiff.data.store import to_unit_range
@@ -28,17 +28,19 @@ _NAMES = 9  # points high, of the names beside points
 _STRAIGHT = 0.5
 """A line in 1/n that explains less than this share of the variance is not drawn."""
 
-Panels = list[tuple[str, Axes, pd.DataFrame]]
+Panels = list[tuple[Any, Axes, pd.DataFrame]]
 """A panel's title, its axis and its rows."""
 
 
-def _stacked(data: pd.DataFrame, by: str, height: float, **shared: bool) -> tuple[Figure, Panels]:
+def _stacked(
+    data: pd.DataFrame, by: str, height: float, sharey: bool = False
+) -> tuple[Figure, Panels]:
     """A figure with a panel for each value of the column `by`, one below the other, each `height` inches high."""
     style.apply()
     names = list(data[by].unique())
     size = (style.WIDTH, height * len(names))
     figure, axes = plt.subplots(
-        len(names), 1, figsize=size, layout="constrained", squeeze=False, **shared
+        len(names), 1, sharey=sharey, squeeze=False, figsize=size, layout="constrained"
     )
     return figure, [
         (name, axis, data[data[by] == name]) for name, axis in zip(names, axes.flat, strict=True)
@@ -119,8 +121,12 @@ def _legend_below(figure: Figure, handles: list[Line2D], **more) -> None:
 def _opened(points: pd.DataFrame) -> list[Line2D]:
     """The legend's marker of inferred points, where there are any."""
     label = "Open: the paper does not say θ or the exit layer"
-    look = {"color": style.GREY, "marker": "o", "markerfacecolor": "white", "linestyle": "none"}
-    return [Line2D([], [], label=label, **look)] if points["inferred"].any() else []
+    look: dict[str, Any] = {"color": style.GREY, "marker": "o", "linestyle": "none"}
+    return (
+        [Line2D([], [], label=label, markerfacecolor="white", **look)]
+        if points["inferred"].any()
+        else []
+    )
 
 
 def _logarithmic(axis: Axes, most: int = 6) -> None:
@@ -128,7 +134,7 @@ def _logarithmic(axis: Axes, most: int = 6) -> None:
     axis.set_yscale("log")
     low, high = axis.get_ylim()
     if high < 10 * low:
-        locator = MaxNLocator(most, steps=[1, 2, 5, 10])
+        locator: Locator = MaxNLocator(most, steps=[1, 2, 5, 10])
     else:
         locator = LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,))
     axis.yaxis.set_major_locator(locator)
@@ -258,7 +264,7 @@ def _mosaic(points: pd.DataFrame) -> tuple[Figure, Panels]:
     size = (style.WIDTH, sum(heights) + 1)
     figure = plt.figure(figsize=size, layout="constrained")
     place = {name: i for i, name in enumerate(groups)}  # a title may be any text
-    mosaic = [[place.get(name, ".") for name in row] for row in rows]
+    mosaic: list[Any] = [[place.get(name, ".") for name in row] for row in rows]
     axes = figure.subplot_mosaic(mosaic, height_ratios=heights, empty_sentinel=".")
     return figure, [(name, axes[i], groups[name]) for name, i in place.items()]
 
@@ -455,7 +461,7 @@ def training_curves(curves: pd.DataFrame) -> Figure:
         losses = "loss (Eq. 6 + Eq. 7)" if of_heads else "loss (Eq. 2)"
         axis.set(xlabel="training step", ylabel=losses)
     shown = [look.handle() for name, look in style.NETWORKS.items() if name in set(curves["model"])]
-    kinds = {"held-out images": "-", "training batches": ":"}
+    kinds: dict[str, Any] = {"held-out images": "-", "training batches": ":"}
     shown += [Line2D([], [], color=style.GREY, linestyle=k, label=n) for n, k in kinds.items()]
     _legend_below(figure, shown, ncols=2)
     return figure
@@ -474,8 +480,8 @@ def denoising_losses(losses: pd.DataFrame) -> Figure:
         )
         trainings, panel = _trainings(rows)
         names = [f"head {layer:.0f}" for layer in sorted(rows[heads]["layer"].unique())]
-        looks = style.looks(names, style.shades("adadiff", len(names)))
-        looks = dict(zip(names, looks, strict=True))
+        of_heads = style.looks(names, style.shades("adadiff", len(names)))
+        looks = dict(zip(names, of_heads, strict=True))
         looks |= {name: style.NETWORKS[name] for name in ("shallow", "full")}
         colors = {name: look.color for name, look in looks.items()}
         _faintly(axis, trainings, "t", "mse", by="line", colors=colors)

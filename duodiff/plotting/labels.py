@@ -65,7 +65,7 @@ _LEADER = {"arrowstyle": "-", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
 
 def box(text: Text) -> np.ndarray:
     """The box of a name in pixels: left, bottom, right, top, without the line that leads to it."""
-    return Text.get_window_extent(text).extents
+    return np.array(Text.get_window_extent(text).extents)
 
 
 def _size(text: Text) -> np.ndarray:
@@ -96,8 +96,8 @@ def _offsets(
             cost += [_of_leader(at[i], one, others) for one in boxes]
             chosen[i] = int(np.argmin(cost))
             stand[i] = boxes[chosen[i]]
-    offsets = [offsets[i] for (offsets, _), i in zip(places, chosen, strict=True)]
-    return offsets, [i >= _DIRECTIONS for i in chosen]
+    found = [offsets[i] for (offsets, _), i in zip(places, chosen, strict=True)]
+    return found, [i >= _DIRECTIONS for i in chosen]
 
 
 def _places(above: bool, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +107,8 @@ def _places(above: bool, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         for k in range(_DIRECTIONS):
             angle = 2 * math.pi * k / _DIRECTIONS + (math.pi / 2 if above else -math.pi / 2)
             way = np.array([math.cos(angle), math.sin(angle)])
-            offsets.append(way * (reach + 4 + size / 2))
+            beside = np.clip(1.42 * way, -1, 1) * (4 + size / 2)  # its box clears the marker's
+            offsets.append(reach * way + beside)
             away = min(k, _DIRECTIONS - k) / _DIRECTIONS  # 0 to a half: from the side it prefers
             costs.append(reach + 6 * away)
     return np.array(offsets), np.array(costs)
@@ -129,7 +130,8 @@ def _of_leader(start: np.ndarray, one: np.ndarray, others: np.ndarray) -> float:
 
 def _overlap(one: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Which of `boxes` [n, 4] share a point with the box `one`."""
-    return (boxes[:, :2] <= one[2:]).all(axis=1) & (boxes[:, 2:] >= one[:2]).all(axis=1)
+    low, high = (boxes[:, :2] <= one[2:]), (boxes[:, 2:] >= one[:2])
+    return np.asarray(np.hstack([low, high]).all(axis=1))
 
 
 def _drawn(axis: Axes) -> _Drawn:
@@ -142,11 +144,11 @@ def _drawn(axis: Axes) -> _Drawn:
         costs.append(np.full(len(middles), cost))
 
     for line in axis.get_lines():
-        path = line.get_transform().transform(line.get_xydata())
+        places = line.get_transform().transform(line.get_xydata())
         if line.get_marker() not in (None, "None", ""):
-            add(path, line.get_markersize() / 2 * point, _OF_MARKER)
+            add(places, line.get_markersize() / 2 * point, _OF_MARKER)
         if line.get_linestyle() != "None":
-            add(_samples(path), 0, _OF_LINE)
+            add(_samples(places), 0, _OF_LINE)
     for bars in axis.collections:
         for path in bars.get_paths():
             add(_samples(axis.transData.transform(path.vertices)), 0, _OF_BAR)

@@ -270,7 +270,7 @@ def by_title(titles: list[str]) -> dict:
     each = pd.DataFrame({"title": titles})
     exits = pd.DataFrame(
         {"t": [0, 500, 999], "theta": 0.1, "mean": 3.0, "std": 0.5, "depth": 7, "n": 64}
-    )
+    ).assign(min=2, max=7)
     curves = pd.DataFrame(
         {"model": ["full", "heads"], "step": 1, "train_loss": 0.2, "held_out_loss": 0.1}
     )
