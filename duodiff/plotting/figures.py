@@ -62,7 +62,9 @@ def _lines(
             axis.plot(opened[x], opened[y], zorder=4, **marks | {"markerfacecolor": "white"})
 
 
-def _intervals(axis: Axes, rows: pd.DataFrame, place: tuple[str, str], half: tuple[str, str]):
+def _intervals(
+    axis: Axes, rows: pd.DataFrame, place: tuple[str, str], half: tuple[str, str]
+) -> None:
     """Draws the intervals of points, across and upright, in the colour of their method.
 
     `place` and `half` are columns: of the values, and of half their intervals.
@@ -122,11 +124,8 @@ def _opened(points: pd.DataFrame) -> list[Line2D]:
     """The legend's marker of inferred points, where there are any."""
     label = "Open: the paper does not say θ or the exit layer"
     look: dict[str, Any] = {"color": style.GREY, "marker": "o", "linestyle": "none"}
-    return (
-        [Line2D([], [], label=label, markerfacecolor="white", **look)]
-        if points["inferred"].any()
-        else []
-    )
+    mark = Line2D([], [], label=label, markerfacecolor="white", **look)
+    return [mark] if points["inferred"].any() else []
 
 
 def _logarithmic(axis: Axes, most: int = 6) -> None:
