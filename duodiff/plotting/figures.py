@@ -291,9 +291,9 @@ def _trade_off_panel(axis: Axes, title: str, rows: pd.DataFrame) -> list[labels.
     return [
         # DuoDiff's t_s below its points, AdaDiff's theta and fewer calls above
         labels.Name(
-            text=point.label,
-            place=(point.time, point.distance),
-            color=colors[point.method],
+            point.label,
+            (point.time, point.distance),
+            colors[point.method],
             above=not point.method.startswith("duodiff"),
         )
         for point in panel[panel["label"] != ""].itertuples()
