@@ -146,6 +146,23 @@ ITEMS = [
         options=STUDIES,
         own={},
     ),
+    # the page that a reader opens first; the shipped study speaks on it, where one is shipped
+    Item(
+        "make_page",
+        "results/index",
+        (".html",),
+        {
+            "records": RECORDS + PROFILES,
+            "exits": EXITS,
+            "samples": first_samples(),
+            "data": IMAGES,
+            "claims": "results/tables/claims.csv",
+            "settings": "results/run/configuration.yaml",
+            "times": "results/run/times.csv",
+        },
+        options=STUDIES,
+        own={"paper": TABLE2, "templates": "report/page"} | shipped_study(),
+    ),
     # for `make paper-figures`
     published("table1", "make_table1", records=[], paper=TABLE1),
     published("table2", "make_table2", records=[], paper=TABLE2),
