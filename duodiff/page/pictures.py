@@ -71,7 +71,7 @@ def groups(cells: list[Cell]) -> list[Group]:
     found = [
         Group("t_s", "DuoDiff", "t_s = ", [cell for cell in own if cell.theta is None]),
         Group("theta", "AdaDiff", "θ = ", [cell for cell in own if cell.theta is not None]),
-        Group("fewer", "Fewer steps", "", [cell for cell in cells if cell.fewer]),
+        Group("fewer", "Fewer steps", "with ", [cell for cell in cells if cell.fewer]),
     ]
     return [group for group in found if group.cells]
 

@@ -62,7 +62,7 @@ for (const slides of document.querySelectorAll(".slides")) {
   const show = at => {
     input.value = at;
     output.textContent = stops[at].textContent;
-    input.setAttribute("aria-valuetext", stops[at].getAttribute("aria-label"));
+    input.setAttribute("aria-valuetext", stops[at].dataset.words);
     figures.forEach((figure, i) => figure.classList.toggle("shown", i === at));
     stops.forEach((stop, i) => stop.setAttribute("aria-pressed", i === at));
   };

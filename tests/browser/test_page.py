@@ -114,7 +114,7 @@ def test_what_do_images_look_like_at_a_switch_time(visitor):
     slides = visitor.page.locator(".slides").first
     stops = slides.get_by_role("button")
     wanted = "DuoDiff, t_s = 700" if stops.get_by_text("700").count() else "DuoDiff, t_s = 500"
-    visitor.click(slides.get_by_role("button", name=wanted))
+    visitor.click(slides.locator(f".stops [data-words='{wanted}']"))
     shown = slides.locator("figure:visible")
     assert shown.count() == 1
     assert wanted in visitor.in_sight(shown)
@@ -223,7 +223,7 @@ def test_the_headline_is_copied_as_a_citation(browser, path):
 
 
 def test_a_link_to_a_claim_unfolds_it(reader):
-    claim = reader.page.locator(".rest details").last
+    claim = reader.page.locator(".rest > ul > li > details").last
     assert not claim.is_visible()
     reader.page.goto(f"{reader.page.url}#{claim.get_attribute('id')}")
     assert claim.get_attribute("open") is not None
