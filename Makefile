@@ -23,10 +23,11 @@ $(VENV)/.installed: envs/requirements.txt pyproject.toml
 	"$(BIN)/uv" pip install --python "$(BIN)/python" --quiet --no-deps --editable .
 	@touch $@
 
-reproduce: setup  ## The whole study on the embedded dataset: tables, figures, report
+reproduce: setup  ## The whole study on the embedded dataset: tables, figures, report, and the result as a page
 	snakemake --cores $(CORES)
 	@test -e results/report.html || $(MAKE) --no-print-directory report
 	@python -m duodiff verify --brief || true
+	@echo "The result, as a page: results/index.html"
 
 sample-only: setup  ## The same from the shipped networks of one training: sampling, tables, figures; trains nothing
 	python -m duodiff networks
@@ -72,10 +73,10 @@ unit: setup  ## Unit tests, the fast ones
 slow: setup  ## Unit tests, the slow ones
 	pytest -m slow tests/unit
 
-workflow: setup  ## Workflow tests: the chain on config/test.yaml (WITH=tests/browser: the report of the same run, too)
+workflow: setup  ## Workflow tests: the chain on config/test.yaml (WITH=tests/browser: the page and the report of that run, too)
 	pytest $(WITH) tests/workflow
 
-test-browser: setup  ## The report in a real browser, needs Debian's chromium (REPORT_OF=. looks at your own run's)
+test-browser: setup  ## The page and the report in a real browser, needs Debian's chromium (REPORT_OF=. looks at your own run's)
 	pytest tests/browser
 
 test-faults: setup  ## Kills, signals, full disks, damaged files and downloads, random configurations

@@ -60,6 +60,7 @@ if MAIN:
 rule all:
     default_target: True
     input:
+        rules.make_page.output,
         rules.summarise.output,
         rules.make_table1.output,
         rules.make_table2.output,

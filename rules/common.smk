@@ -479,6 +479,28 @@ def figure5_samples():
     return manifests
 
 
+def first_samples():
+    """Sample stores for the page: first training and sampling seed, all steps and fewer, of DDPM or the first sampler."""
+    manifests = []
+    for name, chosen in SELECTED.items():
+        train_seed = chosen["train_seeds"][0]
+        folder = STUDY.format(experiment=name, train_seed=train_seed)
+        first = sampling_seed(chosen["sampling"]["seed"], train_seed)
+        sampler = next(iter(grids(chosen)))
+        manifests += [
+            f"{folder}/samples/{point.path}/manifest.json"
+            for point in grid_points(chosen, train_seed)
+            if point.sampler.split("/")[0] == sampler and point.seed == first
+        ]
+    return manifests
+
+
+def shipped_study():
+    """The folder of the shipped study as a file of this workflow, if there is one."""
+    there = any((ROOT / "report/study").glob("*/study.json"))
+    return {"study": "report/study"} if there else {}
+
+
 def described(training=False):
     """What scripts are told of the selected experiments; with `training`, of how each is trained, too."""
     keys = ("title", "paper_dataset", "dataset", "schedule")

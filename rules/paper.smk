@@ -105,6 +105,7 @@ ITEMS = [
         "figure5",
         label="Figure 5: the same noise, rising theta and t_s",
         samples=figure5_samples(),
+        data=IMAGES,
     ),
     figure("figure6", label="Figure 6: AdaDiff, as built", architectures=NETWORKS),
     figure("figure7", label="Figure 7: uncertainty, as built", architectures=NETWORKS),
@@ -150,6 +151,23 @@ ITEMS = [
         },
         options=STUDIES,
         own={},
+    ),
+    # the page that a reader opens first; the shipped study speaks on it, where one is shipped
+    Item(
+        "make_page",
+        "results/index",
+        (".html",),
+        {
+            "records": RECORDS + PROFILES,
+            "exits": EXITS,
+            "samples": first_samples(),
+            "data": IMAGES,
+            "claims": "results/tables/claims.csv",
+            "settings": "results/run/configuration.yaml",
+            "times": "results/run/times.csv",
+        },
+        options=STUDIES,
+        own={"paper": TABLE2, "templates": "report/page"} | shipped_study(),
     ),
     # for `make paper-figures`
     published("table1", "make_table1", records=[], paper=TABLE1),

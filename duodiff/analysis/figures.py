@@ -31,14 +31,27 @@ _TRADE_OFF = [
     "metric",
     "method",
     "label",
-    "seconds",
-    "distance",
-    "lost_share",
-    "spread",
+    "t_s",
+    "theta",
     "nfe",
+    "seconds",
+    "seconds_95",
+    "speedup",
+    "speedup_95",
+    "distance",
+    "distance_95",
+    "lost_share",
     "inferred",
 ]
-_RELATIVE = ["source", "method", "label", "relative_distance", "time_saved", "blocks_run"]
+_RELATIVE = [
+    "source",
+    "method",
+    "label",
+    "relative_distance",
+    "relative_95",
+    "time_saved",
+    "blocks_run",
+]
 
 # --- lines
 
@@ -119,6 +132,8 @@ def _first_seed(lines: pd.DataFrame) -> pd.DataFrame:
 def trade_off_points(records: list[Path], published: Path, studies: dict) -> pd.DataFrame:
     """Points of Figure 4: our studies under DDPM, then the published datasets (the file of Table 1 or 2).
 
+    `distance_95` is half the 95% interval of the difference to the full backbone's distance, paired by noise and label.
+    `seconds_95` is half the interval of the speed-up, as a time. Over several trainings both are Student's.
     The full backbone with fewer steps is a method of its own, full_fewer_steps, and so is DuoDiff, duodiff_fewer_steps
     (`analysis.fewer`). A named schedule is a point. `lost_share` is missing for published points. `inferred` marks a
     published point whose setting or exit layer is not in the paper (its certainty says so).
@@ -133,34 +148,34 @@ def trade_off_points(records: list[Path], published: Path, studies: dict) -> pd.
         every = pd.concat([every, fewer.assign(fewer=True)])
     for study in _with_mean(every):
         shown = _our_curves(study)
-        title = f"{_title(ours, study, studies)} (ours, n = {study['n'].iloc[0]})"
+        title = f"{_title(ours, study, studies)} (ours, {study['n'].iloc[0]:,} images)"
         if study["faint"].iloc[0]:
-            shown = shown.assign(label="", spread=np.nan)
+            shown = shown.assign(label="")
         panels.append(shown.assign(panel=title, metric=study["metric"].iloc[0], inferred=False))
     table = pd.read_csv(published)
     sampler = "" if "sampler" not in table else f", {table['sampler'].iloc[0].upper()}"
     rows = published_rows(table).rename(columns={"fid": "distance"})
     for dataset, points in rows.groupby("dataset", sort=False):
         points = _curve(points, "seconds_per_image", "adadiff_interpolated")
-        title = f"{PAPER_TITLES[dataset]}{sampler} (paper, n = {PAPER_IMAGES})"
+        title = f"{PAPER_TITLES[dataset]}{sampler} (paper, {PAPER_IMAGES:,} images)"
         points = points.assign(panel=title, metric="FID", inferred=_inferred(points))
         panels.append(points.assign(faint=False))
     columns = [*_TRADE_OFF, *_OF_TRAININGS]
-    return pd.concat(panels, ignore_index=True).reindex(columns=columns)
+    points = pd.concat(panels, ignore_index=True).reindex(columns=columns)
+    return points.astype({"faint": bool})
 
 
 def _with_mean(ours: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """The cells of each training, and after the trainings of an experiment that has several those of their mean.
 
-    `faint` is True for the cells of single trainings beside a mean. The `spread` of a mean is over the trainings.
+    `faint` is True for the cells of single trainings beside a mean.
     """
     for _, group in ours.groupby("experiment"):
         several = group["train_seed"].nunique() > 1
         for _, study in group.groupby("train_seed"):
             yield study.assign(faint=several, trainings=1)
         if several:
-            study = over_trainings(group)
-            yield study.assign(faint=False, spread=study["distance_sd"])
+            yield over_trainings(group).assign(faint=False)
 
 
 def _title(ours: pd.DataFrame, study: pd.DataFrame, studies: dict) -> str:
@@ -174,12 +189,19 @@ def _our_curves(study: pd.DataFrame) -> pd.DataFrame:
 
     `fewer` marks the cells with fewer steps.
     """
+    study = study.rename(columns={"minus_full_95": "distance_95"})
+    if "speedup_low" in study:  # of one training
+        study["speedup_95"] = (study["speedup_high"] - study["speedup_low"]).astype(float) / 2
+    study["seconds_95"] = study["seconds"] * study["speedup_95"] / study["speedup"]
     own, fewer = study[~study["fewer"].astype(bool)], study[study["fewer"].astype(bool)]
     curves = [_curve(own, "seconds", "adadiff")]
     if "seconds_interpolated" in own:
         # the thetas are named once, at their measured times
         interpolated = _curve(own, "seconds_interpolated", "adadiff_interpolated")
-        curves.append(interpolated.assign(label=""))
+        full = own.loc[own["t_s"] == 0, "seconds"].iloc[0]
+        unknown = {"seconds_95": np.nan, "speedup_95": np.nan}
+        speedup = full / interpolated["seconds"]
+        curves.append(interpolated.assign(label="", speedup=speedup, **unknown))
     points = pd.concat(curves).drop_duplicates(["method", "t_s", "theta", "schedule"])
     return pd.concat([points, _fewer_steps(fewer, own)]) if len(fewer) else points
 
@@ -190,7 +212,7 @@ def _fewer_steps(fewer: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
     calls, named = full["nfe"].map("{:.0f}".format), switched["t_s"].map("{:.0f} in ".format)
     return pd.concat(
         [
-            own[own["t_s"] == 0].assign(method="full_fewer_steps", label="", spread=np.nan),
+            own[own["t_s"] == 0].assign(method="full_fewer_steps", label=""),
             full.assign(method="full_fewer_steps", label=calls),
             switched.assign(
                 method="duodiff_fewer_steps", label=named + switched["nfe"].map("{:.0f}".format)
@@ -206,11 +228,16 @@ def _curve(table: pd.DataFrame, seconds: str, adadiff: str) -> pd.DataFrame:
     methods = [
         switched[switched["t_s"] == 0].assign(method="full", label=""),
         switched.assign(method="duodiff", label=switched["t_s"].map("{:.0f}".format)),
-        exited.assign(method=adadiff, label=exited["theta"].map("{:.3g}".format)),
+        exited.assign(method=adadiff, label=exited["theta"].map(theta_text)),
         table[named].assign(label=table.get("schedule")),
     ]
     points = pd.concat(methods).assign(seconds=lambda t: t[seconds])
-    return points[points["seconds"].notna()].replace({"label": {"nan": ""}})
+    return points[points["seconds"].notna()]
+
+
+def theta_text(theta: float) -> str:
+    """A threshold as figures name it, with three decimals at most; "" for an unknown one."""
+    return "" if pd.isna(theta) else f"{theta:.3f}".rstrip("0").rstrip(".")
 
 
 def relative_points(
@@ -219,7 +246,8 @@ def relative_points(
     """Points that compare across datasets: relative distance against the time saved and the blocks run, under DDPM.
 
     Columns: source, method (full, duodiff, shallow, adadiff), label (t_s or theta), relative_distance (over the full
-    backbone's), time_saved (percent of the full backbone's; AdaDiff's interpolated, as the paper's), blocks_run
+    backbone's), relative_95 (half its 95% interval), time_saved (percent of the full backbone's; AdaDiff's
+    interpolated, as the paper's), blocks_run
     (percent; AdaDiff alone), n and inferred. `published` is the file of Table 2, `architectures` the JSON of
     describe_architectures, which has the number of blocks.
     """
@@ -236,7 +264,7 @@ def relative_points(
     points = pd.concat(sources, ignore_index=True)
     points["label"] = points["t_s"].map("{:.0f}".format).where(points["t_s"].notna(), "")
     theta = points["theta"].notna()
-    points.loc[theta, "label"] = points.loc[theta, "theta"].map("{:.3g}".format)
+    points.loc[theta, "label"] = points.loc[theta, "theta"].map(theta_text)
     return points.reindex(columns=[*_RELATIVE, "n", "inferred", *_OF_TRAININGS])
 
 
@@ -254,7 +282,10 @@ def _published_relative(rows: pd.DataFrame, networks: dict) -> pd.DataFrame:
 
 
 def _our_relative(study: pd.DataFrame) -> pd.DataFrame:
-    points = study.assign(relative_distance=over_full(study, "distance"))
+    points = study.assign(
+        relative_distance=over_full(study, "distance"),
+        relative_95=over_full(study, "distance") * study["minus_full_95"] / study["distance"],
+    )
     time = 1 / study["speedup"]
     if "mean_exit_layer" in study:
         share = study["mean_exit_layer"] / study["depth"].astype(float)

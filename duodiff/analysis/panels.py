@@ -16,6 +16,7 @@ _FIGURE_2_IMAGES = 3
 _FIGURE_2_SEED = 0
 _CORRELATED = 256  # images the correlation of Figure 2 is over, at most
 _GALLERY_IMAGES = 36
+_NAME = 12  # letters of a class's name, at most
 _METHOD_TITLES = {
     "full": "full backbone",
     "shallow": "shallow backbone",
@@ -65,23 +66,29 @@ def noised_images(
     return panels, pd.DataFrame(rows)
 
 
-def qualitative_panels(samples: list[Path], studies: dict) -> tuple[list[dict], pd.DataFrame]:
+def qualitative_panels(
+    samples: list[Path], data: list[Path], studies: dict
+) -> tuple[list[dict], pd.DataFrame]:
     """Figure 5: a panel for each study, and the table of the images shown.
 
-    A panel has a `title`, the `labels` of its images (their class, or #index), and for "adadiff" (rising theta),
-    "duodiff" (rising t_s) and "schedule" (by name) a list of columns (name, uint8 images [n, C, H, W]). The images are
-    the first global indices, whose noise and label all columns share.
+    A panel has a `title`, the `labels` of its images (the name of their class in the packed dataset of `data`, or
+    #index), and for "adadiff" (rising theta), "duodiff" (rising t_s) and "schedule" (by name) a list of columns
+    (name, uint8 images [n, C, H, W]). The images are the first global indices, whose noise and label all columns share.
     """
     stores_of: dict[str, list[ImageStore]] = {}
     for store in sorted(map(ImageStore, samples), key=_setting):
         stores_of.setdefault(store.manifest["experiment"], []).append(store)
     count = 10 if len(stores_of) == 1 else 4
+    classes = {store.folder.name: store.manifest["class_names"] for store in map(ImageStore, data)}
     panels, rows = [], []
     for experiment, stores in stores_of.items():
         labels = stores[0].labels[:count]
         panel = {
             "title": studies[experiment]["title"],
-            "labels": [str(y) if y >= 0 else f"#{i}" for i, y in enumerate(labels)],
+            "labels": [
+                _class_name(classes[studies[experiment]["dataset"]], y) if y >= 0 else f"#{i}"
+                for i, y in enumerate(labels)
+            ],
             "adadiff": [],
             "duodiff": [],
             "schedule": [],
@@ -95,6 +102,12 @@ def qualitative_panels(samples: list[Path], studies: dict) -> tuple[list[dict], 
             rows += [about | {"index": i, "label": int(y)} for i, y in enumerate(labels)]
         panels.append(panel)
     return panels, pd.DataFrame(rows)
+
+
+def _class_name(names: list[str], label: int) -> str:
+    """The name of a class, its first twelve letters, or its number where the dataset names none."""
+    name = names[label] if label < len(names) else str(label)
+    return name if len(name) <= _NAME else name[: _NAME - 1] + "…"
 
 
 def gallery_panels(
@@ -125,13 +138,15 @@ def gallery_panels(
 
 def _panel_name(store: ImageStore) -> str:
     kind, value = _setting(store)
-    sampler = store.manifest["sampler"]
-    title, method = samplers()[sampler["name"]]["title"], _METHOD_TITLES[store.manifest["method"]]
-    if kind == "schedule":
-        steps = len(store.manifest["parameters"].get("timesteps", [])) or sampler["steps"]
-        return f"{title}-{steps}, {method} {value}"
-    setting = f"$t_s$ = {value}" if kind == "duodiff" else f"θ = {value:.3f}"
-    return f"{title}-{sampler['steps']}, {method}, {setting}"
+    sampler, method = store.manifest["sampler"], store.manifest["method"]
+    steps = len(store.manifest["parameters"].get("timesteps", [])) or sampler["steps"]
+    settings = {
+        "duodiff": f", $t_s$ = {value}",
+        "adadiff": f", θ = {value:.3f}" if kind == "adadiff" else "",
+        "schedule": f" {value}",
+    }
+    name = f"{_METHOD_TITLES[method]}{settings.get(method, '')}"
+    return f"{samplers()[sampler['name']]['title']}-{steps}, {name}"
 
 
 def _setting(store: ImageStore) -> tuple[str, Any]:

@@ -64,11 +64,20 @@ td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left}
 def write_comparison(
     records: list[Path], published: Path, sampler: str, studies: dict, out: list[Path]
 ) -> str:
-    """Writes one sampler's comparison with a published table to each path of `out` by suffix; a one-line summary."""
+    """Writes one sampler's comparison with a published table to each path of `out` by suffix; a one-line summary.
+
+    What is to be read begins with the eight columns of `tables.GLANCE`; HTML and Markdown have the others in a second
+    table, CSV has all.
+    """
     ours, fewer_steps = load_records(records), load_fewer_steps(records)
     table = comparison(ours, pd.read_csv(published), sampler, studies, fewer_steps)
-    shown = table.drop(columns=list(tables.ASIDE))
-    return _write(table, readable(shown, tables.COLUMNS), out)
+    glance = tables.at_a_glance(table)
+    left_out = {*tables.ASIDE, *tables.GLANCE, "method", "t_s", "theta"} - {"dataset"}
+    others = table[[name for name in table if name not in left_out]]
+    others.insert(1, "setting", glance["setting"])
+    glance = glance.dropna(subset=["distance", "fid_paper"], how="all")
+    columns = tables.COLUMNS | tables.GLANCE
+    return _write(table, readable(glance, columns), out, readable(others, columns))
 
 
 def write_metrics(records: list[Path], studies: dict, out: list[Path]) -> str:
@@ -89,18 +98,30 @@ def write_specifications(table: pd.DataFrame, out: list[Path]) -> str:
     return _write(table, readable_specifications(table), out)
 
 
-def _write(table: pd.DataFrame, shown: pd.DataFrame, out: list[Path]) -> str:
+def _write(
+    table: pd.DataFrame, shown: pd.DataFrame, out: list[Path], others: pd.DataFrame | None = None
+) -> str:
+    """Writes a table by suffix: CSV has all of it, the others show `shown`. HTML and Markdown have `others` below."""
     for path in out:
         match Path(path).suffix:
             case ".csv":
                 write_csv(path, table)
             case ".md":
-                write_text(path, markdown(shown))
+                more = "" if others is None else f"\nThe other columns:\n\n{markdown(others)}"
+                write_text(path, markdown(shown) + more)
             case ".html":
-                write_text(path, page(shown.to_html(index=False, border=0)))
+                more = "" if others is None else _folded(others)
+                write_text(path, page(shown.to_html(index=False, border=0)) + more)
             case ".tex":
                 write_text(path, latex(shown))
     return f"{len(table)} rows"
+
+
+def _folded(others: pd.DataFrame) -> str:
+    """Further columns below a page's table, to be unfolded."""
+    table = others.to_html(index=False, border=0)
+    summary = "<summary>The other columns</summary>"
+    return f'<details>{summary}<div class="wide">{table}</div></details>\n'
 
 
 def page(body: str) -> str:
@@ -124,7 +145,8 @@ def _cell(name: str, value: str | float) -> str:
     if isinstance(value, str):
         return value
     if name.startswith("seconds"):
-        return f"{value:#.3g}"
+        number, unit = (value, "s") if value >= 1 else (1000 * value, "ms")
+        return f"{f'{number:#.3g}'.rstrip('.')} {unit}"
     if name.startswith(_SIGNIFICANT):
         return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
     text = f"{value:.{_DIGITS.get(name, 2)}f}"

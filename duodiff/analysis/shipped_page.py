@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from duodiff.analysis.cells import distance_name
 from duodiff.analysis.claims.cases import interval_text, number
@@ -20,11 +19,12 @@ from duodiff.analysis.claims.verdicts import (
     of_the_paper,
     verdict_counts,
 )
-from duodiff.analysis.lost import lost_share
+from duodiff.analysis.measured import measured
 from duodiff.analysis.shipped import OTHER, USUAL, Shipped, read
 from duodiff.analysis.students import half_width
 from duodiff.analysis.trainings import seeds_text
 from duodiff.analysis.verify import named_numbers, spread
+from duodiff.analysis.words import percent, with_half
 from duodiff.running.files import write_text
 from duodiff.schedules import T
 from duodiff.settings import Setting
@@ -100,60 +100,29 @@ def _cells(study: Shipped) -> pd.DataFrame:
 
 def _rows(study: Shipped, sampler: str) -> Iterator[tuple[str, ...]]:
     """A row a setting and number of steps."""
-    cells = _cells(study)
-    cells = cells[cells["sampler"] == sampler]
-    metric, most = distance_name(cells), cells["steps"].max()
-    values = {
-        (-steps, setting.exits_early, setting.number): (setting, rows)
-        for (steps, text), rows in cells.groupby(["steps", "setting"])
-        if (setting := Setting.parse(text))
-    }
-    wide = {key: _wide(rows) for key, (_, rows) in values.items()}
-    full, shallow = wide[-most, False, 0], wide.get((-most, False, T))
-    for key in sorted(values):
-        setting, rows = values[key]
-        mine, own = wide[key], wide[-most, *key[1:]]  # own: times and operations are of all steps
-        steps, distance = -key[0], mine[metric]
-        share = lost_share(
-            distance, full[metric], full[metric] if shallow is None else shallow[metric]
-        )
+    for row in measured(study.halves[USUAL], sampler).to_dict("records"):
+        is_full = row["method"] == "full" and not row["fewer"]
+        minus = with_half(row["minus_full"], row["minus_full_95"], 2, sign="+")
         yield (
-            _name(setting, rows) + (f", {steps:.0f} steps" if steps < most else ""),
-            _mean(distance, 2),
-            "" if mine is full else _mean(distance - full[metric], 2, "+"),
-            _mean(100 * share, 1, unit="%"),
-            _mean(most / steps * own["speedup"], 2) if "speedup" in own else "",
-            _mean(most / steps * full[_OPERATIONS] / own[_OPERATIONS], 2)
-            if _OPERATIONS in own
-            else "",
+            _name(row),
+            with_half(row["distance"], row["distance_95"], 2),
+            "" if is_full else minus,
+            percent(row["lost_share"], row["lost_share_95"]),
+            with_half(row["speedup"], row["speedup_95"], 2),
+            with_half(row["operations"], row["operations_95"], 2),
         )
 
 
-_OPERATIONS = "gflops_per_trajectory"
-
-
-def _wide(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row a training, a column a metric."""
-    return rows.pivot_table(index="train_seed", columns="metric", values="value")
-
-
-def _name(setting: Setting, rows: pd.DataFrame) -> str:
-    if not setting.exits_early:
-        names = {"full": "full backbone (`t_s` = 0)", "shallow": f"shallow backbone (`t_s` = {T})"}
-        return names.get(setting.method, f"DuoDiff, `t_s` = {setting.t_s}")
-    exits = rows[rows["metric"] == "mean_exit_layer"]["value"].mean()
-    return f"AdaDiff, theta {rows['theta'].mean():.3f}, exits at {exits:.2f}"
-
-
-def _mean(values: ArrayLike, digits: int, sign: str = "", unit: str = "") -> str:
-    """The mean over the trainings with half of Student's interval; "" where it is not known for all."""
-    numbers = np.asarray(values, float)
-    if np.isnan(numbers).any():
-        return ""
-    half, mean = half_width([*numbers]), round(numbers.mean(), digits) + 0.0  # no -0.0
-    if not half >= 0.5 * 10**-digits:  # NaN for one training
-        return f"{mean:{sign}.{digits}f}{unit}"
-    return f"{mean:{sign}.{digits}f} ± {half:.{digits}f}{unit}"
+def _name(row: dict) -> str:
+    setting, steps = Setting.parse(row["setting"]), ""
+    if row["fewer"]:
+        steps = f", {row['steps']:.0f} steps"
+    if setting.is_schedule:
+        return f"schedule `{setting.spelled}`{steps}"
+    if setting.exits_early:
+        return f"AdaDiff, theta {row['theta']:.3f}, exits at {row['exits']:.2f}{steps}"
+    names = {"full": "full backbone (`t_s` = 0)", "shallow": f"shallow backbone (`t_s` = {T})"}
+    return names.get(setting.method, f"DuoDiff, `t_s` = {setting.t_s}") + steps
 
 
 # --- claims

@@ -16,7 +16,8 @@ from duodiff.schedules import T
 
 _WHERE = """\
 Results: results/tables, results/figures, results/<experiment>; trainings: tensorboard --logdir logs
-Report: xdg-open results/report.html (macOS: open results/report.html)
+How each was made: results/report.html
+The page: xdg-open results/index.html (macOS: open results/index.html)
 """
 
 

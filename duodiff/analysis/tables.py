@@ -41,15 +41,16 @@ COLUMNS = {
     "difference": ("Distance", "difference"),
     "relative_paper": ("Distance / full's", "paper"),
     "relative_distance": ("Distance / full's", "ours"),
+    "relative_95": ("Distance / full's", "± (95%)"),
     "relative_distance_sd": ("Distance / full's", "sd over trainings"),
     "relative_difference": ("Distance / full's", "difference"),
     "label_agreement": ("", "Classified as labelled"),
     "nearest_train_distance_q01": ("Nearest training image, rms", "lowest 1% below"),
     "nearest_train_distance_q05": ("Nearest training image, rms", "lowest 5% below"),
-    "seconds_paper": ("Seconds per image", "paper"),
-    "seconds": ("Seconds per image", "ours, measured"),
-    "seconds_interpolated": ("Seconds per image", "ours, interpolated"),
-    "seconds_all_heads": ("Seconds per image", "all heads"),
+    "seconds_paper": ("Time per image", "paper"),
+    "seconds": ("Time per image", "ours, measured"),
+    "seconds_interpolated": ("Time per image", "ours, interpolated"),
+    "seconds_all_heads": ("Time per image", "all heads"),
     "speedup_paper": ("Speed-up over full", "paper"),
     "speedup": ("Speed-up over full", "ours"),
     "speedup_95": ("Speed-up over full", "± (95%)"),
@@ -69,7 +70,29 @@ COLUMNS = {
 }
 """The tables' columns: their group and heading."""
 
+GLANCE = {
+    "dataset": ("", "Dataset"),
+    "setting": ("", "Setting"),
+    "distance": ("Distance", "ours"),
+    "fid_paper": ("Distance", "paper (FID)"),
+    "relative_distance": ("Distance / full's", "ours, ± 95%"),
+    "relative_paper": ("Distance / full's", "paper"),
+    "speedup": ("Speed-up over full", "ours, ± 95%"),
+    "speedup_paper": ("Speed-up over full", "paper"),
+}
+"""The columns of the table at a glance: their group and heading."""
+
+_METHODS = {
+    "full": "full backbone",
+    "shallow": "shallow backbone",
+    "duodiff": "DuoDiff",
+    "adadiff": "AdaDiff",
+    "real_held_out": "held-out images",
+    "real_halves": "halves of the real images",
+}
+
 ASIDE = (
+    "relative_95",
     "distance_standard",
     "label_agreement",
     "nearest_train_distance_q01",
@@ -112,6 +135,7 @@ def comparison(
         if fewer_steps is not None:
             fewer = fewer_step_cells(fewer_steps, group, sampler)
         if len(fewer):
+            fewer = fewer.assign(relative_95=_relative_95(fewer))
             tables.append(_as_one(fewer).assign(**about))
     for name, study in studies.items():
         tables.append(_scale(records[records["experiment"] == name]).assign(dataset=study["title"]))
@@ -119,6 +143,32 @@ def comparison(
     rest = published[~published["dataset"].isin(shown)]
     rest = rest.assign(dataset=rest["dataset"].map(PAPER_TITLES)).rename(columns=_PUBLISHED)
     return pd.concat([*tables, rest], ignore_index=True).reindex(columns=list(COLUMNS))
+
+
+def at_a_glance(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a `comparison` in the columns GLANCE: their setting as text, and intervals beside their values."""
+    most = table.groupby("dataset")["nfe"].transform("max")
+    settings = map(_setting, *(table[c] for c in ("method", "t_s", "theta", "nfe")), most)
+    relative = _with_interval(table, "relative_distance", "relative_95")
+    speedup = _with_interval(table, "speedup", "speedup_95")
+    shown = table.assign(setting=list(settings), relative_distance=relative, speedup=speedup)
+    return shown[list(GLANCE)]
+
+
+def _setting(method: str, t_s: float, theta: float, nfe: float, most: float) -> str:
+    """A row's setting as text, with its network calls where they are fewer than the dataset's `most`."""
+    text = _METHODS.get(method, method)
+    if method == "duodiff":
+        text += f", t_s = {t_s:.0f}"
+    if method == "adadiff":
+        text += ", theta not published" if np.isnan(theta) else f", theta = {theta:.3f}"
+    return f"{text}, {nfe:.0f} calls" if nfe < most else text
+
+
+def _with_interval(table: pd.DataFrame, value: str, half: str) -> list[str | float]:
+    """Numbers with half their 95% interval, as text, where it is known and not 0."""
+    pairs = zip(table[value].astype(float), table[half].astype(float), strict=True)
+    return [f"{number:.2f} ± {within:.2f}" if within > 0 else number for number, within in pairs]
 
 
 def _as_one(trainings: pd.DataFrame) -> pd.DataFrame:
@@ -130,10 +180,13 @@ def _as_one(trainings: pd.DataFrame) -> pd.DataFrame:
 def _with_relative(study: pd.DataFrame) -> pd.DataFrame:
     """The cells of one training with their distance over the full backbone's, and DuoDiff's at AdaDiff's times.
 
-    `speedup_95` is half the interval of their speed-up.
+    `speedup_95` is half the interval of their speed-up, `relative_95` half that of their distance over the full
+    backbone's.
     """
+    relative = over_full(study, "distance")
     table = study.assign(
-        relative_distance=over_full(study, "distance"),
+        relative_distance=relative,
+        relative_95=_relative_95(study.assign(relative_distance=relative)),
         speedup_95=(study["speedup_high"] - study["speedup_low"]) / 2,
         speedup_disturbed=study["speedup_disturbed"].astype(float),
     )
@@ -141,6 +194,11 @@ def _with_relative(study: pd.DataFrame) -> pd.DataFrame:
         if column in table:
             table[f"duodiff_at_{column}"] = at_equal_time(table, column)
     return table
+
+
+def _relative_95(cells: pd.DataFrame) -> pd.Series:
+    """Half the 95% interval of the difference to the full backbone's distance, over that distance."""
+    return cells["relative_distance"] * cells["minus_full_95"] / cells["distance"]
 
 
 def _scale(records: pd.DataFrame) -> pd.DataFrame:

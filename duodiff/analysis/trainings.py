@@ -10,6 +10,13 @@ from duodiff.analysis.students import half_width
 SPREAD = ("distance", "lost_share", "mean_exit_layer", "relative_distance", "speedup")
 """Columns of cells whose standard deviation over the trainings is shown, as <column>_sd."""
 
+_STUDENTS = {
+    "minus_full_95": "minus_full",
+    "relative_95": "relative_distance",
+    "speedup_95": "speedup",
+}
+"""Half intervals, and the column that each is of."""
+
 _OF_ONE_TRAINING = (
     "speedup_low",
     "speedup_high",
@@ -35,8 +42,8 @@ def over_trainings(table: pd.DataFrame) -> pd.DataFrame:
 
     - numbers are means over the trainings, NaN where one training has none
     - `<column>_sd` for each column of SPREAD: the standard deviation over the trainings, NaN for one training
-    - `minus_full_95`: half of Student's 95% interval of the mean paired difference, one difference a training; for one
-      training it stays what it is
+    - `minus_full_95`, `relative_95` and `speedup_95`: half of Student's 95% interval of the mean, from one paired
+      difference or ratio a training; for one training they stay what they are
     - `trainings` is their number, `train_seed` their seeds (text if there are several)
     """
     if table["train_seed"].nunique() < 2:
@@ -50,7 +57,8 @@ def _row(group: pd.DataFrame) -> dict:
     row = {name: mean(group[name]) for name in group}
     row |= {f"{name}_sd": group[name].std() for name in SPREAD if name in group}
     row |= {"trainings": len(group), "train_seed": seeds_text(group["train_seed"])}
-    return row | {"minus_full_95": half_width(group["minus_full"].to_numpy())}
+    students = {half: name for half, name in _STUDENTS.items() if name in group}
+    return row | {half: half_width(group[name].to_numpy(float)) for half, name in students.items()}
 
 
 def mean(values: pd.Series):

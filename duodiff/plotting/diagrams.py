@@ -42,7 +42,7 @@ def duodiff(title: str, networks: dict) -> Figure:
         _arrow(axis, (middle, -1.85), (middle, -2.55))
         last = _network(axis, (middle, -3.0), network, role)
         parameters = _millions(network["parameters"])
-        cost = f"{parameters} parameters\n{network['gflops']:.3g} GFLOPs a step"
+        cost = f"{parameters} parameters\n{_operations(network['gflops'])} a step"
         axis.text(middle, last - 0.6, cost, ha="center", va="top")
     return figure
 
@@ -216,3 +216,7 @@ def _shape(shape: list[int]) -> str:
 
 def _millions(number: int) -> str:
     return f"{number / 1e6:.3g} M" if number >= 1e6 else f"{number:,}"
+
+
+def _operations(gflops: float) -> str:
+    return f"{gflops:.3g} GFLOPs" if gflops >= 0.1 else f"{1000 * gflops:.3g} MFLOPs"

@@ -13,72 +13,74 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
-from numpy.typing import ArrayLike
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
-from duodiff.analysis.lost import lost_share
 from duodiff.data.pictures import grid
 from duodiff.data.store import to_unit_range
-from duodiff.plotting import style
+from duodiff.plotting import labels, style
 from duodiff.schedules import T
 
 _TIME = "timestep t (sampling runs left to right)"
+_NAMES = 9  # points high, of the names beside points
+_STRAIGHT = 0.5
+"""A line in 1/n that explains less than this share of the variance is not drawn."""
+
+Panels = list[tuple[Any, Axes, pd.DataFrame]]
+"""A panel's title, its axis and its rows."""
 
 
-def _facets(
-    data: pd.DataFrame, by: str, size: tuple[float, float], columns: int = 2
-) -> tuple[Figure, list[tuple[str, Axes, pd.DataFrame]]]:
-    """A figure with a panel of `size` inches for each value of the column `by`, and each panel's value, axis and rows.
-
-    At most two panels stand beside each other: more cannot be read on a phone. The grid knows the panels by number,
-    since it draws what it knows them by before a title can be set.
-    """
+def _stacked(
+    data: pd.DataFrame, by: str, height: float, sharey: bool = False
+) -> tuple[Figure, Panels]:
+    """A figure with a panel for each value of the column `by`, one below the other, each `height` inches high."""
     style.apply()
     names = list(data[by].unique())
-    width, height = size
-    facets = sns.FacetGrid(
-        data.assign(number=data[by].map(names.index)),
-        col="number",
-        col_order=range(len(names)),
-        col_wrap=min(columns, len(names)),
-        height=height,
-        aspect=width / height,
-        sharex=False,
-        sharey=False,
+    size = (style.WIDTH, height * len(names))
+    figure, axes = plt.subplots(
+        len(names), 1, sharey=sharey, squeeze=False, figsize=size, layout="constrained"
     )
-    facets.figure.set_layout_engine("constrained")
-    panels = zip(names, facets.axes, strict=True)
-    return facets.figure, [(name, axis, data[data[by] == name]) for name, axis in panels]
+    return figure, [
+        (name, axis, data[data[by] == name]) for name, axis in zip(names, axes.flat, strict=True)
+    ]
 
 
 def _lines(
-    axis: Axes, rows: pd.DataFrame, x: str, y: str, *, by: str, looks: dict[str, style.Look]
+    axis: Axes, rows: pd.DataFrame, x: str, y: str, *, by: str, looks: Mapping[Any, style.Look]
 ) -> None:
     """Draws a line for each value of the column `by`, in its look. Points that are `inferred` are open."""
-    alone = rows[by].map(lambda name: looks[name].dashes is None)
-    sns.lineplot(
-        rows[~alone],
-        x=x,
-        y=y,
-        hue=by,
-        style=by,
-        **style.mapped(looks),
-        estimator=None,
-        markersize=8,
-        legend=False,
-        ax=axis,
-    )
-    for name, points in rows[alone | rows["inferred"]].groupby(by):
+    for name, line in rows.groupby(by, sort=False):
         look = looks[name]
-        (marks,) = axis.plot(points[x], points[y], look.marker, markersize=look.size, zorder=5)
-        opened = look.dashes is not None
-        marks.set(
-            markerfacecolor="white" if opened else look.color,
-            markeredgecolor=look.color if opened else "white",
+        line = line.sort_values(x)
+        order = 5 if look.dashes is None else 3
+        axis.plot(line[x], line[y], zorder=order, **look.keywords())
+        if "inferred" in line and line["inferred"].any():
+            opened = line[line["inferred"]]
+            marks = look.keywords() | {"linestyle": "none", "markeredgecolor": look.color}
+            axis.plot(opened[x], opened[y], zorder=4, **marks | {"markerfacecolor": "white"})
+
+
+def _intervals(
+    axis: Axes, rows: pd.DataFrame, place: tuple[str, str], half: tuple[str, str]
+) -> None:
+    """Draws the intervals of points, across and upright, in the colour of their method.
+
+    `place` and `half` are columns: of the values, and of half their intervals.
+    """
+    for method, points in rows.groupby("method"):
+        across, upright = (points.get(name) for name in half)
+        axis.errorbar(
+            points[place[0]],
+            points[place[1]],
+            xerr=across,
+            yerr=upright,
+            fmt="none",
+            ecolor=style.METHODS[method].color,
+            elinewidth=1.2,
+            capsize=2.5,
+            zorder=2,
         )
 
 
@@ -105,62 +107,74 @@ def _over(rows: pd.DataFrame) -> str:
     return f", mean of {count:.0f} trainings" if count > 1 else ""
 
 
-def _legend_below(figure: Figure, looks: list[style.Look], inferred: bool) -> None:
-    """Draws one legend below all panels, with an open marker in it where there is an inferred point."""
-    handles = [look.handle() for look in looks]
-    if inferred:
-        handles.append(Line2D([], [], color=style.GREY, marker="o", linestyle="none"))
-        handles[-1].set(label="setting inferred", markerfacecolor="white")
-    legend = figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize="small")
+def _title(axis: Axes, text: str, more: str = "") -> None:
+    """The title of a panel, which is free text, with `more` in a line of its own."""
+    more = more.removeprefix(", ")
+    axis.set_title(f"{text}\n{more}" if more else text, parse_math=False)
+
+
+def _legend_below(figure: Figure, handles: list[Line2D], **more) -> None:
+    """Draws one legend below all panels. Its texts are free."""
+    legend = figure.legend(handles=handles, loc="outside lower center", handlelength=3, **more)
     for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+def _opened(points: pd.DataFrame) -> list[Line2D]:
+    """The legend's marker of inferred points, where there are any."""
+    label = "Open: the paper does not say θ or the exit layer"
+    look: dict[str, Any] = {"color": style.GREY, "marker": "o", "linestyle": "none"}
+    mark = Line2D([], [], label=label, markerfacecolor="white", **look)
+    return [mark] if points["inferred"].any() else []
+
+
+def _logarithmic(axis: Axes, most: int = 6) -> None:
+    """Makes the upright axis logarithmic, with at most so many numbers, written out."""
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    if high < 10 * low:
+        locator: Locator = MaxNLocator(most, steps=[1, 2, 5, 10])
+    else:
+        locator = LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,))
+    axis.yaxis.set_major_locator(locator)
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_locator(NullLocator())
 
 
 def exit_layers(profiles: pd.DataFrame) -> Figure:
     """Figure 1: mean exit layer over t per theta, one panel a study; band: one standard deviation over the samples.
 
-    Columns as `metrics.exits.exit_profiles`, and title.
+    Columns as `metrics.exits.exit_profiles`, and title. A band ends at the lowest and the highest layer that an image
+    exits at.
     """
-    figure, panels = _facets(profiles, "title", (4.8, 4.6))
+    figure, panels = _stacked(profiles, "title", 4.6)
     for title, axis, rows in panels:
         trainings, panel = _trainings(rows)
         depth, n = panel["depth"].iloc[0], panel["n"].iloc[0]
         thetas = sorted(panel["theta"].unique())
         names = [f"θ = {theta:.3f}" for theta in thetas]
         looks = style.looks(names, style.shades("adadiff", len(names)))
-        # a line is the mean of two ends, and its band reaches from one to the other
-        ends = [panel.assign(layer=panel["mean"] + side * panel["std"]) for side in (-1, 1)]
-        sns.lineplot(
-            pd.concat(ends),
-            x="t",
-            y="layer",
-            hue="theta",
-            style="theta",
-            **style.mapped(dict(zip(thetas, looks, strict=True))),
-            errorbar=("pi", 100),
-            err_kws={"alpha": 0.15, "linewidth": 0},
-            markersize=7,
-            legend=False,
-            ax=axis,
-        )
+        every = max(1, panel["t"].nunique() // 8)
+        for i, (theta, look) in enumerate(zip(thetas, looks, strict=True)):
+            line = panel[panel["theta"] == theta].sort_values("t")
+            axis.plot(line["t"], line["mean"], markevery=(i, every), zorder=3, **look.keywords())
+            low = np.maximum(line["mean"] - line["std"], line["min"])
+            high = np.minimum(line["mean"] + line["std"], line["max"])
+            axis.fill_between(line["t"], low, high, color=look.color, alpha=0.12, linewidth=0)
         if len(trainings):
             settings = panel.groupby("setting")["theta"].first().sort_values().index
             colors = {name: look.color for name, look in zip(settings, looks, strict=True)}
             _faintly(axis, trainings, "t", "mean", by="setting", colors=colors)
-        every = max(1, panel["t"].nunique() // 8)
-        for i, line in enumerate(axis.get_lines()[: len(thetas)]):
-            line.set_markevery((i, every))
         axis.axhline(depth, color=style.GREY, linewidth=1, zorder=0)
         axis.set(xlim=(T - 1, 0), ylim=(-0.2, depth + 0.4))
-        axis.set_title(f"{title} (n = {n} a line{_over(panel)})", parse_math=False)
-        axis.set(xlabel=_TIME, ylabel=f"exit layer (blocks run, of {depth})")
+        _title(axis, f"{title} ({n:,.0f} images a line{_over(panel)})")
+        axis.set(xlabel=_TIME, ylabel=f"exit layer (blocks run, of {depth:.0f})")
         axis.legend(
             handles=[look.handle() for look in looks],
             loc="upper center",
-            bbox_to_anchor=(0.5, -0.2),
-            ncols=2,
+            bbox_to_anchor=(0.5, -0.16),
+            ncols=3,
             handlelength=3,
-            fontsize="small",
         )
     return figure
 
@@ -205,41 +219,98 @@ def _show(axis: Axes, image: np.ndarray, limit: float) -> None:
     shown = shown[0] if len(shown) == 1 else shown.transpose(1, 2, 0)
     axis.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(True)
     axis.grid(False)
+
+
+_NAMED = {
+    "duodiff": "DuoDiff, named by t_s",
+    "adadiff": "AdaDiff, time measured, named by θ",
+    "full_fewer_steps": "Full backbone, fewer steps, named by calls",
+    "duodiff_fewer_steps": "DuoDiff, fewer steps: t_s in calls",
+}
+"""What the points of a trade-off are named by, for its legend."""
 
 
 def trade_off(points: pd.DataFrame) -> Figure:
     """Figure 4: distance against time per image, one panel a dataset.
 
-    Columns: panel, metric (its label), method (a key of style.METHODS), label, seconds, distance, lost_share and spread
-    (NaN where unknown) and inferred (an open marker). A panel whose backbones are both there has the lost share of its
-    distances on the right.
+    Columns: panel, metric (its label), method (a key of style.METHODS), label, seconds and distance, half their
+    intervals seconds_95 and distance_95, lost_share (these three NaN where unknown) and inferred (an open marker). A
+    panel whose backbones are both there has the lost share of its distances on the right. A panel with many names is
+    as wide as the figure, two others stand beside each other.
     """
-    alone = [method for method, look in style.METHODS.items() if look.dashes is None]
-    figure, panels = _facets(points, "panel", (3.5, 3.1))
-    for title, axis, rows in panels:
-        trainings, panel = _trainings(rows)
-        # the full backbone's points begin the lines of DuoDiff
-        trainings = trainings[~trainings["method"].isin(alone)]
-        colors = {method: look.color for method, look in style.METHODS.items()}
-        _faintly(axis, trainings, "seconds", "distance", by="method", colors=colors)
-        _lines(axis, panel, "seconds", "distance", by="method", looks=style.METHODS)
-        for method, line in panel.groupby("method"):
-            look = style.METHODS[method]
-            place = (line["seconds"], line["distance"])
-            axis.errorbar(*place, yerr=line["spread"], fmt="none", ecolor=look.color, capsize=2)
-            # DuoDiff's t_s below its points, AdaDiff's theta above
-            above = not method.startswith("duodiff")
-            _name_points(axis, line.sort_values("seconds"), look.color, above=above)
-        axis.margins(x=0.1, y=0.22)
-        axis.set(xlabel="seconds per image", ylabel=panel["metric"].iloc[0])
-        _lost_share_axis(axis, panel)
-        named = f"{title}{_over(panel)}".replace(", mean", "\nmean")  # a panel is narrow
-        axis.set_title(named, fontsize="medium", parse_math=False)
-        axis.locator_params(axis="x", nbins=4)
-    shown = [look for method, look in style.METHODS.items() if method in set(points["method"])]
-    _legend_below(figure, shown, points["inferred"].any())
+    figure, panels = _mosaic(points)
+    names = {axis: _trade_off_panel(axis, title, rows) for title, axis, rows in panels}
+    shown = [
+        look._replace(label=_NAMED.get(method, look.label)).handle()
+        for method, look in style.METHODS.items()
+        if method in set(points["method"])
+    ]
+    _legend_below(figure, shown + _opened(points))
+    labels.write(figure, names, _NAMES)
     return figure
+
+
+def _mosaic(points: pd.DataFrame) -> tuple[Figure, Panels]:
+    style.apply()
+    groups = dict(iter(points.groupby("panel", sort=False)))
+    many = {name for name, rows in groups.items() if (rows["label"] != "").sum() > 8}
+    narrow = [name for name in groups if name not in many and len(groups) > 1]
+    rows = [[name, name] for name in groups if name not in narrow]
+    rows += [[*narrow[i : i + 2], "."][:2] for i in range(0, len(narrow), 2)]
+    heights = [2.6 if row[0] in narrow else 4.6 for row in rows]
+    size = (style.WIDTH, sum(heights) + 1)
+    figure = plt.figure(figsize=size, layout="constrained")
+    place = {name: i for i, name in enumerate(groups)}  # a title may be any text
+    mosaic: list[Any] = [[place.get(name, ".") for name in row] for row in rows]
+    axes = figure.subplot_mosaic(mosaic, height_ratios=heights, empty_sentinel=".")
+    return figure, [(name, axes[i], groups[name]) for name, i in place.items()]
+
+
+def _trade_off_panel(axis: Axes, title: str, rows: pd.DataFrame) -> list[labels.Name]:
+    """Draws a panel of the trade-off, and returns the names of its points."""
+    trainings, panel = _trainings(rows)
+    scale, unit = (1000, "ms") if rows["seconds"].max() < 1 else (1, "s")
+    alone = [method for method, look in style.METHODS.items() if look.dashes is None]
+    # the full backbone's points begin the lines of DuoDiff
+    trainings = trainings[~trainings["method"].isin(alone)]
+    trainings, panel = (_in_unit(part, scale) for part in (trainings, panel))
+    colors = {method: look.color for method, look in style.METHODS.items()}
+    _faintly(axis, trainings, "time", "distance", by="method", colors=colors)
+    _intervals(axis, panel, ("time", "distance"), ("time_95", "distance_95"))
+    _lines(axis, panel, "time", "distance", by="method", looks=style.METHODS)
+    _logarithmic(axis)
+    axis.margins(x=0.08, y=0.12)
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    metric = panel["metric"].iloc[0]
+    axis.set(xlabel=f"time per image ({unit})", ylabel=_distance_label(metric))
+    _lost_share_axis(axis, panel)
+    of_panel, _, about = title.rpartition(" (")
+    _title(axis, of_panel, f", {about.rstrip(')')}{_over(panel)}")
+    return [
+        # DuoDiff's t_s below its points, AdaDiff's theta and fewer calls above
+        labels.Name(
+            point.label,
+            (point.time, point.distance),
+            colors[point.method],
+            above=not point.method.startswith("duodiff"),
+        )
+        for point in panel[panel["label"] != ""].itertuples()
+    ]
+
+
+def _in_unit(rows: pd.DataFrame, scale: float) -> pd.DataFrame:
+    rows = rows.assign(time=scale * rows["seconds"])
+    return rows.assign(time_95=scale * rows["seconds_95"]) if "seconds_95" in rows else rows
+
+
+def _distance_label(metric: str) -> str:
+    """An axis of distances: FID, or a Frechet distance with its feature space."""
+    return "FID" if metric.lower() == "fid" else f"Frechet distance ({metric})"
+
+
+_SHARES = (0, 0.1, 0.25, 0.5, 1, 2, 4, 8)
 
 
 def _lost_share_axis(axis: Axes, rows: pd.DataFrame) -> None:
@@ -247,39 +318,23 @@ def _lost_share_axis(axis: Axes, rows: pd.DataFrame) -> None:
     if rows["lost_share"].isna().all():
         return
     full, shallow = (rows[rows["lost_share"] == share]["distance"].iloc[0] for share in (0, 1))
-
-    def share(distance: ArrayLike) -> np.ndarray:
-        return lost_share(distance, full, shallow)
-
-    def distance(share: ArrayLike) -> np.ndarray:
-        return full + np.asarray(share) * (shallow - full)
-
-    axis.secondary_yaxis("right", functions=(share, distance)).set_ylabel("lost share")
-
-
-def _name_points(axis: Axes, line: pd.DataFrame, color: str, above: bool) -> None:
-    """The labels of a trade-off's points, above or below them, further away where two are close."""
-    close = 0.15 * (line["seconds"].max() - line["seconds"].min())
-    raised, last = False, -np.inf
-    for point in line[line["label"] != ""].to_dict("records"):
-        raised = not raised and point["seconds"] - last < close
-        offset, last = 16 if raised else 7, point["seconds"]
-        axis.annotate(
-            point["label"],
-            (point["seconds"], point["distance"]),
-            xytext=(0, offset if above else -offset),
-            textcoords="offset points",
-            ha="center",
-            va="bottom" if above else "top",
-            fontsize=10,
-            color=color,
-        )
+    axis.axhline(full, color=style.GREY, linewidth=1, zorder=0)
+    right = axis.twinx()
+    right.set(yscale="log", ylim=axis.get_ylim(), ylabel="lost share of the quality")
+    distances = {share: full + share * (shallow - full) for share in _SHARES}
+    low, high = axis.get_ylim()
+    shown = [share for share, distance in distances.items() if low < distance < high]
+    right.set_yticks([distances[s] for s in shown], [f"{100 * s:g}%" for s in shown])
+    right.yaxis.set_minor_locator(NullLocator())
+    right.grid(False)
+    for side in (axis, right):
+        side.tick_params(axis="y", length=0)
 
 
 def relative(points: pd.DataFrame) -> Figure:
     """Distance over the full backbone's against the time saved and the blocks run, a line a dataset.
 
-    Columns as `analysis.figures.relative_points`.
+    Columns as `analysis.figures.relative_points`. The panels share the axes of the quantities that they share.
     """
     shown = [
         ("DuoDiff, rising $t_s$", ("full", "duodiff", "shallow"), "time_saved"),
@@ -293,20 +348,27 @@ def relative(points: pd.DataFrame) -> Figure:
     ]
     sources = list(points["source"].unique())
     looks = dict(zip(sources, style.looks(sources), strict=True))
-    figure, panels = _facets(pd.concat(rows), "title", (5.4, 3.3), columns=1)
+    colors = {source: look.color for source, look in looks.items()}
+    figure, panels = _stacked(pd.concat(rows), "title", 3, sharey=True)
     for title, axis, drawn in panels:
         trainings, panel = _trainings(drawn)
         x = panel["x"].iloc[0]
-        colors = {source: look.color for source, look in looks.items()}
         _faintly(axis, trainings, x, "relative_distance", by="source", colors=colors)
         _lines(axis, panel, x, "relative_distance", by="source", looks=looks)
+        for source, line in panel.groupby("source"):
+            place = line[x], line["relative_distance"]
+            bars = {"ecolor": colors[source], "capsize": 2.5, "zorder": 2}
+            axis.errorbar(*place, yerr=line.get("relative_95"), fmt="none", **bars)
         axis.axhline(1, color=style.GREY, linewidth=1, zorder=0)
-        axis.set(yscale="log", title=title, xlabel=names[x], ylabel="distance / full's")
-        axis.margins(y=0.2)
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5)))
-        axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-        axis.yaxis.set_minor_formatter(NullFormatter())
-    _legend_below(figure, list(looks.values()), points["inferred"].any())
+        axis.set(title=title, xlabel=names[x], ylabel="distance / full's")
+        axis.margins(y=0.1)
+    _logarithmic(panels[0][1], most=8)
+    saved = [axis for _, axis, drawn in panels if drawn["x"].iloc[0] == "time_saved"]
+    ends = [axis.get_xlim() for axis in saved]
+    for axis in saved:
+        axis.set_xlim(min(low for low, _ in ends), max(high for _, high in ends))
+    handles = [look.handle() for look in looks.values()]
+    _legend_below(figure, handles + _opened(points))
     return figure
 
 
@@ -316,26 +378,29 @@ def qualitative(panels: list[dict]) -> Figure:
     `panels` as `analysis.panels.qualitative_panels`.
     """
     style.apply()
+    plt.rcParams["font.size"] = 14  # the figure is as wide as its columns
     headers = {
         "adadiff": "AdaDiff: rising θ →",
         "duodiff": "DuoDiff: rising $t_s$ →",
         "schedule": "By name",
     }
     beside = max(sum(len(panel[kind]) for kind in headers) for panel in panels)
-    heights = [0.6 * len(panel["labels"]) + 1 for panel in panels]  # inches
-    figure = plt.figure(figsize=(0.6 * beside + 0.8, sum(heights)))
+    heights = [0.6 * len(panel["labels"]) + 1.1 for panel in panels]  # inches
+    left = 0.2 + 0.12 * max(len(label) for panel in panels for label in panel["labels"])
+    width = left + 0.6 * beside + 0.4
+    figure = plt.figure(figsize=(width, sum(heights)))
     parts = figure.subfigures(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for part, panel, height in zip(parts, panels, heights, strict=True):
         kinds = [kind for kind in headers if panel[kind]]
         part.suptitle(panel["title"], y=1 - 0.05 / height, va="top", parse_math=False)
-        edges = {"left": 0.06, "right": 0.99, "top": 1 - 0.9 / height, "bottom": 0.1 / height}
+        edges = {"left": left / width, "right": 0.99, "top": 1 - 1 / height, "bottom": 0.1 / height}
         widths = [len(panel[kind]) for kind in kinds]
         blocks = part.add_gridspec(1, len(kinds), width_ratios=widths, wspace=0.08, **edges)
         for i, kind in enumerate(kinds):
             shape = (len(panel["labels"]), len(panel[kind]))
             axes = blocks[i].subgridspec(*shape, wspace=0.06, hspace=0.06).subplots(squeeze=False)
             for column, (name, images) in zip(axes.T, panel[kind], strict=True):
-                column[0].set_title(name if len(name) < 9 else f"{name[:8]}…", fontsize=9)
+                column[0].set_title(name if len(name) < 7 else f"{name[:6]}…", fontsize=12)
                 for axis, image in zip(column, images, strict=True):
                     _show(axis, to_unit_range(image), 1)
             axes[0, 0].annotate(
@@ -349,74 +414,61 @@ def qualitative(panels: list[dict]) -> Figure:
             )
             for axis, label in zip(axes[:, 0], panel["labels"], strict=True):
                 if i == 0:
-                    axis.set_ylabel(label, rotation=0, ha="right", va="center")
+                    axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=14)
+                    axis.yaxis.label.set_parse_math(False)
     return figure
 
 
 def gallery(title: str, panels: list[tuple[str, np.ndarray]]) -> Figure:
-    """A square of images a panel, one panel a set of images; `panels` are (name, uint8 [n, C, H, W])."""
+    """A square of images a panel, one panel a set of images; `panels` are (name, uint8 [n, C, H, W]).
+
+    Three panels stand beside each other. The whole is twice as large where images are.
+    """
     style.apply()
-    rows = -(-len(panels) // 2)
-    figure, axes = plt.subplots(rows, 2, figsize=(8, 4.3 * rows), squeeze=False)
+    rows = -(-len(panels) // 3)
+    large = 2 if panels[0][1].shape[-1] > 32 else 1
+    size = (large * style.WIDTH, large * 2.15 * rows)
+    figure, axes = plt.subplots(rows, 3, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, (name, images) in zip(axes.flat, panels, strict=False):
         axis.imshow(grid(images, math.isqrt(len(images) - 1) + 1), interpolation="nearest")
-        axis.set_title(name, fontsize=11)
-    figure.suptitle(title, y=1, va="bottom", parse_math=False)
+        axis.set_title(name.replace(", ", "\n", 1), fontsize=9 * large)  # the sampler above
+    figure.suptitle(title, y=1, va="bottom", parse_math=False, fontsize=11 * large)
     figure.tight_layout()
     return figure
 
 
 def training_curves(curves: pd.DataFrame) -> Figure:
-    """Held-out (solid) and training (dotted) loss over steps: backbones left, AdaDiff's heads right.
+    """Held-out (solid) and training (dotted) loss over steps: the backbones, and below them AdaDiff's heads.
 
     Columns: title, model ("full", "shallow", "heads", or a further network), step, train_loss, held_out_loss.
     """
-    style.apply()
-    names = {"held_out_loss": "held out", "train_loss": "training"}
-    trainings, curves = _trainings(curves)
-    colors = style.networks(curves["model"])
-    lines = curves.rename(columns=names).melt(
-        ["title", "model", "step"], list(names.values()), var_name="images", value_name="loss"
-    )
-    panels = [
-        (title, of_heads)
-        for title in curves["title"].unique()
-        for of_heads in (False, True)
-        if ((curves["title"] == title) & ((curves["model"] == "heads") == of_heads)).any()
-    ]
-    of_line = zip(lines["title"], lines["model"] == "heads", strict=True)
-    lines["number"] = [panels.index(panel) for panel in of_line]
-    facets = sns.relplot(
-        lines,
-        kind="line",
-        x="step",
-        y="loss",
-        hue="model",
-        style="images",
-        palette=colors,
-        dashes={"held out": "", "training": (1, 1)},
-        errorbar=None,
-        col="number",
-        col_order=range(len(panels)),
-        col_wrap=2,
-        height=4.6,
-        aspect=1,
-        facet_kws={"sharex": False, "sharey": False},
-    )
-    facets.set(yscale="log", xlabel="training step")
-    for (title, of_heads), axis in zip(panels, facets.axes, strict=True):
-        kind = "AdaDiff heads" if of_heads else "backbones"
-        mine = curves[(curves["title"] == title) & ((curves["model"] == "heads") == of_heads)]
-        axis.set_title(f"{title}: {kind}{_over(mine)}", parse_math=False)
-        single = trainings[trainings["title"] == title]
-        single = single[single["model"].isin(mine["model"])]
-        _faintly(axis, single, "step", "held_out_loss", by="model", colors=colors)
-        axis.set(ylabel="loss (Eq. 6 + Eq. 7)" if of_heads else "loss (Eq. 2)")
-    facets.figure.set_layout_engine("constrained")
-    sns.move_legend(facets, "outside lower center", ncols=2, frameon=True, fontsize="small")
-    return facets.figure
+    heads = curves["model"] == "heads"
+    panels = curves.assign(panel=list(zip(curves["title"], heads, strict=True)))
+    panels = panels.sort_values("model", key=lambda model: model == "heads", kind="stable")
+    order = {title: i for i, title in enumerate(curves["title"].unique())}
+    panels = panels.sort_values("title", key=lambda title: title.map(order), kind="stable")
+    looks = style.networks(curves["model"])
+    colors = {model: look.color for model, look in looks.items()}
+    figure, drawn = _stacked(panels, "panel", 3)
+    for (title, of_heads), axis, rows in drawn:
+        trainings, panel = _trainings(rows)
+        _faintly(axis, trainings, "step", "held_out_loss", by="model", colors=colors)
+        for model, line in panel.groupby("model", sort=False):
+            held_out = looks[model].keywords()
+            every = max(1, len(line) // 8)
+            axis.plot(line["step"], line["train_loss"], ":", color=held_out["color"])
+            axis.plot(line["step"], line["held_out_loss"], markevery=every, **held_out)
+        _logarithmic(axis)
+        _title(axis, f"{title}: {'AdaDiff heads' if of_heads else 'backbones'}", _over(panel))
+        losses = "loss (Eq. 6 + Eq. 7)" if of_heads else "loss (Eq. 2)"
+        axis.set(xlabel="training step", ylabel=losses)
+    shown = [look.handle() for name, look in looks.items() if name in set(curves["model"])]
+    kinds: dict[str, Any] = {"held-out images": "-", "training batches": ":"}
+    shown += [Line2D([], [], color=style.GREY, linestyle=k, label=n) for n, k in kinds.items()]
+    _legend_below(figure, shown, ncols=2)
+    return figure
 
 
 def denoising_losses(losses: pd.DataFrame) -> Figure:
@@ -424,7 +476,7 @@ def denoising_losses(losses: pd.DataFrame) -> Figure:
 
     Columns: title, t, network ("full", "shallow", a further one, or "head"), layer, mse.
     """
-    figure, panels = _facets(losses, "title", (6.4, 3.8), columns=1)
+    figure, panels = _stacked(losses, "title", 4.8)
     for title, axis, rows in panels:
         heads = rows["network"] == "head"
         rows = rows.assign(
@@ -432,72 +484,69 @@ def denoising_losses(losses: pd.DataFrame) -> Figure:
         )
         trainings, panel = _trainings(rows)
         names = [f"head {layer:.0f}" for layer in sorted(rows[heads]["layer"].unique())]
-        colors = dict(zip(names, style.shades("adadiff", len(names)), strict=True))
+        of_heads = style.looks(names, style.shades("adadiff", len(names)))
+        looks = dict(zip(names, of_heads, strict=True))
         drawn = [*reversed(list(dict.fromkeys(rows[~heads]["network"])))]
-        colors |= {network: style.networks(drawn)[network] for network in drawn}
+        looks |= {name: style.networks(drawn)[name] for name in drawn}
+        colors = {name: look.color for name, look in looks.items()}
         _faintly(axis, trainings, "t", "mse", by="line", colors=colors)
-        sns.lineplot(
-            panel,
-            x="t",
-            y="mse",
-            hue="line",
-            size="line",
-            hue_order=colors,
-            size_order=colors,
-            palette=colors,
-            sizes={line: 1 if line in names else 2.5 for line in colors},
-            errorbar=None,
-            ax=axis,
-        )
-        axis.set(xlim=(T - 1, 0), yscale="log")
-        axis.set_title(f"{title}{_over(panel)}", parse_math=False)
+        every = max(1, panel["t"].nunique() // 6)
+        for i, (name, look) in enumerate(looks.items()):
+            line = panel[panel["line"] == name].sort_values("t")
+            width = 1 if name in names else 2
+            marks = {"markevery": (i % every, every), "linewidth": width}
+            axis.plot(line["t"], line["mse"], label=look.label, **look.keywords() | marks)
+        axis.set_xlim(T - 1, 0)
+        _logarithmic(axis)
+        _title(axis, title, _over(panel))
         axis.set(xlabel=_TIME, ylabel="held-out squared error")
-        axis.legend(fontsize="x-small", ncols=2)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, handlelength=3)
     return figure
 
 
 def extrapolations(points: pd.DataFrame) -> Figure:
-    """Distance over 1/n of random subsets, and the line through them down to 1/n = 0, one panel a study.
+    """Distance over 1/n of random subsets, one panel a study.
 
-    Columns: title, metric, t_s, n, distance, and the line's limit, slope and r2.
+    A straight line goes on to 1/n = 0 where it explains at least the share `_STRAIGHT` of the variance; the dots of
+    another t_s are joined, and nothing goes beyond them. Columns: title, metric, t_s, n, distance, and the line's
+    limit, slope and r2.
     """
-    figure, panels = _facets(points, "title", (6.4, 3.8), columns=1)
+    figure, panels = _stacked(points, "title", 4.8)
     for title, axis, rows in panels:
-        trainings, panel = _trainings(rows)
-        cells = panel.drop_duplicates("t_s").sort_values("t_s")
-        names = {
-            cell.t_s: f"$t_s$ = {cell.t_s:.0f}: {cell.limit:.2f} ($R^2$ = {cell.r2:.2f})"
-            for cell in cells.itertuples()
-        }
-        dots = panel.assign(x=1 / panel["n"], cell=panel["t_s"].map(names))
-        ends = dots.groupby("t_s")["x"].transform("max")
-        fits = [dots.assign(x=x, distance=dots["limit"] + dots["slope"] * x) for x in (0, ends)]
-        shades = style.shades("duodiff", len(names))
-        look = {
-            "x": "x",
-            "y": "distance",
-            "hue": "cell",
-            "palette": dict(zip(names.values(), shades, strict=True)),
-            "hue_order": names.values(),
-            "ax": axis,
-        }
-        ends = trainings["limit"] + trainings["slope"] / trainings["n"]
-        fitted = trainings.assign(x=1 / trainings["n"], fit=ends)
-        of_t_s = dict(zip(names, shades, strict=True))
-        _faintly(axis, fitted, "x", "fit", by="t_s", colors=of_t_s)
-        sns.scatterplot(dots, s=30, legend=False, **look)
-        sns.lineplot(pd.concat(fits), errorbar=None, linewidth=1, **look)
+        trainings, panel = _trainings(rows.assign(x=1 / rows["n"]))
+        t_s = sorted(panel["t_s"].unique())
+        looks = style.looks([f"{value:.0f}" for value in t_s], style.shades("duodiff", len(t_s)))
+        handles = []
+        for value, look in zip(t_s, looks, strict=True):
+            line = panel[panel["t_s"] == value].sort_values("x")
+            straight = line["r2"].iloc[0] >= _STRAIGHT
+            fit = line["limit"] + line["slope"] * line["x"]
+            single = trainings[trainings["t_s"] == value]
+            single = single.assign(fit=single["limit"] + single["slope"] * single["x"])
+            shown = "fit" if straight else "distance"
+            _faintly(axis, single, "x", shown, by="t_s", colors={value: look.color})
+            found = f"t_s = {value:.0f} (R² = {line['r2'].iloc[0]:.2f})"
+            if straight:
+                ends = [0, line["x"].iloc[-1]], [line["limit"].iloc[0], fit.iloc[-1]]
+                axis.plot(*ends, **look.keywords() | {"marker": ""})
+                found = f"t_s = {value:.0f}: {line['limit'].iloc[0]:.2f} at n = ∞"
+            dots = look.keywords() | ({"linestyle": "none"} if straight else {"linewidth": 0.8})
+            axis.plot(line["x"], line["distance"], **dots)
+            handles.append(look._replace(label=found).handle())
         sizes = np.unique(panel["n"])
         sizes = sizes[[0, len(sizes) // 3, -1]]
-        axis.set_xticks([0, *1 / sizes], ["∞", *map(str, sizes)])
-        metric = panel["metric"].iloc[0]
+        limit = {0: "∞"} if (panel["r2"] >= _STRAIGHT).any() else {}
+        ticks = limit | {1 / n: f"{n:,}" for n in sizes}
+        axis.set_xticks(list(ticks), ticks.values())
+        metric = _distance_label(panel["metric"].iloc[0])
         axis.set(xlabel="number of images n (spaced by 1/n)", ylabel=metric)
-        axis.set_title(f"{title}{_over(panel)}", parse_math=False)
+        _title(axis, title, _over(panel))
         axis.legend(
-            fontsize="x-small",
-            title="limit at n = ∞",
-            title_fontsize="x-small",
-            loc="center left",
-            bbox_to_anchor=(1, 0.5),
+            handles=handles,
+            title="" if limit else "no straight line, so no limit at n = ∞",
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.16),
+            ncols=2,
+            handlelength=3,
         )
     return figure

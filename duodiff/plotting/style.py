@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,9 +24,13 @@ log = logging.getLogger("duodiff")
 
 _COLORS = sns.color_palette("colorblind").as_hex()
 _FONT = "DejaVu Sans"
+WIDTH = 5.4
+"""Inches of a figure. On a phone's 390 pixels a letter of 9 points is 9 pixels high."""
+
 INK, GREY = "#222222", "#888888"
 
 _MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p"]
+_SIZES = {"*": 13, "P": 9, "X": 8}  # points, of a marker that is thinner than others
 _DASHES: list[tuple[float, ...]] = [
     (),
     (4, 1.5),
@@ -41,8 +45,8 @@ _DASHES: list[tuple[float, ...]] = [
 class Look(NamedTuple):
     """How a line is drawn, told apart without its colour too.
 
-    `dashes` are the lengths of dash, gap, dash, ... in line widths, as seaborn takes them. () is a solid line, None is
-    no line: a point that stands alone.
+    `dashes` are the lengths of dash, gap, dash, ... in line widths, as matplotlib takes them. () is a solid line, None
+    is no line: a point that stands alone.
     """
 
     label: str
@@ -50,42 +54,50 @@ class Look(NamedTuple):
     marker: str
     dashes: tuple[float, ...] | None
 
-    @property
-    def size(self) -> int:
-        """Of the marker, in points."""
-        return 15 if self.marker == "*" else 8
+    def keywords(self) -> dict[str, Any]:
+        """How matplotlib's `plot` draws a line of this look."""
+        line: Any = "none" if self.dashes is None else "solid"
+        return {
+            "color": self.color,
+            "marker": self.marker,
+            "markersize": _SIZES.get(self.marker, 7),
+            "markeredgecolor": "white",
+            "linestyle": (0, self.dashes) if self.dashes else line,
+        }
 
     def handle(self) -> Line2D:
         """Its line in a legend."""
-        line = Line2D([], [], color=self.color, marker=self.marker, markersize=self.size)
-        line.set(label=self.label, markeredgecolor="white")
-        if self.dashes is None:
-            line.set_linestyle("none")
-        elif self.dashes:
-            line.set_linestyle((0, self.dashes))
-        return line
+        return Line2D([], [], label=self.label, **self.keywords())
 
 
 METHODS = {
     "full": Look("Full backbone", INK, "*", None),
     "duodiff": Look("DuoDiff", _COLORS[0], "o", ()),
-    "adadiff": Look("AdaDiff, measured", _COLORS[3], "s", (4, 1.5)),
-    "adadiff_interpolated": Look("AdaDiff, interpolated (A.5)", _COLORS[4], "^", (1, 1)),
-    "schedule": Look("Schedule with a name", _COLORS[2], "v", None),
+    "adadiff": Look("AdaDiff, time measured", _COLORS[3], "s", (4, 1.5)),
+    "adadiff_interpolated": Look("AdaDiff, time interpolated", _COLORS[4], "^", (1, 1)),
+    "schedule": Look("Schedule with a name", _COLORS[1], "X", None),
     "full_fewer_steps": Look("Full backbone, fewer steps", INK, "D", (3, 1.25, 1.5, 1.25)),
     "duodiff_fewer_steps": Look("DuoDiff, fewer steps", _COLORS[0], "P", None),
 }
 """The look of each method, in every figure."""
 
-_FURTHER = [_COLORS[i] for i in (1, 4, 5, 8, 9)]
-NETWORKS = {"full": INK, "shallow": _COLORS[2], "heads": _COLORS[3]}
-"""The colour of the networks that every experiment may have."""
+NETWORKS = {
+    "full": METHODS["full"]._replace(dashes=()),
+    "shallow": Look("Shallow backbone", _COLORS[2], "v", ()),
+    "heads": METHODS["adadiff"]._replace(label="AdaDiff's heads", dashes=()),
+}
+"""The look of the networks that every experiment may have: the colour and marker of its method."""
+
+_FURTHER = [_COLORS[i] for i in (8, 5, 9, 6, 7)]
 
 
-def networks(names: Iterable[str]) -> dict[str, str]:
-    """The colour of each of these networks; further ones have colours of their own, by their order."""
+def networks(names: Iterable[str]) -> dict[str, Look]:
+    """The look of each of these networks; further ones have looks of their own, by their order."""
     further = [name for name in dict.fromkeys(names) if name not in NETWORKS]
-    return NETWORKS | dict(zip(further, cycle(_FURTHER)))
+    others = zip(further, cycle(_FURTHER), cycle("<>ph"), cycle(_DASHES[1:]))
+    return NETWORKS | {
+        name: Look(name, color, marker, line) for name, color, marker, line in others
+    }
 
 
 _SHADES = {"adadiff": "rocket_r", "duodiff": "mako_r"}
@@ -102,17 +114,8 @@ def looks(labels: list[str], colors: list[str] | None = None) -> list[Look]:
     return list(map(Look, labels, colors, cycle(_MARKERS), cycle(_DASHES)))
 
 
-def mapped(looks: Mapping[Any, Look]) -> dict[str, dict]:
-    """The looks of the values of a column as keyword arguments of seaborn: palette, markers and dashes."""
-    return {
-        "palette": {value: look.color for value, look in looks.items()},
-        "markers": {value: look.marker for value, look in looks.items()},
-        "dashes": {value: look.dashes or "" for value, look in looks.items()},
-    }
-
-
 def apply() -> None:
-    """Sets the defaults of matplotlib: a white grid, sizes to be read on a phone, files equal between runs.
+    """Sets the defaults of matplotlib: a white grid, sizes to be read on a phone (`WIDTH`), files equal between runs.
 
     The font comes with matplotlib, so that a figure does not depend on the fonts of a machine.
     """
@@ -123,13 +126,15 @@ def apply() -> None:
         palette="colorblind",
         font=_FONT,
         rc={
-            "font.size": 12.5,
-            "axes.titlesize": 12.5,
-            "axes.labelsize": 12.5,
-            "xtick.labelsize": 11.5,
-            "ytick.labelsize": 11.5,
-            "legend.fontsize": 11.5,
-            "legend.title_fontsize": 11.5,
+            "font.size": 10.5,
+            "axes.titlesize": 11,
+            "axes.labelsize": 10.5,
+            "xtick.labelsize": 9.5,
+            "ytick.labelsize": 9.5,
+            "legend.fontsize": 9.5,
+            "legend.title_fontsize": 9.5,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
             "lines.linewidth": 1.5,
             "grid.linewidth": 0.8,
             "axes.linewidth": 1,

@@ -58,11 +58,7 @@ def _draw(axis: Axes, rows: pd.DataFrame, looks: dict[str, style.Look]) -> None:
             own["score"].map(names.index) + _APART * (i - (len(looks) - 1) / 2),
             own["mean"],
             yerr=[own["mean"] - own["low"], own["high"] - own["mean"]],
-            color=look.color,
-            marker=look.marker,
-            markersize=look.size,
-            markeredgecolor="white",
-            linestyle="none",
+            **look.keywords() | {"linestyle": "none"},
         )
     axis.axhline(0, color=style.GREY, linewidth=1)
     axis.set_xticks(range(len(names)), names)

@@ -106,8 +106,14 @@ KEYS = {"identity", "code", "options", "inputs", "outputs", "watched", "finished
 
 
 def content(path: str | Path) -> str:
-    """The digest of a file's content. Of JSON it is the digest of its meaning, without what is said of its making."""
+    """The digest of a file's content. Of JSON it is the digest of its meaning, without what is said of its making.
+
+    Of a folder it is the digest of what its files contain, by their paths.
+    """
     path = Path(path)
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return identity.digest({str(file.relative_to(path)): content(file) for file in files})
     if path.suffix != ".json":
         return sha256(path)
     return identity.digest(provenance.without(read_json(path)))

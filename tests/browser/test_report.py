@@ -6,36 +6,17 @@ item go to results/screenshots.
 
 import os
 import re
-import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+
+from browser.conftest import SCREENSHOTS
 
 ROOT = Path(__file__).parents[2]
-SCREENSHOTS = ROOT / "results/screenshots"
 WIDTHS = (1280, 390)
 MENU, PANE = "#app > div > nav", "#app > div > .grow"
 ONLY_WITH_MANY_IMAGES = "Distance against n, extrapolated"
-
-
-@pytest.fixture(scope="session")
-def folder(request) -> Path:
-    """A finished run."""
-    if given := os.environ.get("REPORT_OF"):
-        return Path(given).resolve()
-    return request.getfixturevalue("finished").folder
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """Headless Chromium: Debian's, because playwright's own is a download."""
-    path = shutil.which("chromium")
-    assert path, "chromium is missing: apt-get install chromium fonts-dejavu-core"
-    with sync_playwright() as playwright:
-        # without its sandbox, which root (CI) may not use
-        yield playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
 
 
 class Reader:

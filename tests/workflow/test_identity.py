@@ -22,6 +22,7 @@ AFTER_TIMING = {
     "plot_relative",
     "summarise",
     "describe_run",
+    "make_page",
 }
 """What shows a timing."""
 

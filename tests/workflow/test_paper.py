@@ -66,6 +66,7 @@ JOBS = {
         "make_claims",
         "describe_run",
         "summarise",
+        "make_page",
     ],
     1,
 )

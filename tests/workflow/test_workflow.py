@@ -94,6 +94,15 @@ def test_the_run_ends_with_the_headline_and_where_the_report_is(finished):
     assert summary in finished.output
     assert "DuoDiff there" in summary
     assert "results/report.html" in summary
+    assert "results/index.html" in summary
+
+
+def test_an_edit_of_the_look_of_the_page_makes_the_page_alone(finished):
+    undo = edit(finished, "report/page/style.css", "max-width: 84rem", "max-width: 85rem")
+    jobs = finished.pending()
+    undo()
+    assert jobs == {"make_page": 1}
+    assert finished.pending() == {}
 
 
 def test_the_report_holds_every_item(finished):
@@ -134,6 +143,7 @@ def test_one_changed_theta_reruns_only_what_depends_on_it(finished):
         "plot_gallery",
         "describe_run",
         "summarise",
+        "make_page",
     }
 
 
@@ -231,7 +241,7 @@ def test_a_changed_limit_reruns_the_claims_alone(finished):
     jobs = finished.pending()
     undo()
     # and what shows them, and the whole configuration
-    assert jobs == {"make_claims": 1, "summarise": 1, "describe_run": 1}
+    assert jobs == {"make_claims": 1, "summarise": 1, "describe_run": 1, "make_page": 1}
 
 
 def test_the_claims_are_made_again_from_records_alone_byte_for_byte(finished):
@@ -239,7 +249,7 @@ def test_the_claims_are_made_again_from_records_alone_byte_for_byte(finished):
     before = [path.read_bytes() for path in tables]
     for path in tables:
         path.unlink()
-    assert finished.pending() == {"make_claims": 1, "summarise": 1}
+    assert finished.pending() == {"make_claims": 1, "summarise": 1, "make_page": 1}
     finished.snakemake("--cores", "1")
     assert [path.read_bytes() for path in tables] == before
 

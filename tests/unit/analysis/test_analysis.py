@@ -259,12 +259,12 @@ def test_figure_4_shows_each_point_once_and_the_published_panels(tmp_path):
         "adadiff": 1,
         "adadiff_interpolated": 1,
     }
-    published = points[points["panel"].str.contains("(paper, n = 5120)", regex=False)]
+    published = points[points["panel"].str.contains("(paper, 5,120 images)", regex=False)]
     assert set(published["metric"]) == {"FID"}
     assert (published[published["method"] == "duodiff"].groupby("panel").size() == 4).all()
     assert published["panel"].nunique() == 4
     open_markers = published[published["inferred"]]
-    assert set(open_markers["panel"]) == {"CIFAR-10 (paper, n = 5120)"}
+    assert set(open_markers["panel"]) == {"CIFAR-10 (paper, 5,120 images)"}
     assert len(open_markers) == 3
 
 

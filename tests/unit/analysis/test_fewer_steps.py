@@ -11,8 +11,8 @@ from duodiff.analysis.cells import cells, load_fewer_steps, load_records
 from duodiff.analysis.fewer import Calls, calls, fewer_step_cells, speedup_by_calls
 from duodiff.analysis.figures import trade_off_points
 from duodiff.analysis.metrics import all_metrics
-from duodiff.analysis.report import readable
-from duodiff.analysis.tables import ASIDE, COLUMNS, comparison
+from duodiff.analysis.report import readable, write_comparison
+from duodiff.analysis.tables import ASIDE, COLUMNS, GLANCE, comparison
 from duodiff.records import Record
 
 PAPER = Path(__file__).parents[3] / "report/paper"
@@ -150,6 +150,38 @@ def test_table_2_has_rows_of_fewer_calls_without_a_published_row_beside_them(wri
     # without records of fewer steps the table is the rest, and so it is where they are another experiment's
     for others in ([], [load_fewer_steps(paths).assign(experiment="another")]):
         assert len(comparison(load_records(paths), *given, *others)) == len(table) - 2
+
+
+def test_table_2_is_read_at_a_glance_and_its_other_columns_are_below(written, tmp_path):
+    out = [tmp_path / f"t{suffix}" for suffix in (".csv", ".md", ".tex", ".html")]
+    paths = written(training(), training(seed=1, further=1.0))
+    write_comparison(paths, PAPER / "table2.csv", "ddpm", STUDIES, out)
+    texts = [path.read_text(encoding="utf-8") for path in out]
+    first, others = texts[1].split("\nThe other columns:\n\n")
+    rows = [line.strip("| ").split(" | ") for line in first.splitlines()]
+    assert {len(row) for row in rows} == {8} == {len(GLANCE)}
+    ours = {row[1]: row for row in rows if row[0] == "Digits"}
+    assert list(ours) == [
+        "full backbone", "DuoDiff, t_s = 500", "shallow backbone",
+        "full backbone, 20 calls", "DuoDiff, t_s = 500, 20 calls",
+    ]  # fmt: skip
+    # the distance of 20 calls is 15 and 16 in two trainings; Student's t of 1 degree is 12.706
+    assert ours["full backbone, 20 calls"][4] == f"1.55 ± {12.706 * 0.05:.2f}"
+    assert ours["full backbone"][4:7:2] == ["1.00", "1.00"]
+    published = {tuple(row[:2]): row[3] for row in rows}
+    assert published["CIFAR-10", "DuoDiff, t_s = 500"] == "18.67"
+    assert published["CIFAR-10", "AdaDiff, theta not published"] == "24.60"
+    # every column is in one of the two, or in the CSV file alone; the setting stands for three
+    table = pd.read_csv(out[0])
+    known = {name for name in COLUMNS if table[name].notna().any()}
+    shown = readable(table[sorted(known - {*ASIDE, *GLANCE, "method", "t_s", "theta"})], COLUMNS)
+    below = [", ".join(filter(None, heading)) for heading in shown]
+    assert set(others.splitlines()[0].strip("| ").split(" | ")) == {"Dataset", "Setting", *below}
+    assert "Time per image, ours, measured" in below
+    assert " | 800 ms | " in others
+    assert "other columns" not in texts[2]
+    assert texts[3].count("<table") == 2
+    assert "<details>" in texts[3]
 
 
 def test_the_table_of_all_metrics_tells_cells_of_one_setting_by_their_steps(written):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from duodiff.analysis.panels import gallery_panels
+from duodiff.analysis.panels import gallery_panels, qualitative_panels
 from duodiff.analysis.runs import machines, run_times, write_run
 from duodiff.data.pictures import grid
 from duodiff.data.store import write_store
@@ -114,8 +114,8 @@ def test_a_grid_puts_images_in_rows_with_white_between_and_enlarges_small_ones()
     assert (grid(small, columns=1)[:32, 32:] == [0, 9, 0]).all()
 
 
-def cell(folder, method, parameters, seed=5, sampler="ddpm"):
-    images = np.full((40, 1, 2, 2), len(str(folder)), np.uint8)
+def cell(folder, method, parameters, *, seed=5, sampler="ddpm", labels=(0,) * 40):
+    images = np.full((len(labels), 1, 2, 2), len(str(folder)), np.uint8)
     description = {
         "experiment": "mine",
         "train_seed": 0,
@@ -124,8 +124,22 @@ def cell(folder, method, parameters, seed=5, sampler="ddpm"):
         "parameters": parameters,
         "sampler": {"name": sampler, "steps": 5},
     }
-    write_store(folder / "manifest.json", images, np.zeros(40, np.int64), description)
+    write_store(folder / "manifest.json", images, np.array(labels, np.int64), description)
     return folder / "manifest.json"
+
+
+def test_figure_5_names_classes_where_they_are_known(tmp_path):
+    packed = tmp_path / "pets/manifest.json"
+    known = {"class_names": ["cat", "a dog with a long name"]}
+    write_store(packed, np.zeros((4, 1, 2, 2), np.uint8), np.zeros(4), known)
+    stores = []
+    for name, t_s in (("a", 500), ("b", 0)):
+        stores.append(cell(tmp_path / name, "duodiff", {"t_s": t_s}, labels=[0, 1, 2, -1]))
+    studies = {"mine": {"title": "Mine", "dataset": "pets"}}
+    (panel,), table = qualitative_panels(stores, [packed], studies)
+    assert panel["labels"] == ["cat", "a dog with …", "2", "#3"]
+    assert [name for name, _ in panel["duodiff"]] == ["0", "500"]
+    assert table["label"].tolist() == [0, 1, 2, -1] * 2
 
 
 def test_a_gallery_shows_training_images_then_cells_of_the_first_seed(tmp_path):
@@ -149,10 +163,10 @@ def test_a_gallery_shows_training_images_then_cells_of_the_first_seed(tmp_path):
     assert [name for name, _ in panels] == [
         "Training images",
         "DDPM-5, AdaDiff, θ = 0.200",
-        "DDPM-5, full backbone, $t_s$ = 0",
+        "DDPM-5, full backbone",
         "DDPM-5, DuoDiff, $t_s$ = 500",
-        "DDIM-5, full backbone, $t_s$ = 0",
-        "DPM-Solver++(2M)-5, full backbone, $t_s$ = 0",
+        "DDIM-5, full backbone",
+        "DPM-Solver++(2M)-5, full backbone",
     ]
     assert all(len(images) == 36 for _, images in panels)
     assert table["images_sha256"][0] == read_json(real)["images_sha256"]

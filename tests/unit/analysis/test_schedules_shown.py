@@ -136,17 +136,19 @@ def stores(tmp_path) -> list[Path]:
 
 def test_its_images_have_columns_of_figure_5_and_a_panel_of_the_gallery(tmp_path):
     found = stores(tmp_path)
-    panels, shown = qualitative_panels(found, STUDIES)
+    data = tmp_path / "data/manifest.json"
+    about = {"splits": {"train": [0, 3]}, "class_names": []}
+    write_store(data, np.zeros((3, 1, 2, 2), np.uint8), np.zeros(3), about)
+    studies = {"digits": STUDIES["digits"] | {"dataset": "data"}}
+    panels, shown = qualitative_panels(found, [data], studies)
     assert [name for name, _ in panels[0]["schedule"]] == ["few"]
     assert set(shown["method"]) == {"full", "schedule"}
     headers = [text.get_text() for axis in figures.qualitative(panels).axes for text in axis.texts]
     assert headers == ["DuoDiff: rising $t_s$ →", "By name"]
-    data = tmp_path / "data/manifest.json"
-    write_store(data, np.zeros((3, 1, 2, 2), np.uint8), np.zeros(3), {"splits": {"train": [0, 3]}})
     _, panels, _ = gallery_panels(found, data, STUDIES)
     assert [name for name, _ in panels] == [
         "Training images",
-        "DDPM-50, full backbone, $t_s$ = 0",
+        "DDPM-50, full backbone",
         "DDPM-3, schedule few",
     ]
 
@@ -177,7 +179,7 @@ NET = {
 }
 
 
-def test_a_further_network_has_rows_of_table_3_and_colours_of_its_own():
+def test_a_further_network_has_rows_of_table_3_and_a_look_of_its_own():
     depths = {"full": 7, "shallow": 3, "middle": 5}
     networks = describe({role: NET | {"depth": depth} for role, depth in depths.items()})
     assert len(parts(networks, ["middle"])) > len(parts(networks, ["shallow"]))
@@ -187,12 +189,13 @@ def test_a_further_network_has_rows_of_table_3_and_colours_of_its_own():
     assert mine["Blocks"] == "5"
     shown = readable_specifications(table)
     assert "Network middle" in set(shown["", "Model"])
-    colors = style.networks(["full", "middle", "shallow", "other"])
-    assert len({*colors.values()}) == len(colors) == 5  # and AdaDiff's heads
+    looks = style.networks(["full", "middle", "shallow", "other"])
+    for part in ("color", "marker"):
+        assert len({getattr(look, part) for look in looks.values()}) == 5  # and AdaDiff's heads
     rows = [(n, np.nan, t, 0.1) for n in depths for t in (0, 999)]
     losses = pd.DataFrame(rows, columns=["network", "layer", "t", "mse"]).assign(title="Digits")
     _, labels = figures.denoising_losses(losses).axes[0].get_legend_handles_labels()
-    assert labels == ["middle", "shallow", "full"]
+    assert labels == ["middle", "Shallow backbone", "Full backbone"]
     curves = pd.DataFrame({"model": [*depths], "title": "Digits", "step": 1})
     drawn = figures.training_curves(curves.assign(train_loss=0.2, held_out_loss=0.1))
     assert len(drawn.axes) == 1

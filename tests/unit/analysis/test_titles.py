@@ -145,7 +145,7 @@ def check_table(folder: Path, titles: list[str], column: str, heads: bool = Fals
     source = (folder / "t.md").read_text(encoding="utf-8")
     shown = _Cells(markdown.markdown(source, extensions=["tables"]))
     assert {seen(title + ", ours" * heads) for title in titles} <= {seen(t) for t in shown.texts}
-    assert shown.tags <= {"table", "thead", "tbody", "tr", "th", "td"}
+    assert shown.tags <= {"p", "table", "thead", "tbody", "tr", "th", "td"}
     text = (folder / "t.tex").read_text(encoding="utf-8")
     spans = re.findall(r"\\multicolumn\{\d+\}\{c\}\{(.*?)\}(?= &| \\\\)", text)
     cells = map(of_latex, spans) if heads else (c for row in rows_of_latex(text) for c in row)
@@ -270,7 +270,7 @@ def by_title(titles: list[str]) -> dict:
     each = pd.DataFrame({"title": titles})
     exits = pd.DataFrame(
         {"t": [0, 500, 999], "theta": 0.1, "mean": 3.0, "std": 0.5, "depth": 7, "n": 64}
-    )
+    ).assign(min=2, max=7)
     curves = pd.DataFrame(
         {"model": ["full", "heads"], "step": 1, "train_loss": 0.2, "held_out_loss": 0.1}
     )
@@ -283,7 +283,8 @@ def by_title(titles: list[str]) -> dict:
     points = points.assign(limit=2.0, slope=1.0, r2=0.9)
     alike = pd.DataFrame({"t": [50, 250, 500, 750, 999], "correlation": 0.5, "n": 9})
     image, square = np.zeros((11, 1, 4, 4), np.float32), np.zeros((2, 1, 4, 4), np.uint8)
-    about = {"labels": ["1", "2"], "adadiff": [], "duodiff": [("0", square)]}
+    about = {"labels": ["1", "2"], "adadiff": [], "schedule": []}
+    about |= {"duodiff": [("0", square)]}
     panels = [(title, [image]) for title in titles]
     return {
         "exit_layers": lambda: figures.exit_layers(each.merge(exits, "cross")),
@@ -379,7 +380,7 @@ def scripts(folder: Path, environment: dict) -> dict[str, bytes]:
                         "--limits", json.dumps(LIMITS), "--out", "c.csv", "c.md", "c.tex", "c.html"],
         "plot_gallery": ["--samples", "cell/manifest.json", "--images", "real/manifest.json",
                          "--out", "g.png", "g.csv"],
-        "summarise": ["--records", paths, "--curves", "--claims", "c.csv", "--out", "s.txt"],
+        "summarise": ["--records", paths, "--scores", "--curves", "--claims", "c.csv", "--out", "s.txt"],
     }  # fmt: skip
     for script, options in calls.items():
         command = [sys.executable, ROOT / f"workflow_scripts/{script}.py", *options]

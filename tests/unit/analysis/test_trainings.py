@@ -154,17 +154,20 @@ def test_means_stand_beside_the_lines_of_several_trainings_alone():
 
 def test_figure_4_has_a_panel_an_experiment_with_its_trainings_and_their_mean(tmp_path):
     points = trade_off_points(written(tmp_path, *THREE), PAPER / "table2.csv", STUDIES)
-    ours = points[points["panel"] == "Digits (ours, n = 96)"]
+    ours = points[points["panel"] == "Digits (ours, 96 images)"]
     half = ours[(ours["method"] == "duodiff") & (ours["distance"] > 11) & (ours["distance"] < 15)]
     assert half["distance"].tolist() == [12.0, 13.0, 14.0, 13.0]
     assert half["faint"].tolist() == [True, True, True, False]
     assert half["label"].tolist() == ["", "", "", "500"]
-    assert half["spread"].tolist() == pytest.approx([np.nan, np.nan, np.nan, 1.0], nan_ok=True)
+    # one training: the records' interval; three: Student's over the differences 2, 3, 4
+    students = 4.3027 / np.sqrt(3)
+    assert half["distance_95"].tolist() == pytest.approx([1, 1, 1, students], rel=1e-4)
+    assert half["speedup_95"].tolist() == pytest.approx([np.nan] * 3 + [0], nan_ok=True)
     assert half["trainings"].tolist() == [1, 1, 1, 3]
-    assert not points[points["panel"] != "Digits (ours, n = 96)"]["faint"].any()
+    assert not points[points["panel"] != "Digits (ours, 96 images)"]["faint"].any()
     (alone,) = written(tmp_path, training(4, 0, 0.2))
     points = trade_off_points([alone], PAPER / "table2.csv", STUDIES)
-    assert points["panel"].iloc[0] == "Digits, training seed 4 (ours, n = 96)"
+    assert points["panel"].iloc[0] == "Digits, training seed 4 (ours, 96 images)"
     assert not points["faint"].any()
 
 
@@ -181,6 +184,8 @@ def test_relative_distances_are_divided_within_each_training(tmp_path):
     assert half["relative_distance"].tolist() == pytest.approx([1.2, 1.3, 1.4, 1.3])
     assert half["faint"].tolist() == [True, True, True, False]
     assert half["time_saved"].tolist() == [25.0] * 4
+    assert half["relative_95"].tolist()[:3] == pytest.approx([0.1] * 3)
+    assert half["relative_95"].tolist()[3] == pytest.approx(0.1 * 4.3027 / np.sqrt(3), rel=1e-4)
 
 
 def test_lines_of_several_trainings_have_one_title(tmp_path):
