@@ -7,7 +7,7 @@ CORES ?= all
 REPORT ?= results/report.html
 
 .PHONY: help setup reproduce sample-only verify study report paper-figures test lint format unit slow workflow \
-  test-browser test-faults test-slurm bench switchbench classifiers lock clean
+  test-browser test-faults test-slurm bench switchbench schedules classifiers lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -99,6 +99,17 @@ switchbench: setup  ## SwitchBench, all masks of ten steps in ten trainings; sto
 	$(call masks,$(wordlist 1,4,$(SWITCHBENCH)))
 	$(call masks,$(wordlist 5,8,$(SWITCHBENCH)))
 	$(call masks,$(wordlist 9,10,$(SWITCHBENCH)))
+
+# The networks of `make study`, with their receipts: `make schedules` trains none of them again.
+FOUND := data $(foreach seed,$(USUAL),$(foreach role,full shallow heads,digits/train$(seed)/$(role)))
+
+schedules: setup  ## Chosen, guided and three-network schedules, five trainings; stop it at will, it continues
+	snakemake --directory study/usual --configfile config/config.yaml config/trainings.yaml --cores $(CORES) \
+	  -- $(call trained,$(USUAL))
+	mkdir -p study/schedules
+	tar -C study/usual -cf - $(FOUND:%=results/%) $(FOUND:%=results/receipts/%) | tar -C study/schedules -xf -
+	snakemake --directory study/schedules --configfile config/config.yaml config/schedules.yaml --cores $(CORES)
+	python -m duodiff ship study/schedules/results --records --out report/schedules
 
 trained = results/data/digits/manifest.json $(foreach seed,$(1),$(foreach role,full shallow heads,\
   results/digits/train$(seed)/$(role)/manifest.json))

@@ -14,6 +14,7 @@ from duodiff.analysis.operations import network
 from duodiff.study import config as configuration
 from duodiff.study.grid import (
     backbone_architecture,
+    backbones,
     grid_points,
     owner,
     sampler_options,
@@ -62,6 +63,24 @@ def test_the_shipped_study_is_ten_trainings_of_the_default():
         "train_seeds": [*range(10)]
     }
     configuration.complete(config)
+
+
+def test_the_schedules_study_is_the_default_with_one_more_depth_and_more_cells():
+    """The trainings of full, shallow and heads are those of `make study`, and so are the default's cells."""
+    config = copy.deepcopy(DEFAULT)
+    update_config(config, load("schedules.yaml"))
+    study, usual = (
+        configuration.complete(one)["experiments"]["digits"] for one in (config, DEFAULT)
+    )
+    assert [backbone_architecture(study, role)["depth"] for role in backbones(study)] == [7, 3, 5]
+    trained = ("backbone", "shallow_depth", "backbone_training", "heads_training", "sampling")
+    assert [study[key] for key in trained] == [usual[key] for key in trained]
+    cells = [{p.path for p in grid_points(one)} for one in (study, usual)]
+    assert cells[0] > cells[1]
+    assert {name for grid in study["grid"].values() for name in grid["schedules"]} == {
+        *study["schedules"],
+        *study["budgets"],
+    }
 
 
 def test_the_studies_compare_with_the_default_experiment():
