@@ -10,7 +10,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import markdown
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -283,7 +282,7 @@ def by_title(titles: list[str]) -> dict:
     points = points.assign(limit=2.0, slope=1.0, r2=0.9)
     alike = pd.DataFrame({"t": [50, 250, 500, 750, 999], "correlation": 0.5, "n": 9})
     image, square = np.zeros((11, 1, 4, 4), np.float32), np.zeros((2, 1, 4, 4), np.uint8)
-    about = {"labels": ["1", "2"], "adadiff": [], "duodiff": [("0", square)]}
+    about = {"labels": ["1", "2"], "adadiff": [], "duodiff": [("0", square)], "schedule": []}
     panels = [(title, [image]) for title in titles]
     return {
         "exit_layers": lambda: figures.exit_layers(each.merge(exits, "cross")),
@@ -379,7 +378,7 @@ def scripts(folder: Path, environment: dict) -> dict[str, bytes]:
                         "--limits", json.dumps(LIMITS), "--out", "c.csv", "c.md", "c.tex", "c.html"],
         "plot_gallery": ["--samples", "cell/manifest.json", "--images", "real/manifest.json",
                          "--out", "g.png", "g.csv"],
-        "summarise": ["--records", paths, "--curves", "--claims", "c.csv", "--out", "s.txt"],
+        "summarise": ["--records", paths, "--scores", "--curves", "--claims", "c.csv", "--out", "s.txt"],
     }  # fmt: skip
     for script, options in calls.items():
         command = [sys.executable, ROOT / f"workflow_scripts/{script}.py", *options]
@@ -405,9 +404,3 @@ def test_a_locale_of_ascii_gives_the_same_files(tmp_path):
     assert "Bäume → 日本 θ".encode() in plain["t.csv"]
     assert len(plain) == 4 + 4 + 2 + 1
     assert plain == scripts(tmp_path / "utf8", UTF_8)
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")

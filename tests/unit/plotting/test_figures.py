@@ -1,6 +1,5 @@
 """What the figures draw: the values they are given, and a method alike in all of them."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,12 +7,6 @@ from matplotlib.colors import to_hex
 
 from duodiff.analysis.trainings import with_means
 from duodiff.plotting import figures, style
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def test_lines_of_figure_1_are_the_means_and_bands_one_standard_deviation():
