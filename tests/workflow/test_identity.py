@@ -16,10 +16,12 @@ AFTER_TIMING = {
     "make_claims",
     "make_metrics",
     "make_resources",
+    "make_front",
     "make_table1",
     "make_table2",
     "plot_figure4",
     "plot_relative",
+    "plot_front",
     "summarise",
     "describe_run",
 }
