@@ -83,6 +83,20 @@ def test_the_schedules_study_is_the_default_with_one_more_depth_and_more_cells()
     }
 
 
+def test_the_schedules_on_cifar10_are_those_on_the_digits():
+    config = load("cifar10_cpu.yaml")
+    update_config(config, load("schedules_cifar10.yaml"))
+    cifar = configuration.complete(config)["experiments"]["cifar10_cpu"]
+    digits = load("schedules.yaml")["experiments"]["digits"]
+    assert [backbone_architecture(cifar, role)["depth"] for role in backbones(cifar)] == [7, 3, 5]
+    keys = ("networks", "schedules", "budgets")
+    written = load("schedules_cifar10.yaml")["experiments"]["cifar10_cpu"]
+    assert [written[key] for key in keys] == [digits[key] for key in keys]
+    mine, theirs = written["grid"]["ddpm"], digits["grid"]["ddpm"]
+    assert ["thrifty", *mine["schedules"]] == theirs["schedules"]
+    assert mine["fewer_steps"] == theirs["fewer_steps"]
+
+
 def test_the_studies_compare_with_the_default_experiment():
     """The same values, so that the default's results are used."""
     for section in ("experiments", "datasets"):
