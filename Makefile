@@ -7,7 +7,7 @@ CORES ?= all
 REPORT ?= results/report.html
 
 .PHONY: help setup reproduce sample-only verify study report paper-figures test lint format unit slow workflow \
-  test-browser test-faults test-slurm bench switchbench classifiers lock clean
+  test-browser test-faults test-slurm bench switchbench schedules classifiers lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -100,6 +100,22 @@ switchbench: setup  ## SwitchBench, all masks of ten steps in ten trainings; sto
 	$(call masks,$(wordlist 1,4,$(SWITCHBENCH)))
 	$(call masks,$(wordlist 5,8,$(SWITCHBENCH)))
 	$(call masks,$(wordlist 9,10,$(SWITCHBENCH)))
+
+# The networks of `make study`, with their receipts: `make schedules` trains none of them again.
+FOUND := data $(foreach seed,$(USUAL),$(foreach role,full shallow heads,digits/train$(seed)/$(role)))
+
+schedules: setup  ## Chosen and guided schedules, five trainings (IMAGES=folder of the zip: of CIFAR-10, too); continues
+	snakemake --directory study/usual --configfile config/config.yaml config/trainings.yaml --cores $(CORES) \
+	  -- $(call trained,$(USUAL))
+	mkdir -p study/schedules
+	tar -C study/usual -cf - $(FOUND:%=results/%) $(FOUND:%=results/receipts/%) | tar -C study/schedules -xf -
+	snakemake --directory study/schedules --configfile config/config.yaml config/schedules.yaml --cores $(CORES)
+	python -m duodiff ship study/schedules/results --records --out report/schedules
+	$(if $(IMAGES),$(schedules_of_images))
+
+schedules_of_images = snakemake --directory study/schedules_cifar10 --cores $(CORES) --config data="$$(cd "$(IMAGES)" && pwd)" \
+  --configfile config/cifar10_cpu.yaml config/schedules_cifar10.yaml && python -m duodiff ship --records \
+  study/schedules_cifar10/results --out report/schedules_cifar10
 
 trained = results/data/digits/manifest.json $(foreach seed,$(1),$(foreach role,full shallow heads,\
   results/digits/train$(seed)/$(role)/manifest.json))

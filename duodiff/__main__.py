@@ -255,17 +255,20 @@ def verify(
     return line
 
 
-def ship(usual: Path, /, other: Path | None = None, out: Path = SHIPPED_STUDY) -> str:
+def ship(
+    usual: Path, /, other: Path | None = None, out: Path = SHIPPED_STUDY, records: bool = False
+) -> str:
     """Write the small records of a finished study of several trainings as `verify` reads them, and its networks.
 
     - `usual`: the results of the study
     - `other`: the results of the same study under other kernels of the processor, with all or some of its trainings
     - `out`: the folder to write; what is in it is removed
+    - `records`: the records alone, without the networks
     """
     from duodiff.analysis import shipped, shipped_page
 
     halves = {shipped.USUAL: usual} | ({shipped.OTHER: other} if other else {})
-    line = shipped.write(halves, out)
+    line = shipped.write(halves, out, networks=not records)
     shipped_page.write(out)
     return line
 

@@ -83,6 +83,7 @@ ITEMS = [
     ),
     table("metrics", label="All metrics, with intervals", records=DISTANCES),
     table("resources", label="Cost of the methods", records=LATENCIES),
+    table("front", label="The front: operations saved", records=RECORDS),
     table(
         "claims",
         label="The paper's claims, tested",
@@ -116,6 +117,7 @@ ITEMS = [
         paper=TABLE2,
         architectures=NETWORKS,
     ),
+    figure("front", label="The front: distance against cost", records=RECORDS),
     figure("training", label="Training: loss curves", category="Checks", curves=CURVES),
     figure(
         "denoising",

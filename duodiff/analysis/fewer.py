@@ -53,7 +53,8 @@ def fewer_step_cells(records: pd.DataFrame, own: pd.DataFrame, sampler: str) -> 
     and of its first sampling seed. `minus_full`, its
     `resampled` values and `lost_share` compare with the backbones at the own steps. `seconds`
     and `speedup` are by calls (see above). `speedup_low`, `speedup_high` and `speedup_resampled` are the same of the
-    measured interval and its resampled values. A time that rests on a disturbed one is disturbed.
+    measured interval and its resampled values. A time that rests on a disturbed one is disturbed. Operations
+    (`gflops_per_trajectory`) are by calls too.
     """
     mine = records[records["sampler"] == sampler] if len(records) else records
     keys = ["experiment", "train_seed"]
@@ -95,11 +96,14 @@ def _row(cell: pd.DataFrame, distance: str, own: pd.DataFrame, t_s: float) -> di
         "relative_distance": values[distance] / full["distance"],
         "label_agreement": values.get("label_agreement", np.nan),
     }
-    return row | _times(about, same, full["seconds"])
+    return row | _costs(about, same, full)
 
 
-def _times(about: pd.Series, same: pd.Series, seconds: float) -> dict:
-    """The times of a cell by its calls; `same` is the cell of the same t_s at the sampler's own steps."""
+def _costs(about: pd.Series, same: pd.Series, full: pd.Series) -> dict:
+    """The times and operations of a cell by its calls.
+
+    `same` is the cell of the same t_s at the sampler's own steps, `full` the full backbone there.
+    """
     of_own = about.to_dict() | {"steps": same["steps"], "nfe": same["nfe"]}
     own, fewer = calls(pd.Series(of_own)), calls(about)
     found = {
@@ -109,8 +113,12 @@ def _times(about: pd.Series, same: pd.Series, seconds: float) -> dict:
     resampled = same["speedup_resampled"]
     if isinstance(resampled, list):
         found["speedup_resampled"] = speedup_by_calls(resampled, own, fewer).tolist()
+    if "gflops_per_trajectory" in same:
+        whole = full["gflops_per_trajectory"]
+        saved = speedup_by_calls(whole / same["gflops_per_trajectory"], own, fewer)
+        found["gflops_per_trajectory"] = whole / float(saved)
     return found | {
-        "seconds": seconds / found["speedup"],
+        "seconds": full["seconds"] / found["speedup"],
         "speedup_95": (found["speedup_high"] - found["speedup_low"]) / 2,
         "speedup_disturbed": float(same["speedup_disturbed"] or 0),
     }

@@ -223,13 +223,14 @@ def _fewer_steps(fewer: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
 
 def _curve(table: pd.DataFrame, seconds: str, adadiff: str) -> pd.DataFrame:
     """One panel's points: full, DuoDiff from t_s = 0 to T, AdaDiff called `adadiff`, and named schedules."""
-    named = table["method"] == "schedule"
-    switched, exited = table[table["t_s"].notna()], table[table["t_s"].isna() & ~named]
+    of_name = table["method"] == "schedule"
+    named, unnamed = table[of_name], table[~of_name]
+    switched, exited = unnamed[unnamed["t_s"].notna()], unnamed[unnamed["t_s"].isna()]
     methods = [
         switched[switched["t_s"] == 0].assign(method="full", label=""),
         switched.assign(method="duodiff", label=switched["t_s"].map("{:.0f}".format)),
         exited.assign(method=adadiff, label=exited["theta"].map(theta_text)),
-        table[named].assign(label=table.get("schedule")),
+        named.assign(label=named.get("schedule")),
     ]
     points = pd.concat(methods).assign(seconds=lambda t: t[seconds])
     return points[points["seconds"].notna()]

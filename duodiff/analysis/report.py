@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from duodiff.analysis import metrics, resources, tables
+from duodiff.analysis import front, metrics, resources, tables
 from duodiff.analysis.cells import load_fewer_steps, load_records
 from duodiff.analysis.specifications import readable_specifications
 from duodiff.analysis.tables import comparison
 from duodiff.running.files import write_csv, write_text
 
-_WHOLE = ("t_s", "steps", "n", "nfe", "train_seed", "trainings", "reference_n")
+_WHOLE = ("t_s", "steps", "settings", "n", "nfe", "train_seed", "trainings", "reference_n")
 _DIGITS = dict.fromkeys(_WHOLE, 0) | {
     "theta": 3,
     "lost_share": 3,
@@ -91,6 +91,20 @@ def write_resources(records: list[Path], studies: dict, out: list[Path]) -> str:
     """Writes the table of what the methods need to each path of `out` by suffix; a one-line summary."""
     table = resources.resources_table(load_records(records), studies)
     return _write(table, readable(table, resources.COLUMNS), out)
+
+
+def write_front(records: list[Path], studies: dict, out: list[Path]) -> str:
+    """Writes what each family of settings saves to each path of `out` by suffix; a one-line summary."""
+    table = front.front_table(front.front_points(records), studies)[[*front.COLUMNS]]
+    saved = [name for name in table if name.startswith("saved_")]
+    text = {
+        name: table[name].map(lambda value: "none" if pd.isna(value) else value) for name in saved
+    }
+    return _write(
+        table,
+        readable(table.astype(dict.fromkeys(saved, object)).assign(**text), front.COLUMNS),
+        out,
+    )
 
 
 def write_specifications(table: pd.DataFrame, out: list[Path]) -> str:

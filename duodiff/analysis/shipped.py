@@ -5,9 +5,10 @@ A folder has, for each experiment:
 - `study.json`: its configuration, and for each half its training seeds and what made its results
 - `usual/train<seed>.csv`: the numbers of a training, one row a record
 - `other_kernels/train<seed>.csv`: the same trainings once more, under other kernels of the processor
+- `<half>/chosen<seed>.json`: the schedules that a training chose before it sampled, if its configuration has budgets
 - `<half>/verdicts.csv`: the verdict of each claim for each training, and for all of them
 - `<half>/claims.csv`: the claims table of all trainings of the half
-- `networks/<role>`: the trained networks of one training, with their receipts
+- `networks/<role>`: the trained networks of one training, with their receipts, if they were asked for
 """
 
 import shutil
@@ -30,9 +31,18 @@ from duodiff.study.scale import scale
 USUAL, OTHER = "usual", "other_kernels"
 """The halves of a study: as the machine computes by itself, and under other kernels of its processor."""
 
-_RECORDS = ("evaluate_samples", "measure_latency", "profile_denoising", "profile_exits")
+_RECORDS = (
+    "evaluate_samples",
+    "measure_latency",
+    "profile_denoising",
+    "profile_exits",
+    "choose_schedules",
+)
+_CHOSEN = "profile/chosen.json"
 _CONFIGURATION = "run/configuration.yaml"
-_UNTRACKED = ("load_seconds", "peak_memory_mb", "resident_memory_mb")  # of the machine's other work
+# of the machine's other work, or of settings that need no cell; the claims have it
+_UNTRACKED = ("load_seconds", "peak_memory_mb", "resident_memory_mb", "switch_gap")
+_OF_CHOICE = ("predicted_share", "switch_gap")
 
 
 @dataclass(frozen=True)
@@ -137,6 +147,7 @@ def _made(records: list[dict]) -> dict[str, list[dict]]:
     found: dict[str, list[dict]] = {}
     for record in records:
         own = "timing" if record["metric"].startswith(("seconds", "speedup")) else "measurements"
+        own = "choice" if record["metric"] in _OF_CHOICE else own
         for role, made in provenance.makers(record["made"], own):
             said = {key: value for key, value in made.items() if key not in ("of", "parts")}
             known = found.setdefault(role, [])
@@ -157,8 +168,11 @@ def _claims(folders: list[Path], config: dict) -> pd.DataFrame:
 # --- the shipped folder
 
 
-def write(halves: dict[str, Path], out: Path) -> str:
-    """Writes a study to the folder `out`, which is made anew, from the results of its halves; a one-line summary."""
+def write(halves: dict[str, Path], out: Path, networks: bool = True) -> str:
+    """Writes a study to the folder `out`, which is made anew, from the results of its halves; a one-line summary.
+
+    Without `networks` it gets the records alone.
+    """
     config = configuration(halves[USUAL])
     if not config:
         page = halves[USUAL] / _CONFIGURATION
@@ -172,7 +186,8 @@ def write(halves: dict[str, Path], out: Path) -> str:
         }
         about = {"experiment": chosen, "dataset": config["datasets"][chosen["dataset"]]}
         write_json(out / name / "study.json", {"configuration": about, "halves": said})
-        _give_networks(halves[USUAL], _of(halves[USUAL], name)[0], out / name / "networks")
+        if networks:
+            _give_networks(halves[USUAL], _of(halves[USUAL], name)[0], out / name / "networks")
         counts = [f"{len(found['train_seeds'])} trainings {half}" for half, found in said.items()]
         lines.append(f"{name}: {', '.join(counts)}")
     _copy_tables(halves[USUAL] / "tables", out / "tables")
@@ -193,6 +208,8 @@ def _write_half(out: Path, folders: list[Path], config: dict) -> dict:
     for folder in folders:
         training = read_training(folder)
         write_csv(out / f"{folder.name}.csv", training.numbers)
+        if (chosen := folder / _CHOSEN).exists():
+            shutil.copyfile(chosen, out / f"chosen{training.train_seed}.json")
         told[str(training.train_seed)] = _claims([folder], config).set_index("claim")["verdict"]
         for role, others in training.made.items():
             known = made.setdefault(role, [])

@@ -6,6 +6,7 @@ and thresholds are compared as logarithms, lost shares as they are. The named qu
 further trainings: each has a sixth of 5%, and shares it equally among its cells (Bonferroni).
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
@@ -59,13 +60,15 @@ class Line:
 class Comparison:
     """A training of a run beside the shipped study of its experiment.
 
-    `differences` are what is otherwise than in the shipped study, in words. `equal` is how many numbers equal those of
-    the shipped training with the same seed to four digits, of `comparable` ones.
+    `differences` are what is otherwise than in the shipped study, in words. `further` are settings that are not in it.
+    `equal` is how many numbers equal those of the shipped training with the same seed to four digits, of `comparable`
+    ones.
     """
 
     training: Training
     lines: list[Line]
     differences: list[str]
+    further: list[str]
     equal: int
     comparable: int
 
@@ -252,6 +255,7 @@ def compare(
         training=training,
         lines=lines,
         differences=[f"{kind}: {text}" for kind, text in run.differences.items()],
+        further=_further(training, shipped),
         equal=equal,
         comparable=comparable,
     )
@@ -316,8 +320,9 @@ def _differences(training: Training, shipped: Shipped, config: dict) -> dict[str
     """What is otherwise than in the shipped study, in words, by kind."""
     there = [half[0].made for half in shipped.halves.values()]
     pairs = {
-        role: (mine, [one for made in there for one in made.get(role, [])])
+        role: (mine, theirs)
         for role, mine in training.made.items()
+        if (theirs := [one for made in there for one in made.get(role, [])])
     }
     found = {
         "configuration": "; ".join(_changed_configuration(training, shipped, config)),
@@ -330,6 +335,16 @@ def _differences(training: Training, shipped: Shipped, config: dict) -> dict[str
         "machine": _other_machines(*map(list, zip(*pairs.values(), strict=True))),
     }
     return {kind: text for kind, text in found.items() if text}
+
+
+def _further(training: Training, shipped: Shipped) -> list[str]:
+    """The cells of a training, by sampler and setting, that no shipped training has."""
+    there = pd.concat(one.numbers for one in shipped.halves[USUAL])
+    mine, theirs = (
+        dict.fromkeys(f"{row.sampler} {row.setting}" for row in rows.itertuples() if row.setting)
+        for rows in (training.numbers, there)
+    )
+    return [name for name in mine if name not in theirs]
 
 
 def _flat(made: list[list[dict]]) -> list[dict]:
@@ -363,6 +378,8 @@ def _changed_configuration(training: Training, shipped: Shipped, config: dict) -
     mine = {"experiment": experiment, "dataset": config["datasets"][experiment["dataset"]]}
     before, now = (dict(_leaves("", about)) for about in (shipped.configuration, mine))
     for key in sorted(before.keys() | now.keys()):
+        if key not in before and _FURTHER.match(key):
+            continue
         if key not in _NAMES and before.get(key) != now.get(key):
             shown = key.removeprefix("experiment.")
             yield f"{shown} {before.get(key)} is {now.get(key)}"
@@ -370,6 +387,9 @@ def _changed_configuration(training: Training, shipped: Shipped, config: dict) -
 
 _NAMES = ("experiment.title", "experiment.train_seeds", "experiment.dataset")
 """Keys that decide no number of a training."""
+
+_FURTHER = re.compile(r"experiment\.(networks|schedules|budgets|grid\.\w+\.schedules\Z)")
+"""Keys that add cells to a training, and change none."""
 
 
 def _leaves(key: str, value) -> Iterator[tuple[str, object]]:
@@ -421,6 +441,8 @@ def listed(found: Comparison, trainings: int) -> list[str]:
     name = f"{found.training.experiment}, training seed {found.training.train_seed}"
     lines = [f"{name}, beside {trainings} shipped trainings (n = {trainings})"]
     lines += [f"  otherwise than there: {text}" for text in found.differences]
+    if found.further:
+        lines.append(f"  not in the shipped study: {', '.join(found.further)}")
     if found.comparable:
         lines.append(
             f"  equal to four digits with the shipped training of this seed: {found.equal} of"

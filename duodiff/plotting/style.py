@@ -75,7 +75,7 @@ METHODS = {
     "duodiff": Look("DuoDiff", _COLORS[0], "o", ()),
     "adadiff": Look("AdaDiff, time measured", _COLORS[3], "s", (4, 1.5)),
     "adadiff_interpolated": Look("AdaDiff, time interpolated", _COLORS[4], "^", (1, 1)),
-    "schedule": Look("Schedule with a name", _COLORS[1], "X", None),
+    "schedule": Look("Schedule with a name", _COLORS[5], "X", None),
     "full_fewer_steps": Look("Full backbone, fewer steps", INK, "D", (3, 1.25, 1.5, 1.25)),
     "duodiff_fewer_steps": Look("DuoDiff, fewer steps", _COLORS[0], "P", None),
 }
@@ -88,7 +88,7 @@ NETWORKS = {
 }
 """The look of the networks that every experiment may have: the colour and marker of its method."""
 
-_FURTHER = [_COLORS[i] for i in (8, 5, 9, 6, 7)]
+_FURTHER = [_COLORS[i] for i in (8, 9, 6, 7, 1)]
 
 
 def networks(names: Iterable[str]) -> dict[str, Look]:

@@ -1,6 +1,7 @@
 """Studies that several tests of the unit layer sample from, trained once."""
 
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -15,6 +16,14 @@ from duodiff.data.store import write_store
 from duodiff.running.files import write_json
 from duodiff.training.heads import train_heads
 from unit.tiny_study import BACKBONE_TRAINING, TRAINING, USED, train
+
+
+@pytest.fixture(autouse=True)
+def no_figure_stays_open():
+    """Figures of a test are closed after it: pyplot keeps those that are not, and warns of too many."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 @pytest.fixture(scope="session")

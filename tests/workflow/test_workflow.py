@@ -80,10 +80,10 @@ def test_the_papers_numbers_make_items_of_their_own_without_any_run(fresh):
 
 
 def test_every_item_exists_and_is_not_empty(finished):
-    for name in ("table1", "table2", "table3", "table4", "metrics", "resources", "claims"):
+    for name in ("table1", "table2", "table3", "table4", "metrics", "resources", "front", "claims"):
         for suffix in (".csv", ".md", ".tex", ".html"):
             assert (finished.folder / f"results/tables/{name}{suffix}").stat().st_size > 100
-    figures = [f"figure{i}" for i in range(1, 8)] + ["relative", "training", "denoising"]
+    figures = [f"figure{i}" for i in range(1, 8)] + ["relative", "front", "training", "denoising"]
     for name in figures:
         for suffix in (".csv", ".svg", ".png", ".pdf"):
             assert (finished.folder / f"results/figures/{name}{suffix}").stat().st_size > 500
@@ -135,11 +135,13 @@ def test_one_changed_theta_reruns_only_what_depends_on_it(finished):
         "make_table2",
         "make_metrics",
         "make_resources",
+        "make_front",
         "make_claims",
         "plot_figure1",
         "plot_figure4",
         "plot_figure5",
         "plot_relative",
+        "plot_front",
         "plot_gallery",
         "describe_run",
         "summarise",

@@ -276,7 +276,7 @@ def test_the_steps_of_ddpm_are_profiled_where_it_has_a_budget():
     assert {*further_timesteps(chosen_of)} | {*timesteps(10)} == {*timesteps(50)} | {*timesteps(10)}
     chosen_of["grid"]["ddpm"]["steps"] = 1000
     assert further_timesteps(chosen_of) == []
-    without = completed()
+    without = completed(ddpm=[])
     without["profile"]["timesteps"] = 10
     assert further_timesteps(without) == []
 

@@ -10,7 +10,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import markdown
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -283,8 +282,7 @@ def by_title(titles: list[str]) -> dict:
     points = points.assign(limit=2.0, slope=1.0, r2=0.9)
     alike = pd.DataFrame({"t": [50, 250, 500, 750, 999], "correlation": 0.5, "n": 9})
     image, square = np.zeros((11, 1, 4, 4), np.float32), np.zeros((2, 1, 4, 4), np.uint8)
-    about = {"labels": ["1", "2"], "adadiff": [], "schedule": []}
-    about |= {"duodiff": [("0", square)]}
+    about = {"labels": ["1", "2"], "adadiff": [], "duodiff": [("0", square)], "schedule": []}
     panels = [(title, [image]) for title in titles]
     return {
         "exit_layers": lambda: figures.exit_layers(each.merge(exits, "cross")),
@@ -406,9 +404,3 @@ def test_a_locale_of_ascii_gives_the_same_files(tmp_path):
     assert "Bäume → 日本 θ".encode() in plain["t.csv"]
     assert len(plain) == 4 + 4 + 2 + 1
     assert plain == scripts(tmp_path / "utf8", UTF_8)
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")

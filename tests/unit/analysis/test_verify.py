@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 from made_study import MADE, QUANTILES, training, write_run
 
+from duodiff import records
 from duodiff.__main__ import ship, verify
 from duodiff.analysis import shipped
 from duodiff.analysis import verify as verifying
 from duodiff.analysis.students import half_width
-from duodiff.running.files import write_csv
+from duodiff.records import Record
+from duodiff.running.files import write_csv, write_text
 
 ROOT = Path(__file__).parents[3]
 SEEDS = range(10)
@@ -313,3 +315,43 @@ def test_results_that_are_not_json_are_named(study, tmp_path):
     damaged.write_text(json.dumps([])[:1], encoding="utf-8")
     with pytest.raises(ValueError, match=r"evaluate_samples.json: damaged"):
         verify(results, study)
+
+
+def test_a_cell_that_the_shipped_study_lacks_changes_no_verdict(study, tmp_path):
+    results = a_run(tmp_path)
+    before = compared(study, results)
+    schedule = {"schedule": "thrifty", "intervals": [["full", 0, 999]]}
+    about = {"sampler": "ddpm", "steps": 50, "seeds": {"train_seed": 77}, "made": MADE}
+    share = Record(
+        "predicted_share", 0.01, "share", 9, "digits", "corrected", "schedule", schedule, **about
+    )
+    records.write(results / "digits/train77/records/choose_schedules.json", [share])
+    known = shipped.read(study)["digits"]
+    shipped_keys = known.configuration["experiment"]
+    del shipped_keys["budgets"], shipped_keys["grid"]["ddpm"]["schedules"]
+    (folder,) = shipped.trainings(results)
+    config = shipped.configuration(results)
+    after = verifying.compare(shipped.read_training(folder), known, config)
+    assert after.lines == before.lines
+    assert after.differences == before.differences
+    assert (before.further, after.further) == ([], ["ddpm schedule=thrifty"])
+    said = verifying.listed(after, 10)
+    assert "  not in the shipped study: ddpm schedule=thrifty" in said
+
+
+def test_a_study_of_records_alone_has_no_networks_but_the_schedules_it_chose(study, tmp_path):
+    results = a_run(tmp_path)
+    chosen = results / "digits/train77/profile/chosen.json"
+    write_text(chosen, '{"ddpm": {}}')
+    ship(results, out=tmp_path / "shipped", records=True)
+    names = {path.name for path in (tmp_path / "shipped/digits").rglob("*")}
+    assert names == {
+        "study.json",
+        "usual",
+        "train77.csv",
+        "chosen77.json",
+        "claims.csv",
+        "verdicts.csv",
+    }
+    copied = tmp_path / "shipped/digits/usual/chosen77.json"
+    assert copied.read_bytes() == chosen.read_bytes()

@@ -12,12 +12,6 @@ from duodiff.analysis.trainings import with_means
 from duodiff.plotting import figures, labels, style
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
-
-
 def test_lines_of_figure_1_are_the_means_and_bands_one_standard_deviation_within_the_layers_found():
     thetas = (0.1001, 0.1002)  # alike in the legend, and still two lines
     rows = [

@@ -1,17 +1,9 @@
 """The figure of SwitchBench: marks, intervals and ceilings are those of the table."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import pytest
 
 from duodiff.plotting.switchbench import agreement
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def test_marks_are_means_with_their_intervals_and_bands_are_ceilings():

@@ -14,6 +14,7 @@ from duodiff.analysis.operations import network
 from duodiff.study import config as configuration
 from duodiff.study.grid import (
     backbone_architecture,
+    backbones,
     grid_points,
     owner,
     sampler_options,
@@ -62,6 +63,38 @@ def test_the_shipped_study_is_ten_trainings_of_the_default():
         "train_seeds": [*range(10)]
     }
     configuration.complete(config)
+
+
+def test_the_schedules_study_is_the_default_with_one_more_depth_and_more_cells():
+    """The trainings of full, shallow and heads are those of `make study`, and so are the default's cells."""
+    config = copy.deepcopy(DEFAULT)
+    update_config(config, load("schedules.yaml"))
+    study, usual = (
+        configuration.complete(one)["experiments"]["digits"] for one in (config, DEFAULT)
+    )
+    assert [backbone_architecture(study, role)["depth"] for role in backbones(study)] == [7, 3, 5]
+    trained = ("backbone", "shallow_depth", "backbone_training", "heads_training", "sampling")
+    assert [study[key] for key in trained] == [usual[key] for key in trained]
+    cells = [{p.path for p in grid_points(one)} for one in (study, usual)]
+    assert cells[0] > cells[1]
+    assert {name for grid in study["grid"].values() for name in grid["schedules"]} == {
+        *study["schedules"],
+        *study["budgets"],
+    }
+
+
+def test_the_schedules_on_cifar10_are_those_on_the_digits():
+    config = load("cifar10_cpu.yaml")
+    update_config(config, load("schedules_cifar10.yaml"))
+    cifar = configuration.complete(config)["experiments"]["cifar10_cpu"]
+    digits = load("schedules.yaml")["experiments"]["digits"]
+    assert [backbone_architecture(cifar, role)["depth"] for role in backbones(cifar)] == [7, 3, 5]
+    keys = ("networks", "schedules", "budgets")
+    written = load("schedules_cifar10.yaml")["experiments"]["cifar10_cpu"]
+    assert [written[key] for key in keys] == [digits[key] for key in keys]
+    mine, theirs = written["grid"]["ddpm"], digits["grid"]["ddpm"]
+    assert ["thrifty", *mine["schedules"]] == theirs["schedules"]
+    assert mine["fewer_steps"] == theirs["fewer_steps"]
 
 
 def test_the_studies_compare_with_the_default_experiment():
@@ -413,6 +446,7 @@ def test_guidance_needs_a_null_class_and_no_early_exit():
     ):
         configuration.complete(config)
     other["grid"]["ddpm"]["theta"] = other["grid"]["ddpm"]["spread"]["theta"] = []
+    other["grid"]["ddpm"]["schedules"] = []  # nor is a guided schedule chosen
     configuration.complete(config)
 
 
@@ -637,10 +671,10 @@ def test_each_training_has_sampling_seeds_of_its_own():
     assert seeds == [{0, 1, 2}, {1000, 1001, 1002}, {10_000, 10_001, 10_002}]
 
 
-def test_the_default_run_starts_at_most_34_torch_processes_and_the_test_run_30():
+def test_the_default_run_starts_at_most_35_torch_processes_and_the_test_run_30():
     others = 6  # full, shallow, heads, profile, evaluation, latency
     latent = 4  # autoencoder, two shards, their joining
-    for name, limit in (("config.yaml", 34), ("test.yaml", 17 + 13)):
+    for name, limit in (("config.yaml", 35), ("test.yaml", 17 + 13)):
         config = configuration.complete(load(name))
         jobs = 0
         for experiment in map(config["experiments"].get, selected(config)):

@@ -1,0 +1,265 @@
+"""The front: the distance of every measured setting under DDPM against its cost, by families of settings (no torch).
+
+A family is a way to be cheaper than the full backbone. Its lower front are those of its settings that none of its
+settings beats in both operations and distance, with lines between neighbours. All is relative to the full backbone of
+the same training: its distance, operations and time are 1.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from duodiff.analysis.cells import cells, load_fewer_steps, load_records
+from duodiff.analysis.claims.cases import Case, distances, over_trainings
+from duodiff.analysis.fewer import fewer_step_cells
+from duodiff.analysis.figures import titles
+from duodiff.analysis.students import half_width
+
+FAMILIES = {
+    "switch": "One switch (t_s)",
+    "chosen": "Networks chosen without sampling",
+    "chosen_steps": "Steps and networks chosen together",
+    "named": "Schedules with a name",
+    "guided": "Guided by another network",
+    "full_fewer_steps": "Full backbone, fewer steps",
+    "duodiff_fewer_steps": "One switch, fewer steps",
+    "adadiff": "AdaDiff (theta)",
+}
+"""The families and their titles, in the order of the table."""
+
+LIMITS = (1.0, 1.05)
+"""Of a distance over the full backbone's, at which the operations saved are given."""
+
+COLUMNS = {
+    "dataset": ("", "Dataset"),
+    "title": ("", "Family"),
+    "settings": ("", "Settings"),
+    "trainings": ("", "Trainings"),
+    "n": ("", "n"),
+} | {
+    f"{name}_{100 * limit:.0f}": (f"At {limit:.2f} times full's distance", heading)
+    for limit in LIMITS
+    for name, heading in {
+        "saved": "operations saved",
+        "low": "95% from",
+        "high": "to",
+        "reached": "trainings that reach it",
+        "setting": "cheapest setting that does, by the mean",
+    }.items()
+}
+"""The columns of the table: their group and heading."""
+
+_KEYS = ["experiment", "train_seed"]
+_POINT = [*_KEYS, "family", "setting", "metric", "n", "distance", "relative_distance"]
+_POINT += ["relative_95", "operations", "time", "resampled"]
+
+
+def family(parameters: Mapping[str, Any]) -> str:
+    """The family of a setting at its sampler's own number of steps, by the `parameters` of its records."""
+    if "schedule" not in parameters:
+        return "adadiff" if "theta" in parameters else "switch"
+    if any("by" in made for made in parameters.get("networks", {}).values()):
+        return "guided"
+    if "prediction_sha256" not in parameters:
+        return "named"
+    return "chosen_steps" if "timesteps" in parameters else "chosen"
+
+
+def front_points(records: list[Path]) -> pd.DataFrame:
+    """One row a setting of one training, at its first sampling seed.
+
+    Columns: experiment, train_seed, family, setting (its text, with the number of steps where they are fewer), metric,
+    n, distance, relative_distance and half its interval relative_95, operations, time (each over the full backbone's)
+    and resampled. The full backbone is the first setting of `switch`, and of `full_fewer_steps` if there are fewer.
+    """
+    own = cells(load_records(records), "ddpm")
+    fewer = fewer_step_cells(load_fewer_steps(records), own, "ddpm")
+    tables = [pd.DataFrame(columns=_POINT)]
+    for key, training in own.groupby(_KEYS):
+        mine = fewer[(fewer[_KEYS] == list(key)).all(axis=1)] if len(fewer) else fewer
+        tables.append(_of_training(training, mine))
+    points = pd.concat(tables[1:] or tables, ignore_index=True)
+    points["family"] = _by_setting(points)
+    return points
+
+
+def _by_setting(points: pd.DataFrame) -> pd.Series:
+    """The families, the same in every training: a budget of steps may choose the sampler's own in one of them."""
+    own_steps = points["family"] == "chosen"
+    of_steps = set(points.loc[points["family"] == "chosen_steps", "setting"])
+    return points["family"].mask(own_steps & points["setting"].isin(of_steps), "chosen_steps")
+
+
+def _of_training(own: pd.DataFrame, fewer: pd.DataFrame) -> pd.DataFrame:
+    """The points of one training, from its cells at the sampler's own steps and with fewer."""
+    parts = [own.assign(family=own["parameters"].map(family), setting=own["cell"])]
+    full = own["t_s"] == 0
+    base = parts[0][full].iloc[0]
+    if len(fewer):
+        alone, steps = fewer["t_s"] == 0, fewer["steps"].map("{:.0f} steps".format)
+        families = np.where(alone, "full_fewer_steps", "duodiff_fewer_steps")
+        named = steps.where(alone, fewer["cell"] + ", " + steps)
+        parts += [fewer.assign(family=families, setting=named)]
+        parts += [parts[0][full].assign(family="full_fewer_steps")]
+    table = pd.concat(parts, ignore_index=True)
+    table = table.reindex(columns=[*dict.fromkeys([*table, *_POINT, "gflops_per_trajectory"])])
+    whole = base["distance"]
+    return table.assign(
+        relative_distance=table["distance"] / whole,
+        relative_95=table["minus_full_95"] / whole,
+        operations=table["gflops_per_trajectory"] / base.get("gflops_per_trajectory", np.nan),
+        time=1 / table["speedup"],
+        resampled=_with_fulls(table),
+    )[_POINT]
+
+
+def _with_fulls(table: pd.DataFrame) -> pd.Series:
+    """The resamples of the cells of one training; the full backbone minus itself has some that do not vary."""
+    found = [r if isinstance(r, list) and r else None for r in table["resampled"]]
+    lengths = {len(r) for r in found if r}
+    full = (table["t_s"] == 0) & table["minus_full"].isna()
+    if len(lengths) == 1:
+        zeros = [0.0] * lengths.pop()
+        found = [zeros if f and r is None else r for f, r in zip(full, found, strict=True)]
+    return pd.Series(found, table.index, dtype=object)
+
+
+def over_settings(points: pd.DataFrame) -> pd.DataFrame:
+    """One row a setting: the means over its trainings, in the columns of `front_points`.
+
+    `relative_95` is then half of Student's interval, one relative distance a training. `trainings` is their number.
+    `front` says whether the setting is on its family's lower front in operations, `front_time` in time.
+    """
+    groups = points.groupby(["experiment", "family", "setting"], sort=False)
+    found = pd.DataFrame([_mean(group) for _, group in groups], columns=[*_POINT, "trainings"])
+    found = found.drop(columns=["train_seed", "resampled", "distance"])
+    for name, cost in (("front", "operations"), ("front_time", "time")):
+        found[name] = False
+        for _, rows in found.groupby(["experiment", "family"]):
+            known = rows[rows[cost].notna()]
+            on = lower_front(known[cost].to_numpy(), known["relative_distance"].to_numpy())
+            found.loc[known.index[on], name] = True
+    return found
+
+
+def plotted(records: list[Path], studies: dict[str, dict]) -> pd.DataFrame:
+    """The settings of the figure: `over_settings`, with the title of each experiment."""
+    points = front_points(records)
+    found = over_settings(points)
+    return found.assign(title=found["experiment"].map(_titles(points, studies)))
+
+
+def _titles(points: pd.DataFrame, studies: dict[str, dict]) -> dict[str, str]:
+    return titles(zip(points["experiment"], points["train_seed"], strict=True), studies)
+
+
+def _mean(group: pd.DataFrame) -> dict[str, Any]:
+    row = dict(group.iloc[0]) | {"trainings": len(group)}
+    row |= {name: group[name].mean() for name in ("relative_distance", "operations", "time")}
+    if len(group) > 1:
+        row["relative_95"] = half_width(group["relative_distance"].to_numpy(float))
+    return row
+
+
+# --- what a family saves
+
+
+def lower_front(costs: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The indices of the lower front, the cheapest first: each is better than all that cost no more."""
+    order = np.lexsort((values, costs))
+    best = np.minimum.accumulate(np.concatenate([[np.inf], values[order]]))
+    return order[values[order] < best[:-1]]
+
+
+@dataclass(frozen=True)
+class Saving:
+    """The share of the full backbone's operations that a family saves at a distance.
+
+    `value` is that of the front's line. `least` is that of the cheapest measured setting within the distance, `most`
+    that of the next cheaper one, which is beyond it: what a setting between them saves lies between theirs, if the
+    distance falls with the cost. Where the full backbone is no dearer, it is taken, and nothing is saved.
+    """
+
+    value: float
+    least: float
+    most: float
+
+
+def saving(costs: np.ndarray, values: np.ndarray, limit: float) -> Saving | None:
+    """What settings of these costs and relative distances save at `limit`; None where none of them is within it."""
+    on = lower_front(costs, values)
+    costs, values = costs[on], values[on]
+    within = np.flatnonzero(values <= limit)
+    if not len(within):
+        return None
+    first = int(within[0])
+    next_to = max(first - 1, 0)
+    share = 1.0
+    if first:
+        share = (values[next_to] - limit) / (values[next_to] - values[first])
+    cost = costs[next_to] + share * (costs[first] - costs[next_to])
+    return Saving(*(max(0.0, 1 - float(c)) for c in (cost, costs[first], costs[next_to])))
+
+
+def _case(rows: pd.DataFrame, limit: float, alone: bool) -> Case:
+    """The operations that a family saves in one training. With `alone` an interval covers its images."""
+    costs, relative = rows["operations"].to_numpy(float), distances(rows)
+    relative = relative * (rows["relative_distance"] / rows["distance"]).to_numpy(float)[:, None]
+    found, n = saving(costs, relative[:, 0], limit), int(rows["n"].iloc[0])
+    if found is None:
+        return Case("", 0.0, n=n, note="not reached")
+    case = Case("", found.value, n=n, slack=(found.value - found.least, found.most - found.value))
+    if not alone or relative.shape[1] == 1:
+        return case
+    others = [saving(costs, one, limit) for one in relative[:, 1:].T]
+    ends = np.percentile([one.value if one else 0.0 for one in others], [2.5, 97.5])
+    interval = (min(found.value, float(ends[0])), max(found.value, float(ends[1])))
+    return replace(case, interval=interval)
+
+
+def front_table(points: pd.DataFrame, studies: dict[str, dict]) -> pd.DataFrame:
+    """What each family saves, a row an experiment and family; columns: experiment, family and COLUMNS.
+
+    `points` are those of `front_points`, `studies` maps an experiment to its title. A saving is the mean over the
+    trainings. A training that does not reach the distance runs the full backbone, and saves nothing; the saving is
+    missing where no training reaches it. The interval is Student's over the trainings; of one training it covers
+    resamples of the images. It includes what the line between two settings may add.
+    """
+    points = points[points["operations"].notna()]
+    of = _titles(points, studies)
+    rows = list(_rows(points, over_settings(points)))
+    table = pd.DataFrame(rows, columns=["experiment", "family", *COLUMNS])
+    return table.assign(dataset=table["experiment"].map(of), title=table["family"].map(FAMILIES))
+
+
+def _rows(points: pd.DataFrame, means: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    for experiment, study in points.groupby("experiment"):
+        for name in FAMILIES:
+            rows = study[study["family"] == name]
+            if rows.empty:
+                continue
+            mine = means[(means["experiment"] == experiment) & (means["family"] == name)]
+            about = {"experiment": experiment, "family": name, "settings": len(mine)}
+            about |= {"trainings": rows["train_seed"].nunique(), "n": rows["n"].iloc[0]}
+            for limit in LIMITS:
+                about |= _at(rows, mine.sort_values("operations"), limit)
+            yield about
+
+
+def _at(rows: pd.DataFrame, means: pd.DataFrame, limit: float) -> dict[str, Any]:
+    """The columns of one family at one limit; `means` are its settings over the trainings, the cheapest first."""
+    trainings = [training for _, training in rows.groupby("train_seed")]
+    cases = [_case(training, limit, alone=len(trainings) == 1) for training in trainings]
+    reached = sum(not case.note for case in cases)
+    within = means[means["relative_distance"] <= limit]["setting"]
+    found: dict[str, Any] = {"reached": reached}
+    if reached:
+        (case,) = over_trainings([[case] for case in cases])
+        low, high = case.ends()
+        found |= {"saved": case.value, "low": max(0.0, low), "high": min(1.0, high)}
+        found |= {"setting": within.iloc[0] if len(within) else None}
+    return {f"{name}_{100 * limit:.0f}": value for name, value in found.items()}

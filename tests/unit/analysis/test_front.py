@@ -1,0 +1,291 @@
+"""The front: families of settings from their records, lower fronts and savings, worked out by hand."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from duodiff import records
+from duodiff.analysis.front import (
+    FAMILIES,
+    LIMITS,
+    family,
+    front_points,
+    front_table,
+    lower_front,
+    over_settings,
+    plotted,
+    saving,
+)
+from duodiff.analysis.report import write_front
+from duodiff.records import Record
+from duodiff.settings import NamedSchedule
+
+STUDIES = {"digits": {"title": "Digits", "paper_dataset": None}}
+SPLIT = [["middle", 500, 999], ["full", 0, 499]]
+MADE = {"guided": {"network": "full", "by": "shallow", "weight": 0.5}, "early": {"exit": 4}}
+CHOSEN = {"prediction_sha256": "0" * 64}
+SETTINGS = {  # family: parameters, relative distance, operations
+    "switch": ({"t_s": 500}, 1.02, 0.7),
+    "chosen": ({"schedule": "thrifty", "intervals": SPLIT} | CHOSEN, 1.06, 0.65),
+    "chosen_steps": (
+        {"schedule": "few", "intervals": SPLIT, "timesteps": [999, 400, 0]} | CHOSEN,
+        0.9,
+        0.3,
+    ),
+    "named": ({"schedule": "three", "intervals": SPLIT}, 1.0, 0.6),
+    "guided": (
+        {"schedule": "guided", "intervals": [["guided", 0, 999]], "networks": MADE},
+        0.95,
+        1.4,
+    ),
+    "adadiff": ({"theta": 0.2, "setting": "q0.4", "depth": 7}, 1.5, 0.55),
+}
+SHALLOW = 0.4  # operations of a shallow call over a full one's
+
+
+def training(seed: int = 0, further: float = 0.0, resampled: list | None = None) -> list[Record]:
+    """A training whose full backbone has the distance 10 + seed. `named` is `further` times that away."""
+    full = 10.0 + seed
+
+    def record(metric, value, method, parameters, steps=50, **more):
+        return Record(
+            metric, value, "1", 96, "digits", "corrected", method, parameters, sampler="ddpm",
+            steps=steps, nfe=steps, seeds={"train_seed": seed, "sample_seed": 1000 * seed},
+            made={"device": "cpu"}, **more,
+        )  # fmt: skip
+
+    found = []
+    for name, value in (("full", 10.0), ("shallow", 4.0)):
+        one = record("gflops_per_call", value, name, {})
+        found.append(replace(one, sampler=None, steps=None, seeds={"train_seed": seed}))
+    rows = [("full", {"t_s": 0}, 1.0, 1.0, 50)]
+    rows += [(name, *about, 50) for name, about in SETTINGS.items()]
+    rows += [("full", {"t_s": 0}, 1.1, None, 20), ("duodiff", {"t_s": 500}, 1.2, None, 20)]
+    for method, parameters, relative, operations, steps in rows:
+        relative += further * (method == "named")
+        distance, about = relative * full, (method, parameters, steps)
+        found.append(record("fd_digits", distance, *about, reference_n=360))
+        if relative != 1 or method != "full":
+            more = {"interval": [distance - full - 1, distance - full + 1], "resampled": resampled}
+            found.append(record("fd_digits_difference", distance - full, *about, **more))
+        if operations is not None:
+            found.append(record("gflops_per_trajectory", 500 * operations, *about))
+            interval = [0.9 / operations, 1.1 / operations]
+            found.append(record("speedup", 0.8 / operations + 0.2, *about, interval=interval))
+            found.append(record("seconds_per_image", 2.0 * operations, *about))
+    return found
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A function that writes trainings and gives their files."""
+
+    def write(*trainings: list[Record]) -> list[Path]:
+        paths = [tmp_path / f"{i}.json" for i, _ in enumerate(trainings)]
+        for path, found in zip(paths, trainings, strict=True):
+            records.write(path, found)
+        return paths
+
+    return write
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_family_is_known_by_the_parameters_of_a_record(name):
+    parameters = SETTINGS[name][0]
+    assert family(parameters) == name
+    if "schedule" in parameters:  # as records have them
+        assert family(NamedSchedule.of(parameters["schedule"], parameters).parameters) == name
+
+
+def test_a_schedule_is_guided_where_one_of_its_networks_is_and_not_where_one_exits():
+    intervals = [["early", 300, 999], ["guided", 0, 299]]
+    two = {"schedule": "two", "intervals": intervals, "networks": MADE}
+    assert family(NamedSchedule.of("two", two).parameters) == "guided"
+    alone = two | {"intervals": [["early", 0, 999]]}
+    assert family(NamedSchedule.of("two", alone).parameters) == "named"
+
+
+def test_the_lower_front_leaves_out_what_another_setting_beats():
+    costs = np.array([1.0, 0.5, 0.7, 0.7, 0.9, 0.6])
+    values = np.array([1.0, 2.0, 1.2, 1.1, 1.1, 2.0])
+    assert lower_front(costs, values).tolist() == [1, 3, 0]
+
+
+def test_a_saving_is_on_the_line_between_the_settings_next_to_the_limit():
+    costs, values = np.array([1.0, 0.8, 0.6, 0.7]), np.array([1.0, 0.99, 1.09, 1.5])
+    found = saving(costs, values, 1.0)
+    # nine tenths of the way from 0.6 to 0.8
+    assert (found.value, found.least, found.most) == pytest.approx((0.22, 0.2, 0.4))
+    exact = saving(costs, values, 1.09)
+    assert (exact.value, exact.least, exact.most) == pytest.approx((0.4, 0.4, 0.4))
+    assert saving(costs, values, 0.98) is None
+
+
+def test_nothing_is_saved_with_more_operations_than_the_full_backbones():
+    found = saving(np.array([1.4, 0.9]), np.array([0.9, 1.1]), 1.0)
+    assert (found.value, found.least, found.most) == pytest.approx((0.0, 0.0, 0.1))
+
+
+def test_points_are_over_the_full_backbone_of_their_training(written):
+    points = front_points(written(training(), training(seed=1)))
+    assert len(points) == 2 * (len(SETTINGS) + 4)
+    first = points[points["train_seed"] == 1].set_index(["family", "setting"])
+    for name, (parameters, relative, operations) in SETTINGS.items():
+        row = first.loc[name].iloc[-1]
+        assert row["relative_distance"] == pytest.approx(relative)
+        assert row["operations"] == pytest.approx(operations)
+        assert row["time"] == pytest.approx(1 / (0.8 / operations + 0.2))
+        assert row["relative_95"] == pytest.approx(1 / 11)
+        if "schedule" in parameters:
+            assert row.name == f"schedule={parameters['schedule']}"
+    assert first.loc[("full_fewer_steps", "20 steps"), "operations"] == pytest.approx(0.4)
+    assert set(first.loc["full_fewer_steps"].index) == {"20 steps", "t_s=0"}
+    # of 20 timesteps the first 10 are at least 500; the calls at 50 steps were 25 and 25
+    shallow = (50 * 0.7 - 25) / 25
+    row = first.loc[("duodiff_fewer_steps", "t_s=500, 20 steps")]
+    assert row["operations"] == pytest.approx((10 + 10 * shallow) / 50)
+
+
+def test_a_budget_of_steps_that_takes_the_samplers_own_in_one_training_is_one_setting(written):
+    other = training(seed=1)
+    for one in other:
+        if one.parameters.get("schedule") == "few":
+            one.parameters = {k: v for k, v in one.parameters.items() if k != "timesteps"}
+    means = over_settings(front_points(written(training(), other)))
+    few = means[means["setting"] == "schedule=few"]
+    assert few[["family", "trainings"]].values.tolist() == [["chosen_steps", 2]]
+    assert set(means[means["setting"] == "schedule=thrifty"]["family"]) == {"chosen"}
+
+
+def test_the_table_has_a_row_a_family_with_its_savings(written):
+    paths = written(training(), training(seed=1, further=0.04), training(seed=2, further=0.1))
+    points = front_points(paths)
+    table = front_table(points, STUDIES).set_index("family")
+    assert table.index.tolist() == list(FAMILIES)
+    assert set(table["dataset"]) == {"Digits"}
+    assert set(table["trainings"]) == {3}
+    expected = {
+        # on the line from t_s=500 (0.7, 1.02) to the full backbone
+        "switch": (0.0, 0.3),
+        "chosen": (None, None),
+        "chosen_steps": (0.7, 0.7),
+        "guided": (0.0, 0.0),
+        # on the line from 20 steps (0.4, 1.1) to 50
+        "full_fewer_steps": (0.0, 0.3),
+        "duodiff_fewer_steps": (None, None),
+        "adadiff": (None, None),
+    }
+    for name, saved in expected.items():
+        for limit, value in zip(("100", "105"), saved, strict=True):
+            found = table.loc[name, f"saved_{limit}"]
+            assert (found == pytest.approx(value)) if value is not None else np.isnan(found)
+            assert table.loc[name, f"reached_{limit}"] == (0 if value is None else 3)
+    # reached in one training at 1.00 and in two at 1.05; Student's t of 2 degrees is 4.3027
+    named = table.loc["named"]
+    assert (named["reached_100"], named["reached_105"]) == (1, 2)
+    assert named["saved_100"] == pytest.approx(0.4 / 3)
+    assert named["saved_105"] == pytest.approx(0.8 / 3)
+    half = 4.3027 * np.std([0.4, 0.4, 0], ddof=1) / np.sqrt(3)
+    assert (named["low_105"], named["high_105"]) == pytest.approx((0.0, 0.8 / 3 + half), rel=1e-4)
+    # equal in all trainings, so the interval is what the line may add
+    fewer = table.loc["full_fewer_steps"]
+    assert (fewer["low_105"], fewer["high_105"]) == pytest.approx((0.0, 0.6))
+    assert table.loc["switch", "setting_105"] == "t_s=500"
+    assert table.loc["guided", "setting_100"] == "schedule=guided"
+    assert table.loc["chosen_steps", "settings"] == 1
+
+
+def test_the_interval_of_one_training_covers_resamples_of_its_images(written):
+    # the distance over the full one's of 10 moves by up to 0.04: t_s=500 is from 0.98 to 1.06
+    resampled = np.linspace(-0.4, 0.4, 1001).tolist()
+    points = front_points(written(training(resampled=resampled)))
+    table = front_table(points, STUDIES).set_index("family")
+    # at 1.00 the line from 1.06 and from 1.02 ends at the full backbone; below 1.00 the cheap setting is enough
+    switch = table.loc["switch"]
+    assert (switch["saved_100"], switch["saved_105"]) == pytest.approx((0.0, 0.3))
+    # at 1.05, of the highest 2.5% of resamples (distance 1.058) the line at 1.05 saves 0.3 * 0.05 / 0.058
+    moved = 1.02 + 0.04 * 0.95
+    assert switch["low_105"] == pytest.approx(0.3 * 0.05 / (moved - 1), rel=1e-3)
+    assert switch["high_105"] == pytest.approx(0.3)
+    assert switch["high_100"] == pytest.approx(0.3 + 0.3)  # and what the line may add to 0
+    without = front_table(front_points(written(training())), STUDIES).set_index("family")
+    assert without.loc["switch", "low_105"] == without.loc["switch", "saved_105"]
+
+
+def test_means_say_which_settings_are_on_the_lower_front(written):
+    means = plotted(written(training(), training(seed=1)), STUDIES)
+    assert set(means["title"]) == {"Digits"}
+    on = means.set_index(["family", "setting"])["front"]
+    assert on["switch", "t_s=0"]
+    assert on["switch", "t_s=500"]
+    assert means[means["setting"] == "t_s=500"]["relative_95"].item() == pytest.approx(0)
+    beaten = training()
+    for one in beaten:
+        if one.method == "switch" and one.metric == "gflops_per_trajectory":
+            one.value = 600.0
+    means = plotted(written(beaten), STUDIES).set_index(["family", "setting"])
+    assert not means.loc[("switch", "t_s=500"), "front"]
+    assert means.loc[("switch", "t_s=500"), "front_time"]
+
+
+def test_a_run_without_timings_has_points_and_no_savings(written):
+    timed = ("gflops_per_trajectory", "speedup", "seconds_per_image")
+    found = [one for one in training() if one.steps != 20 and one.metric not in timed]
+    found.append(replace(training()[2], metric="seconds_per_image", value=1.0))
+    found.append(replace(found[-1], metric="speedup"))
+    points = front_points(written(found))
+    assert len(points) == len(SETTINGS) + 1
+    assert front_table(points, STUDIES).empty
+
+
+def test_no_records_give_an_empty_table(written):
+    assert front_table(front_points(written([])), STUDIES).empty
+    assert plotted(written([]), STUDIES).empty
+
+
+def test_the_written_table_says_none_where_no_training_reaches_the_distance(written, tmp_path):
+    out = [tmp_path / f"front{suffix}" for suffix in (".csv", ".md", ".tex", ".html")]
+    assert write_front(written(training(), training(seed=1)), STUDIES, out) == "8 rows"
+    lines = {line.split(" | ")[1]: line for line in out[1].read_text("utf-8").splitlines()}
+    assert " | none | " in lines[FAMILIES["adadiff"]]
+    assert " | none | " not in lines[FAMILIES["switch"]]
+    assert "At 1.05 times full's distance, operations saved" in out[1].read_text("utf-8")
+
+
+# Means and standard deviations over the ten trainings of the shipped study, rounded; and how far noise moves the mean
+# saving from that of the noiseless curve, at 1.00 and 1.05.
+CURVES = {
+    "switch": (
+        [1.0, 0.83, 0.77, 0.71, 0.65, 0.6, 0.54],
+        [1.0, 0.998, 0.999, 1.01, 1.046, 1.14, 1.36],
+        [0.0, 0.002, 0.003, 0.008, 0.018, 0.047, 0.087],
+        (-0.01, 0.0),
+    ),
+    "full_fewer_steps": (
+        [1.0, 0.7, 0.4, 0.2],
+        [1.0, 0.944, 0.998, 1.282],
+        [0.0, 0.08, 0.043, 0.1],
+        (-0.09, 0.0),
+    ),
+    "adadiff": (
+        [0.81, 0.67, 0.57, 0.53, 0.44],
+        [0.999, 1.011, 1.122, 1.239, 1.82],
+        [0.014, 0.03, 0.051, 0.093, 0.55],
+        (0.03, 0.02),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_noise_of_the_distances_moves_a_saving_where_the_front_is_flat(name):
+    """2,000 made trainings; docs/metrics.md has the numbers."""
+    costs, curve, spread, expected = CURVES[name]
+    noise = np.random.default_rng(0).standard_normal((2000, len(curve)))
+    moved = []
+    for limit in LIMITS:
+        found = [saving(np.array(costs), curve + one * spread, limit) for one in noise]
+        mean = np.mean([one.value if one else 0.0 for one in found])
+        moved.append(mean - saving(np.array(costs), np.array(curve), limit).value)
+    assert moved == pytest.approx(expected, abs=0.012)
