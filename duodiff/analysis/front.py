@@ -261,13 +261,17 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
         for name in _NUMBERS:
             ends = [f"{name}{end}{_suffix(limit)}" for end in ("", "_low", "_high")]
             shown[ends[0]] = [_text(*values) for values in table[ends].astype(float).to_numpy()]
-        shown["saved" + _suffix(limit)] = shown["saved" + _suffix(limit)].fillna("none")
+        saved, reached = "saved" + _suffix(limit), "reached" + _suffix(limit)
+        shown[saved] = shown[saved].fillna("none")
+        counts = zip(table[reached], table["trainings"], strict=True)
+        shown[reached] = [f"{some} of {every}" for some, every in counts]
     return shown
 
 
 def _text(value: float, low: float, high: float) -> str | None:
     if np.isnan(value):
         return None
+    value, low, high = (round(number, 2) + 0.0 for number in (value, low, high))  # 0.00, not -0.00
     return f"{value:.2f}" + ("" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]")
 
 

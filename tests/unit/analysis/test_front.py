@@ -11,6 +11,7 @@ from duodiff import records
 from duodiff.analysis.front import (
     FAMILIES,
     LIMITS,
+    _text,
     family,
     front_points,
     front_table,
@@ -289,6 +290,10 @@ def test_the_written_table_has_intervals_and_says_none_where_no_training_is_good
     saved = "At 1.05 times full's distance, operations saved"
     assert rows[FAMILIES["adadiff"]][saved] == "none"
     assert rows[FAMILIES["full_fewer_steps"]][saved] == "0.30 [0.00, 0.60]"
+    assert (
+        rows[FAMILIES["named"]]["At 1.05 times full's distance, trainings that reach it"]
+        == "2 of 3"
+    )
     minus = "At 1.05 times full's distance, minus one switch's"
     assert rows[FAMILIES["chosen_steps"]][minus] == "0.40 [0.40, 0.40]"
     assert rows[FAMILIES["switch"]][minus] == "—"
@@ -317,6 +322,10 @@ CURVES = {
         (0.03, 0.02),
     ),
 }
+
+
+def test_a_number_that_rounds_to_nothing_has_no_sign():
+    assert _text(-0.001, -0.004, 0.3) == "0.00 [0.00, 0.30]"
 
 
 @pytest.mark.parametrize("name", CURVES)
