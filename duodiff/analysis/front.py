@@ -118,7 +118,8 @@ def _of_training(own: pd.DataFrame, fewer: pd.DataFrame) -> pd.DataFrame:
         parts += [fewer.assign(family=families, setting=named)]
         parts += [parts[0][full].assign(family="full_fewer_steps")]
     table = pd.concat(parts, ignore_index=True)
-    table = table.reindex(columns=[*dict.fromkeys([*table, *_POINT, "gflops_per_trajectory"])])
+    needed = [*_POINT, "minus_full", "gflops_per_trajectory"]
+    table = table.reindex(columns=[*dict.fromkeys([*table, *needed])])
     whole = base["distance"]
     return table.assign(
         relative_distance=table["distance"] / whole,

@@ -270,6 +270,12 @@ def test_a_run_without_timings_has_points_and_no_savings(written):
     assert front_table(points, STUDIES).empty
 
 
+def test_the_full_backbone_alone_saves_nothing(written):
+    alone = [one for one in training() if one.method in ("full", "shallow") and one.steps != 20]
+    (row,) = front_table(front_points(written(alone)), STUDIES).to_dict("records")
+    assert (row["family"], row["saved_100"], row["reached_100"]) == ("switch", 0.0, 1)
+
+
 def test_no_records_give_an_empty_table(written):
     assert front_table(front_points(written([])), STUDIES).empty
     assert plotted(written([]), STUDIES).empty
