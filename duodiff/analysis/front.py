@@ -18,6 +18,7 @@ from duodiff.analysis.claims.cases import Case, distances, over_trainings
 from duodiff.analysis.fewer import fewer_step_cells
 from duodiff.analysis.figures import titles
 from duodiff.analysis.students import half_width
+from duodiff.analysis.trainings import seeds_text
 
 FAMILIES = {
     "switch": "One switch (t_s)",
@@ -34,24 +35,35 @@ FAMILIES = {
 LIMITS = (1.0, 1.05)
 """Of a distance over the full backbone's, at which the operations saved are given."""
 
-COLUMNS = {
+BASELINES = {"switch": "one switch's", "full_fewer_steps": "fewer steps'"}
+"""The families that each other one is compared with, training by training, and what the table calls them."""
+
+_ABOUT = {
     "dataset": ("", "Dataset"),
     "title": ("", "Family"),
     "settings": ("", "Settings"),
-    "trainings": ("", "Trainings"),
     "n": ("", "n"),
-} | {
-    f"{name}_{100 * limit:.0f}": (f"At {limit:.2f} times full's distance", heading)
-    for limit in LIMITS
-    for name, heading in {
-        "saved": "operations saved",
-        "low": "95% from",
-        "high": "to",
-        "reached": "trainings that reach it",
-        "setting": "cheapest setting that does, by the mean",
-    }.items()
+    "trainings": ("", "Trainings"),
+    "train_seed": ("", "Training seed"),
 }
-"""The columns of the table: their group and heading."""
+_AT_A_LIMIT = (
+    {"saved": "operations saved"}
+    | {f"minus_{name}": f"minus {text}" for name, text in BASELINES.items()}
+    | {"reached": "trainings that reach it", "setting": "cheapest setting that does, by the mean"}
+)
+_NUMBERS = ("saved", *(f"minus_{name}" for name in BASELINES))
+
+
+def _suffix(limit: float) -> str:
+    return f"_{100 * limit:.0f}"
+
+
+COLUMNS = _ABOUT | {
+    name + _suffix(limit): (f"At {limit:.2f} times full's distance", heading)
+    for limit in LIMITS
+    for name, heading in _AT_A_LIMIT.items()
+}
+"""The columns of the table as it is read: their group and heading. `front_table` has further ones for the intervals."""
 
 _KEYS = ["experiment", "train_seed"]
 _POINT = [*_KEYS, "family", "setting", "metric", "n", "distance", "relative_distance"]
@@ -89,9 +101,9 @@ def front_points(records: list[Path]) -> pd.DataFrame:
 
 def _by_setting(points: pd.DataFrame) -> pd.Series:
     """The families, the same in every training: a budget of steps may choose the sampler's own in one of them."""
-    own_steps = points["family"] == "chosen"
-    of_steps = set(points.loc[points["family"] == "chosen_steps", "setting"])
-    return points["family"].mask(own_steps & points["setting"].isin(of_steps), "chosen_steps")
+    of_steps = points["family"] == "chosen_steps"
+    found = of_steps.groupby([points["experiment"], points["setting"]]).transform("any")
+    return points["family"].mask((points["family"] == "chosen") & found, "chosen_steps")
 
 
 def _of_training(own: pd.DataFrame, fewer: pd.DataFrame) -> pd.DataFrame:
@@ -106,7 +118,8 @@ def _of_training(own: pd.DataFrame, fewer: pd.DataFrame) -> pd.DataFrame:
         parts += [fewer.assign(family=families, setting=named)]
         parts += [parts[0][full].assign(family="full_fewer_steps")]
     table = pd.concat(parts, ignore_index=True)
-    table = table.reindex(columns=[*dict.fromkeys([*table, *_POINT, "gflops_per_trajectory"])])
+    needed = [*_POINT, "minus_full", "gflops_per_trajectory"]
+    table = table.reindex(columns=[*dict.fromkeys([*table, *needed])])
     whole = base["distance"]
     return table.assign(
         relative_distance=table["distance"] / whole,
@@ -131,12 +144,13 @@ def _with_fulls(table: pd.DataFrame) -> pd.Series:
 def over_settings(points: pd.DataFrame) -> pd.DataFrame:
     """One row a setting: the means over its trainings, in the columns of `front_points`.
 
-    `relative_95` is then half of Student's interval, one relative distance a training. `trainings` is their number.
+    `relative_95` is then half of Student's interval, one relative distance a training. `trainings` is their number,
+    `train_seed` their seeds as text.
     `front` says whether the setting is on its family's lower front in operations, `front_time` in time.
     """
     groups = points.groupby(["experiment", "family", "setting"], sort=False)
     found = pd.DataFrame([_mean(group) for _, group in groups], columns=[*_POINT, "trainings"])
-    found = found.drop(columns=["train_seed", "resampled", "distance"])
+    found = found.drop(columns=["resampled", "distance"])
     for name, cost in (("front", "operations"), ("front_time", "time")):
         found[name] = False
         for _, rows in found.groupby(["experiment", "family"]):
@@ -159,6 +173,7 @@ def _titles(points: pd.DataFrame, studies: dict[str, dict]) -> dict[str, str]:
 
 def _mean(group: pd.DataFrame) -> dict[str, Any]:
     row = dict(group.iloc[0]) | {"trainings": len(group)}
+    row |= {"train_seed": seeds_text(group["train_seed"])}
     row |= {name: group[name].mean() for name in ("relative_distance", "operations", "time")}
     if len(group) > 1:
         row["relative_95"] = half_width(group["relative_distance"].to_numpy(float))
@@ -222,44 +237,101 @@ def _case(rows: pd.DataFrame, limit: float, alone: bool) -> Case:
 
 
 def front_table(points: pd.DataFrame, studies: dict[str, dict]) -> pd.DataFrame:
-    """What each family saves, a row an experiment and family; columns: experiment, family and COLUMNS.
+    """What each family saves, a row an experiment and family; columns: experiment, family, and COLUMNS with intervals.
 
     `points` are those of `front_points`, `studies` maps an experiment to its title. A saving is the mean over the
     trainings. A training that does not reach the distance runs the full backbone, and saves nothing; the saving is
     missing where no training reaches it. The interval is Student's over the trainings; of one training it covers
-    resamples of the images. It includes what the line between two settings may add.
+    resamples of the images. It includes what the line between two settings may add. `minus_switch` and
+    `minus_full_fewer_steps` are differences to what these families save, one a training. Of one training they have no
+    interval.
     """
     points = points[points["operations"].notna()]
-    of = _titles(points, studies)
-    rows = list(_rows(points, over_settings(points)))
-    table = pd.DataFrame(rows, columns=["experiment", "family", *COLUMNS])
+    of, means = _titles(points, studies), over_settings(points)
+    numbers = [f"{name}{end}" for name in _NUMBERS for end in ("_low", "_high")]
+    columns = [*COLUMNS, *(name + _suffix(limit) for limit in LIMITS for name in numbers)]
+    rows = [row for name, study in points.groupby("experiment") for row in _rows(study, means)]
+    table = pd.DataFrame(rows, columns=["experiment", "family", *columns])
     return table.assign(dataset=table["experiment"].map(of), title=table["family"].map(FAMILIES))
 
 
-def _rows(points: pd.DataFrame, means: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    for experiment, study in points.groupby("experiment"):
-        for name in FAMILIES:
-            rows = study[study["family"] == name]
-            if rows.empty:
-                continue
-            mine = means[(means["experiment"] == experiment) & (means["family"] == name)]
-            about = {"experiment": experiment, "family": name, "settings": len(mine)}
-            about |= {"trainings": rows["train_seed"].nunique(), "n": rows["n"].iloc[0]}
-            for limit in LIMITS:
-                about |= _at(rows, mine.sort_values("operations"), limit)
-            yield about
+def as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `front_table` with a column for each of COLUMNS: numbers as text with their intervals, or "none"."""
+    shown = table[[*COLUMNS]].astype(object)
+    for limit in LIMITS:
+        for name in _NUMBERS:
+            ends = [f"{name}{end}{_suffix(limit)}" for end in ("", "_low", "_high")]
+            shown[ends[0]] = [_text(*values) for values in table[ends].astype(float).to_numpy()]
+        saved, reached = "saved" + _suffix(limit), "reached" + _suffix(limit)
+        shown[saved] = shown[saved].fillna("none")
+        counts = zip(table[reached], table["trainings"], strict=True)
+        shown[reached] = [f"{some} of {every}" for some, every in counts]
+    return shown
 
 
-def _at(rows: pd.DataFrame, means: pd.DataFrame, limit: float) -> dict[str, Any]:
-    """The columns of one family at one limit; `means` are its settings over the trainings, the cheapest first."""
-    trainings = [training for _, training in rows.groupby("train_seed")]
-    cases = [_case(training, limit, alone=len(trainings) == 1) for training in trainings]
-    reached = sum(not case.note for case in cases)
+def _text(value: float, low: float, high: float) -> str | None:
+    if np.isnan(value):
+        return None
+    value, low, high = (round(number, 2) + 0.0 for number in (value, low, high))  # 0.00, not -0.00
+    return f"{value:.2f}" + ("" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]")
+
+
+def _rows(study: pd.DataFrame, means: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """The rows of one experiment."""
+    families = dict(list(study.groupby("family")))
+    alone = study["train_seed"].nunique() == 1
+    cases = {
+        (name, limit): {
+            seed: _case(rows, limit, alone) for seed, rows in family.groupby("train_seed")
+        }
+        for name, family in families.items()
+        for limit in LIMITS
+    }
+    for name in [name for name in FAMILIES if name in families]:
+        rows = families[name]
+        mine = means[
+            (means["experiment"] == rows["experiment"].iloc[0]) & (means["family"] == name)
+        ]
+        row = {"experiment": rows["experiment"].iloc[0], "family": name, "settings": len(mine)}
+        row |= {"trainings": rows["train_seed"].nunique(), "n": rows["n"].iloc[0]}
+        row |= {"train_seed": seeds_text(rows["train_seed"])}
+        for limit in LIMITS:
+            found = _at(cases[name, limit], mine.sort_values("operations"), limit)
+            for base in BASELINES if found["reached"] else ():
+                others = cases.get((base, limit), {}) if base != name else {}
+                found |= _minus(cases[name, limit], others, f"minus_{base}")
+            row |= {key + _suffix(limit): value for key, value in found.items()}
+        yield row
+
+
+def _at(cases: dict[int, Case], means: pd.DataFrame, limit: float) -> dict[str, Any]:
+    """What one family saves at one limit; `means` are its settings over the trainings, the cheapest first."""
+    reached = sum(not case.note for case in cases.values())
+    if not reached:
+        return {"reached": 0}
     within = means[means["relative_distance"] <= limit]["setting"]
-    found: dict[str, Any] = {"reached": reached}
-    if reached:
-        (case,) = over_trainings([[case] for case in cases])
-        low, high = case.ends()
-        found |= {"saved": case.value, "low": max(0.0, low), "high": min(1.0, high)}
-        found |= {"setting": within.iloc[0] if len(within) else None}
-    return {f"{name}_{100 * limit:.0f}": value for name, value in found.items()}
+    (case,) = over_trainings([[case] for case in cases.values()])
+    low, high = case.ends()
+    found = {"reached": reached, "saved": case.value}
+    found |= {"saved_low": max(0.0, low), "saved_high": min(1.0, high)}
+    return found | {"setting": within.iloc[0] if len(within) else None}
+
+
+def _minus(cases: dict[int, Case], others: dict[int, Case], name: str) -> dict[str, Any]:
+    """The difference of two families' savings over the trainings that both were measured in; empty without such."""
+    pairs = [(case, others[seed]) for seed, case in cases.items() if seed in others]
+    if not pairs:
+        return {}
+    differences = [
+        Case(
+            "",
+            float(one.value or 0) - float(other.value or 0),
+            slack=(one.slack[0] + other.slack[1], one.slack[1] + other.slack[0]),
+        )
+        for one, other in pairs
+    ]
+    (case,) = over_trainings([[difference] for difference in differences])
+    if len(pairs) == 1:
+        return {name: case.value}
+    low, high = case.ends()
+    return {name: case.value, f"{name}_low": low, f"{name}_high": high}

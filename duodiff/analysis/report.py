@@ -95,16 +95,8 @@ def write_resources(records: list[Path], studies: dict, out: list[Path]) -> str:
 
 def write_front(records: list[Path], studies: dict, out: list[Path]) -> str:
     """Writes what each family of settings saves to each path of `out` by suffix; a one-line summary."""
-    table = front.front_table(front.front_points(records), studies)[[*front.COLUMNS]]
-    saved = [name for name in table if name.startswith("saved_")]
-    text = {
-        name: table[name].map(lambda value: "none" if pd.isna(value) else value) for name in saved
-    }
-    return _write(
-        table,
-        readable(table.astype(dict.fromkeys(saved, object)).assign(**text), front.COLUMNS),
-        out,
-    )
+    table = front.front_table(front.front_points(records), studies)
+    return _write(table, readable(front.as_text(table), front.COLUMNS), out)
 
 
 def write_specifications(table: pd.DataFrame, out: list[Path]) -> str:

@@ -4,12 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from duodiff import records
 from duodiff.analysis.front import (
     FAMILIES,
     LIMITS,
+    _text,
     family,
     front_points,
     front_table,
@@ -149,11 +151,14 @@ def test_points_are_over_the_full_backbone_of_their_training(written):
 
 
 def test_a_budget_of_steps_that_takes_the_samplers_own_in_one_training_is_one_setting(written):
-    other = training(seed=1)
-    for one in other:
+    other, elsewhere = training(seed=1), training(seed=1)
+    for one in (*other, *elsewhere):
         if one.parameters.get("schedule") == "few":
             one.parameters = {k: v for k, v in one.parameters.items() if k != "timesteps"}
-    means = over_settings(front_points(written(training(), other)))
+    elsewhere = [replace(one, experiment="b") for one in elsewhere]
+    every = over_settings(front_points(written(training(), other, elsewhere)))
+    assert "chosen_steps" not in set(every[every["experiment"] == "b"]["family"])
+    means = every[every["experiment"] == "digits"]
     few = means[means["setting"] == "schedule=few"]
     assert few[["family", "trainings"]].values.tolist() == [["chosen_steps", 2]]
     assert set(means[means["setting"] == "schedule=thrifty"]["family"]) == {"chosen"}
@@ -188,13 +193,38 @@ def test_the_table_has_a_row_a_family_with_its_savings(written):
     assert named["saved_100"] == pytest.approx(0.4 / 3)
     assert named["saved_105"] == pytest.approx(0.8 / 3)
     half = 4.3027 * np.std([0.4, 0.4, 0], ddof=1) / np.sqrt(3)
-    assert (named["low_105"], named["high_105"]) == pytest.approx((0.0, 0.8 / 3 + half), rel=1e-4)
+    assert (named["saved_low_105"], named["saved_high_105"]) == pytest.approx(
+        (0.0, 0.8 / 3 + half), rel=1e-4
+    )
     # equal in all trainings, so the interval is what the line may add
     fewer = table.loc["full_fewer_steps"]
-    assert (fewer["low_105"], fewer["high_105"]) == pytest.approx((0.0, 0.6))
+    assert (fewer["saved_low_105"], fewer["saved_high_105"]) == pytest.approx((0.0, 0.6))
     assert table.loc["switch", "setting_105"] == "t_s=500"
     assert table.loc["guided", "setting_100"] == "schedule=guided"
     assert table.loc["chosen_steps", "settings"] == 1
+    assert set(table["train_seed"]) == {"0 to 2"}
+
+
+def test_savings_are_compared_with_those_of_the_baselines_training_by_training(written):
+    paths = written(training(), training(seed=1, further=0.04), training(seed=2, further=0.1))
+    table = front_table(front_points(paths), STUDIES).set_index("family")
+    steps = table.loc[
+        "chosen_steps"
+    ]  # 0.7 in each, against 0.3 of t_s = 500 and 0.3 on the line of fewer steps
+    assert steps["minus_switch_105"] == pytest.approx(0.4)
+    ends = [steps[f"minus_switch_{end}_105"] for end in ("low", "high")]
+    assert ends == pytest.approx([0.4, 0.4])
+    ends = [steps[f"minus_full_fewer_steps_{end}_105"] for end in ("low", "high")]
+    assert ends == pytest.approx([0.1, 0.7])  # what the line of fewer steps may add or take
+    named = table.loc["named"]  # 0.4, 0.4 and 0, minus 0.3
+    half = 4.3027 * np.std([0.4, 0.4, 0], ddof=1) / np.sqrt(3)
+    ends = [named[f"minus_switch_{end}_105"] for end in ("low", "high")]
+    assert ends == pytest.approx([0.8 / 3 - 0.3 - half, 0.8 / 3 - 0.3 + half], rel=1e-4)
+    nothing = table.loc[["switch", "adadiff"], "minus_switch_105"]  # itself, and never reached
+    assert nothing.isna().all()
+    alone = front_table(front_points(written(training())), STUDIES).set_index("family")
+    assert alone.loc["chosen_steps", "minus_switch_105"] == pytest.approx(0.4)
+    assert np.isnan(alone.loc["chosen_steps", "minus_switch_low_105"])
 
 
 def test_the_interval_of_one_training_covers_resamples_of_its_images(written):
@@ -207,11 +237,11 @@ def test_the_interval_of_one_training_covers_resamples_of_its_images(written):
     assert (switch["saved_100"], switch["saved_105"]) == pytest.approx((0.0, 0.3))
     # at 1.05, of the highest 2.5% of resamples (distance 1.058) the line at 1.05 saves 0.3 * 0.05 / 0.058
     moved = 1.02 + 0.04 * 0.95
-    assert switch["low_105"] == pytest.approx(0.3 * 0.05 / (moved - 1), rel=1e-3)
-    assert switch["high_105"] == pytest.approx(0.3)
-    assert switch["high_100"] == pytest.approx(0.3 + 0.3)  # and what the line may add to 0
+    assert switch["saved_low_105"] == pytest.approx(0.3 * 0.05 / (moved - 1), rel=1e-3)
+    assert switch["saved_high_105"] == pytest.approx(0.3)
+    assert switch["saved_high_100"] == pytest.approx(0.3 + 0.3)  # and what the line may add to 0
     without = front_table(front_points(written(training())), STUDIES).set_index("family")
-    assert without.loc["switch", "low_105"] == without.loc["switch", "saved_105"]
+    assert without.loc["switch", "saved_low_105"] == without.loc["switch", "saved_105"]
 
 
 def test_means_say_which_settings_are_on_the_lower_front(written):
@@ -240,18 +270,40 @@ def test_a_run_without_timings_has_points_and_no_savings(written):
     assert front_table(points, STUDIES).empty
 
 
+def test_the_full_backbone_alone_saves_nothing(written):
+    alone = [one for one in training() if one.method in ("full", "shallow") and one.steps != 20]
+    (row,) = front_table(front_points(written(alone)), STUDIES).to_dict("records")
+    assert (row["family"], row["saved_100"], row["reached_100"]) == ("switch", 0.0, 1)
+
+
 def test_no_records_give_an_empty_table(written):
     assert front_table(front_points(written([])), STUDIES).empty
     assert plotted(written([]), STUDIES).empty
 
 
-def test_the_written_table_says_none_where_no_training_reaches_the_distance(written, tmp_path):
+def test_the_written_table_has_intervals_and_says_none_where_no_training_is_good_enough(
+    written, tmp_path
+):
     out = [tmp_path / f"front{suffix}" for suffix in (".csv", ".md", ".tex", ".html")]
-    assert write_front(written(training(), training(seed=1)), STUDIES, out) == "8 rows"
-    lines = {line.split(" | ")[1]: line for line in out[1].read_text("utf-8").splitlines()}
-    assert " | none | " in lines[FAMILIES["adadiff"]]
-    assert " | none | " not in lines[FAMILIES["switch"]]
-    assert "At 1.05 times full's distance, operations saved" in out[1].read_text("utf-8")
+    paths = written(training(), training(seed=1, further=0.04), training(seed=2, further=0.1))
+    assert write_front(paths, STUDIES, out) == "8 rows"
+    heading, _, *lines = out[1].read_text("utf-8").splitlines()
+    names = [name.strip() for name in heading.strip("|").split("|")]
+    rows = {}
+    for line in lines:
+        row = dict(zip(names, line.strip("| ").split(" | "), strict=True))
+        rows[row["Family"]] = row
+    saved = "At 1.05 times full's distance, operations saved"
+    assert rows[FAMILIES["adadiff"]][saved] == "none"
+    assert rows[FAMILIES["full_fewer_steps"]][saved] == "0.30 [0.00, 0.60]"
+    assert (
+        rows[FAMILIES["named"]]["At 1.05 times full's distance, trainings that reach it"]
+        == "2 of 3"
+    )
+    minus = "At 1.05 times full's distance, minus one switch's"
+    assert rows[FAMILIES["chosen_steps"]][minus] == "0.40 [0.40, 0.40]"
+    assert rows[FAMILIES["switch"]][minus] == "—"
+    assert pd.read_csv(out[0])["saved_high_105"].notna().sum() == 5
 
 
 # Means and standard deviations over the ten trainings of the shipped study, rounded; and how far noise moves the mean
@@ -276,6 +328,10 @@ CURVES = {
         (0.03, 0.02),
     ),
 }
+
+
+def test_a_number_that_rounds_to_nothing_has_no_sign():
+    assert _text(-0.001, -0.004, 0.3) == "0.00 [0.00, 0.30]"
 
 
 @pytest.mark.parametrize("name", CURVES)
