@@ -166,10 +166,10 @@ def _trainings(records: list[Path]) -> dict[str, list[Training]]:
 
 
 def _claims(path: Path) -> pd.DataFrame:
-    return _with_texts(pd.read_csv(path))
+    return with_texts(pd.read_csv(path))
 
 
-def _with_texts(claims: pd.DataFrame) -> pd.DataFrame:
+def with_texts(claims: pd.DataFrame) -> pd.DataFrame:
     """A table of claims whose empty texts are texts."""
     texts = {name: claims[name].astype(object).where(claims[name].notna(), "") for name in _TEXTS}
     return claims.assign(**texts)
@@ -207,7 +207,7 @@ def _section(
     agreements: list[said.Agreement] = []
     sources = {"This run": own}
     if study is not None:
-        speaking = _with_texts(study.claims)
+        speaking = with_texts(study.claims)
         table = measured(study.halves[shipped.USUAL], sampler)
         agreements = said.agreements(speaking, own.set_index("claim")["verdict"].to_dict())
         verified, differences = said.compared(run, study, config)

@@ -1,6 +1,5 @@
 """The shipped study itself: its files, what `verify` finds in tampered copies of it, and the README's numbers."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +8,10 @@ import pytest
 
 from duodiff.analysis import shipped, shipped_page, verify
 from duodiff.analysis.cells import distance_name
+from duodiff.analysis.measured import measured
+from duodiff.analysis.words import percent
+from duodiff.page import said
+from duodiff.page.page import with_texts
 from duodiff.running import receipts
 
 ROOT = Path(__file__).parents[3]
@@ -116,17 +119,47 @@ def test_each_moved_theta_is_found(study, numbers):
         assert outside(study, moved) == ["exits"]
 
 
-# --- the README
+# --- what README.md and docs/study.md say of it
 
 
-def test_the_numbers_of_the_readme_are_those_of_the_study():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme.split("## What the study shows")[1].split("\n## ")[0]
+def quoted(path: str, heading: str) -> str:
+    """A section of a page."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    return text.split(f"## {heading}\n")[1].split("\n## ")[0]
+
+
+def unquoted(section: str) -> str:
+    """A section's words in one line, without the marks of quotations."""
+    return " ".join(section.replace("\n> ", " ").split())
+
+
+def test_the_readme_opens_with_the_headline_and_rows_of_the_study(study):
+    section = quoted("README.md", "Does it hold?")
+    table = measured(study.halves[shipped.USUAL], "ddpm")
+    assert said.headline(with_texts(study.claims), table) in unquoted(section)
     page = (STUDY / "README.md").read_text(encoding="utf-8").splitlines()
     rows = [line for line in section.splitlines() if line.startswith("| ")]
-    assert len(rows) > 10
+    assert len(rows) > 8
     assert [row for row in rows if row not in page and "---" not in row] == []
-    words = " ".join(section.split())
-    sentence = next(line for line in page if line.startswith("Of ") and "claims" in line)
-    assert sentence in words
-    assert re.search(r"\d", sentence)
+    counts = shipped_page.agreement(study).partition(". Of the ")[0]
+    assert counts in unquoted(section)
+
+
+def test_what_the_docs_say_of_seeds_kernels_and_settings_is_of_the_study(study):
+    section = unquoted(quoted("docs/study.md", "What the study shows"))
+    assert shipped_page.moved(study) in section
+    table = measured(study.halves[shipped.USUAL], "ddpm").set_index(["steps", "setting"])
+    for steps, t_s in ((50, 500), (50, 700), (20, 500)):
+        row = table.loc[steps, f"t_s={t_s}"]
+        assert f"loses {percent(row['lost_share'], row['lost_share_95'])}" in section
+    assert f"at {table.loc[50, 't_s=500']['speedup']:.2f} times the speed" in section
+    assert f"± {table.loc[50, 't_s=500']['minus_full_95']:.2f} at" in section
+    numbers = pd.concat(one.numbers for one in study.halves[shipped.USUAL])
+    chosen = (numbers["metric"] == distance_name(numbers)) & (numbers["setting"] == "t_s=0")
+    ddpm = (numbers["sampler"] == "ddpm") & (numbers["steps"] == 50) & (numbers["seed"] == 0)
+    full = numbers[chosen & ddpm]["value"]
+    assert len(full) == 10
+    assert (
+        f"deviation of {full.std():.1f} over the seeds ({full.min():.1f} to {full.max():.1f})"
+        in section
+    )
