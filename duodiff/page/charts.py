@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.markers import MarkerStyle
 
+from duodiff.analysis.front import FAMILIES, lower_front
 from duodiff.analysis.words import percent, with_half
+from duodiff.plotting.front import look_of
 from duodiff.plotting.style import METHODS, Look, looks, shades
 from duodiff.schedules import T
 from duodiff.settings import Setting
@@ -21,7 +23,7 @@ SIZES = {"wide": (860, 470), "narrow": (360, 400)}
 """Width and height of a chart in units of its text, by the class of its picture."""
 
 _EDGES = {"wide": (64, 72, 16, 52), "narrow": (56, 58, 12, 46)}  # left, right, top, bottom
-_LETTER, _LINE = 7.2, 15  # width and height of a letter
+_LETTER, _LINE = 8.2, 15  # width and height of a letter
 
 
 @dataclass(frozen=True)
@@ -226,12 +228,13 @@ def _places(mark: Mark, text: str) -> Iterator[tuple[Label, _Box]]:
 def trade_off(table: pd.DataFrame, x: str = "ms", singles: Sequence[pd.DataFrame] = ()) -> Chart:
     """Lost share (without a shallow backbone the distance) against `x`, "ms" or "operations", of settings.
 
-    `table` is as `analysis.measured` has it. A front of all methods takes the place of Figure 4 here: any table with
-    these columns. `singles` are the same of single trainings, whose lines are drawn faintly.
+    It has every setting, as the front does: those of Figure 4, and named schedules by family. `table` is as
+    `analysis.measured` has it; the column `family` is that of each named schedule. `singles` are the same of single
+    trainings, whose lines are drawn faintly.
     """
     table = _with_cost(table, x)
     others = [_with_cost(one, x) for one in singles]
-    shown = {name: look for name, look in METHODS.items() if name in {*table["look"]}}
+    shown = {name: look for name, look in _LOOKS.items() if name in {*table["look"]}}
     drawn = [_trade_off(table, others, x, size) for size in SIZES]
     switched = [i for i, name in enumerate(table["look"]) if name == "duodiff"]
     first = switched[len(switched) // 2] if switched else 0
@@ -260,10 +263,17 @@ _COST = {
 
 def _look_names(table: pd.DataFrame) -> list[str]:
     names = []
-    for row in table.itertuples():
-        own = "duodiff" if row.method == "shallow" else row.method
-        names.append(f"{own}_fewer_steps" if row.fewer else own)
+    for row in table.to_dict("records"):
+        own = "duodiff" if row["method"] == "shallow" else row["method"]
+        own = row.get("family") or own
+        names.append(f"{own}_fewer_steps" if row["fewer"] else own)
     return names
+
+
+OF_SCHEDULES = ("chosen", "chosen_steps", "named", "guided")
+"""The families of named schedules, as `analysis.front` has them. Each has a look of its own."""
+
+_LOOKS = METHODS | {family: look_of(family) for family in OF_SCHEDULES}
 
 
 def _trade_off(table: pd.DataFrame, singles: list[pd.DataFrame], x: str, size: str) -> Drawn:
@@ -350,6 +360,8 @@ def said(row: dict) -> list[tuple[str, str]]:
     is_full = row["method"] == "full" and not row["fewer"]
     lines = [
         ("Setting", row["name"]),
+        ("Kind", FAMILIES.get(row.get("family"), "")),
+        ("Networks", row.get("runs") or ""),
         (f"Distance ({row['metric']})", distance + ("" if is_full else f" (full's {minus})")),
         ("Quality lost", percent(row["lost_share"], row["lost_share_95"])),
         ("Time per image", with_half(row["ms"], row["ms_95"], 2, " ms")),
@@ -372,7 +384,10 @@ def _short(row: dict) -> str:
 
 
 def _method_lines(table: pd.DataFrame, x: Axis, y: Axis, quality: str) -> Iterator[Line]:
-    """A line a method; those of the full backbone's t_s begin at its point, as those with fewer steps do."""
+    """A line a method; those of the full backbone's t_s begin at its point, as those with fewer steps do.
+
+    A family of named schedules has a line along its lower front.
+    """
     own = table[~table["fewer"]]
     full = own[own["method"] == "full"]
     groups = {
@@ -380,6 +395,9 @@ def _method_lines(table: pd.DataFrame, x: Axis, y: Axis, quality: str) -> Iterat
         "adadiff": own[own["method"] == "adadiff"],
         "full_fewer_steps": pd.concat([full, table[table["look"] == "full_fewer_steps"]]),
     }
+    for family in OF_SCHEDULES:
+        mine = own[own["look"] == family]
+        groups[family] = mine.iloc[lower_front(mine["cost"].to_numpy(), mine[quality].to_numpy())]
     for name, rows in groups.items():
         if len(rows) > 1:
             yield Line(name, _path(x, y, rows.sort_values("cost"), ("cost", quality)))

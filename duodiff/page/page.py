@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from duodiff.analysis import shipped
 from duodiff.analysis.cells import load_fewer_steps, load_records
 from duodiff.analysis.figures import exit_layer_lines
+from duodiff.analysis.front import family
 from duodiff.analysis.measured import measured
 from duodiff.analysis.report import readable
 from duodiff.analysis.runs import MACHINES, machines
@@ -22,6 +23,7 @@ from duodiff.page import charts, pictures, said
 from duodiff.page.charts import Chart
 from duodiff.page.pictures import Cell, Group
 from duodiff.running.files import read_text, write_text
+from duodiff.settings import text_of
 from duodiff.study.grid import samplers
 
 _TEXTS = ("case", "cases", "conditional_on", "covers", "held", "note", "over", "twin", "experiment")
@@ -114,6 +116,7 @@ def page(sources: Sources, studies: dict, templates: Path) -> str:
             run[name],
             found.get(name),
             config=config,
+            records=every[every["experiment"] == name],
             claims=claims,
             lines=lines,
             cells=cells.get(name, []),
@@ -193,6 +196,7 @@ def _section(
     study: Shipped | None,
     *,
     config: dict,
+    records: pd.DataFrame,
     claims: pd.DataFrame,
     lines: pd.DataFrame,
     cells: list[Cell],
@@ -200,7 +204,7 @@ def _section(
     table2: pd.DataFrame,
 ) -> Section:
     sampler = _sampler(run)
-    mine = measured(run, sampler)
+    mine = described(measured(run, sampler), records)
     own = claims[claims["experiment"] == name]
     speaking, table, verified = own, mine, ""
     differences: list[str] = []
@@ -214,7 +218,7 @@ def _section(
         sources = {"Shipped study": speaking} | sources
     published = claims[claims["experiment"] == ""]
     sources |= {str(title): rows for title, rows in published.groupby("source")}
-    singles = [measured([one], sampler) for one in run] if len(run) > 1 else []
+    singles = [described(measured([one], sampler), records) for one in run] if len(run) > 1 else []
     costs = [x for x in ("ms", "operations") if mine[x].notna().sum() > 1]
     drawn = [charts.trade_off(mine, x, singles) for x in costs]
     if len(lines) and (lines["experiment"] == name).any():
@@ -246,6 +250,33 @@ def _section(
         counted=said.counted(cards),
         downloads=_downloads(run, own),
     )
+
+
+def described(table: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
+    """The settings of `table`, each named schedule with its `family` and `runs`, which networks run at which t.
+
+    `records` are those of one experiment. A schedule that differs between trainings has no `runs`.
+    """
+    named = records[records["method"] == "schedule"]
+    found: dict[str, tuple[set, set]] = {}
+    for parameters in named["parameters"]:
+        families, runs = found.setdefault(text_of(parameters), (set(), set()))
+        families.add(family(parameters))
+        runs.add(_runs(parameters))
+    # a budget of steps may choose the sampler's own in one training: chosen_steps comes after chosen
+    shown = {setting: (max(families), runs) for setting, (families, runs) in found.items()}
+    of = [shown.get(setting, ("", {""})) for setting in table["setting"]]
+    return table.assign(
+        family=[name for name, _ in of],
+        runs=[next(iter(runs)) if len(runs) == 1 else "" for _, runs in of],
+    )
+
+
+def _runs(parameters: dict) -> str:
+    """The networks of a named schedule in the order of sampling, and how many steps it has of its own."""
+    parts = [f"{name} at t = {high} to {low}" for name, low, high in parameters["intervals"]]
+    calls = len(parameters.get("timesteps", []))
+    return ", ".join(parts) + (f"; {calls} steps" if calls else "")
 
 
 def _sampler(run: list[Training]) -> str:

@@ -26,7 +26,7 @@ _OWN = {
 }
 
 
-def _look(family: str) -> Look:
+def look_of(family: str) -> Look:
     """The look of a family: where it is a method, the method's colour and marker of the other figures."""
     look = _OWN.get(family) or style.METHODS[_OF_METHODS[family]]
     return look._replace(label=FAMILIES[family], dashes=_DASHES.get(family, look.dashes))
@@ -50,7 +50,7 @@ def front(points: pd.DataFrame) -> Figure:
         if len(rows):
             _draw(axis, rows, cost)
             _name(axis, rows, cost)
-    looks = [_look(name) for name in FAMILIES if name in set(points["family"])]
+    looks = [look_of(name) for name in FAMILIES if name in set(points["family"])]
     handles = [look.handle() for look in (style.METHODS["full"], *looks)]
     figure.legend(handles=handles, loc="outside lower center", ncols=1, handlelength=4)
     return figure
@@ -61,7 +61,7 @@ def _draw(axis: Axes, rows: pd.DataFrame, cost: str) -> None:
     for limit in LIMITS:
         axis.axhline(limit, color=style.GREY, linewidth=1, zorder=0)
     for name, settings in rows.sort_values(cost).groupby("family"):
-        look = _look(name)
+        look = look_of(name)
         drawn = settings[settings["relative_distance"] <= _HIGHEST]
         place = drawn[cost], drawn["relative_distance"]
         axis.errorbar(*place, drawn["relative_95"], fmt="none", ecolor=look.color, capsize=2.5)

@@ -178,3 +178,40 @@ def test_numbers_are_said_with_half_their_interval():
     assert with_half(NAN, 0.1, 2) == ""
     assert percent(0.0123, 0.0046) == "1.2 ± 0.5%"
     assert between(-0.0001, 0.0123) == "[0.0%, 1.2%]"
+
+
+def scheduled(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with four named schedules: two of one family, of which one is beaten, and one of each of two others."""
+    rows = [
+        ("schedule=good", "chosen", 0.02, 8.0),
+        ("schedule=worse", "chosen", 0.05, 9.0),
+        ("schedule=best", "chosen", 0.01, 10.0),
+        ("schedule=few", "chosen_steps", 0.04, 4.0),
+        ("schedule=helped", "guided", -0.05, 12.0),
+    ]
+    like = table.iloc[[3] * len(rows)]
+    names = ["setting", "family", "lost_share", "ms"]
+    columns = pd.DataFrame(rows, columns=names, index=like.index)
+    more = like.assign(
+        **columns, method="schedule", name=columns["setting"], runs="full at t = 999 to 0"
+    )
+    return pd.concat([table.assign(family="", runs=""), more], ignore_index=True)
+
+
+def test_named_schedules_are_marks_of_their_family_with_a_line_along_its_lower_front(table):
+    table = scheduled(table)
+    chart = charts.trade_off(table)
+    wide = chart.drawn[0]
+    mine = {mark.cell: mark for mark in wide.marks if mark.cell.startswith("schedule")}
+    names = [mark.name for mark in mine.values()]
+    assert names == ["chosen", "chosen", "chosen", "chosen_steps", "guided"]
+    (line,) = (one for one in wide.lines if one.name == "chosen")
+    ends = [mine[f"schedule={name}"] for name in ("good", "best")]
+    assert line.d == "M" + "L".join(f"{mark.x},{mark.y}" for mark in ends)
+    told = dict(mine["schedule=helped"].said)
+    assert told["Kind"] == "Guided by another network"
+    assert told["Networks"] == "full at t = 999 to 0"
+    assert "Kind" not in dict(wide.marks[0].said)
+    outlines = {charts.marker(look, 6) for look in chart.looks.values()}
+    assert len(outlines) == len(chart.looks) == 8
+    assert [label.text for label in wide.labels if label.name == "guided"] == ["helped"]
