@@ -224,16 +224,19 @@ def _case(rows: pd.DataFrame, limit: float, alone: bool) -> Case:
     """The operations that a family saves in one training. With `alone` an interval covers its images."""
     costs, relative = rows["operations"].to_numpy(float), distances(rows)
     relative = relative * (rows["relative_distance"] / rows["distance"]).to_numpy(float)[:, None]
-    found, n = saving(costs, relative[:, 0], limit), int(rows["n"].iloc[0])
-    if found is None:
-        return Case("", 0.0, n=n, note="not reached")
-    case = Case("", found.value, n=n, slack=(found.value - found.least, found.most - found.value))
-    if not alone or relative.shape[1] == 1:
+    case = _saved(saving(costs, relative[:, 0], limit))
+    if case.value is None or not alone or relative.shape[1] == 1:
         return case
-    others = [saving(costs, one, limit) for one in relative[:, 1:].T]
-    ends = np.percentile([one.value if one else 0.0 for one in others], [2.5, 97.5])
-    interval = (min(found.value, float(ends[0])), max(found.value, float(ends[1])))
-    return replace(case, interval=interval)
+    others = [_saved(saving(costs, one, limit)).value for one in relative[:, 1:].T]
+    low, high = np.percentile(np.array(others, float), [2.5, 97.5])
+    return replace(case, interval=(min(case.value, float(low)), max(case.value, float(high))))
+
+
+def _saved(found: Saving | None) -> Case:
+    """A saving as a case, nothing where the distance is not reached. What the line may add is its slack."""
+    if found is None:
+        return Case("", 0.0, note="not reached")
+    return Case("", found.value, slack=(found.value - found.least, found.most - found.value))
 
 
 def front_table(points: pd.DataFrame, studies: dict[str, dict]) -> pd.DataFrame:

@@ -3,7 +3,8 @@
 README.md and `make reproduce` quote its lines.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,13 @@ from duodiff.analysis.shipped import OTHER, USUAL, Shipped, read
 from duodiff.analysis.students import half_width
 from duodiff.analysis.trainings import seeds_text
 from duodiff.analysis.verify import named_numbers, spread
-from duodiff.analysis.words import percent, with_half
+from duodiff.analysis.words import between, percent, with_half
 from duodiff.running.files import write_text
 from duodiff.schedules import T
 from duodiff.settings import Setting
 
 _SETTINGS = ("setting", "distance", "minus full's", "lost share", "speed-up", "by operations")
+_CHOSEN = ("chosen before sampling", "predicted share, 95% interval", "lost share")
 _CLAIMS = (
     "claim",
     "verdict",
@@ -59,6 +61,8 @@ def page(study: Shipped) -> str:
     lines = [f"# {title}: {len(trainings)} trainings (seeds {seeds})", "", *_about(study)]
     for sampler in dict.fromkeys(_cells(study)["sampler"]):
         lines += ["", f"## Settings, {sampler}", "", *table(_SETTINGS, _rows(study, sampler))]
+    if chosen := [*_chosen(study)]:
+        lines += ["", "## Chosen schedules", "", _PREDICTED, "", *table(_CHOSEN, chosen)]
     lines += ["", "## Claims", "", agreement(study), "", *table(_CLAIMS, _claims(study))]
     if study.halves.get(OTHER):
         lines += ["", "## Another seed, other kernels", "", moved(study), ""]
@@ -66,7 +70,7 @@ def page(study: Shipped) -> str:
     return "\n".join(lines) + "\n"
 
 
-def table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> list[str]:
+def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
     """A table in Markdown, a line a row."""
     lines = [header, ("---",) * len(header), *rows]
     return [f"| {' | '.join(line)} |" for line in lines]
@@ -123,6 +127,28 @@ def _name(row: dict) -> str:
         return f"AdaDiff, theta {row['theta']:.3f}, exits at {row['exits']:.2f}{steps}"
     names = {"full": "full backbone (`t_s` = 0)", "shallow": f"shallow backbone (`t_s` = {T})"}
     return names.get(setting.method, f"DuoDiff, `t_s` = {setting.t_s}") + steps
+
+
+_PREDICTED = (
+    "A training predicts the share from held-out images before it samples; the interval covers these images alone. Its"
+    " ends are means over the trainings, too."
+)
+
+
+def _chosen(study: Shipped) -> Iterator[tuple[str, ...]]:
+    """A row a chosen schedule whose share was predicted."""
+    cells = _cells(study)
+    predicted = cells[cells["metric"] == "predicted_share"]
+    for sampler, rows in predicted.groupby("sampler", sort=False):
+        shown = measured(study.halves[USUAL], str(sampler)).set_index("setting")
+        for setting, mine in rows.groupby("setting", sort=False):
+            share, low, high = mine[["value", "low", "high"]].mean()
+            lost = shown.loc[setting]
+            yield (
+                f"`{Setting.parse(str(setting)).spelled}`, {sampler}",
+                f"{percent(share, math.nan)} {between(low, high)}",
+                percent(lost["lost_share"], lost["lost_share_95"]),
+            )
 
 
 # --- claims

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 
 from duodiff import records
+from duodiff.analysis.claims.cases import over_trainings
 from duodiff.analysis.front import (
     FAMILIES,
     LIMITS,
+    _saved,
     _text,
     family,
     front_points,
@@ -345,3 +347,18 @@ def test_noise_of_the_distances_moves_a_saving_where_the_front_is_flat(name):
         mean = np.mean([one.value if one else 0.0 for one in found])
         moved.append(mean - saving(np.array(costs), np.array(curve), limit).value)
     assert moved == pytest.approx(expected, abs=0.012)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("name", CURVES)
+def test_the_interval_over_trainings_covers_the_mean_saving(name, limit):
+    """600 made studies of 5 trainings each. Student's interval alone covers too little where a front is flat."""
+    costs, curve, spread, _ = CURVES[name]
+    noise = np.random.default_rng(1).standard_normal((600, 5, len(curve)))
+    studies = [
+        [_saved(saving(np.array(costs), curve + one * spread, limit)) for one in study]
+        for study in noise
+    ]
+    mean = np.mean([case.value for study in studies for case in study])
+    ends = [over_trainings([[case] for case in study])[0].ends() for study in studies]
+    assert np.mean([low <= mean <= high for low, high in ends]) > 0.92

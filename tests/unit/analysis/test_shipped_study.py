@@ -16,6 +16,7 @@ from duodiff.running import receipts
 
 ROOT = Path(__file__).parents[3]
 STUDY = ROOT / "report/study"
+STUDIES = sorted({path.parents[1] for path in ROOT.glob("report/*/*/study.json")})
 pytestmark = pytest.mark.slow
 
 
@@ -30,6 +31,12 @@ def test_its_files_are_small(study):
     assert sum(sizes) < 6_000_000
 
 
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda path: path.name)
+def test_no_record_of_a_study_is_large(folder):
+    records = [path for path in folder.rglob("*") if path.suffix in (".csv", ".json", ".md")]
+    assert 0 < max(path.stat().st_size for path in records) < 1_000_000
+
+
 def test_it_has_ten_trainings_and_five_of_them_under_other_kernels(study):
     seeds = {half: [t.train_seed for t in found] for half, found in study.halves.items()}
     assert seeds == {"usual": [*range(10)], "other_kernels": [*range(5)]}
@@ -41,10 +48,11 @@ def test_it_has_ten_trainings_and_five_of_them_under_other_kernels(study):
     assert kernels[0] != kernels[1]
 
 
-def test_its_page_is_what_the_code_makes_of_its_records(study):
-    """Where it is not: `duodiff.analysis.shipped_page.write(Path("report/study"))`."""
-    page = (STUDY / "README.md").read_text(encoding="utf-8")
-    assert page == shipped_page.page(study)
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda path: path.name)
+def test_a_page_is_what_the_code_makes_of_its_records(folder):
+    """Where it is not: `duodiff.analysis.shipped_page.write(Path("report/study"))`, say."""
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert page == "\n".join(map(shipped_page.page, shipped.read(folder).values()))
 
 
 def test_its_networks_are_of_this_code():

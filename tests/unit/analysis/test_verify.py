@@ -18,6 +18,7 @@ from duodiff.analysis import verify as verifying
 from duodiff.analysis.students import half_width
 from duodiff.records import Record
 from duodiff.running.files import write_csv, write_text
+from duodiff.settings import text_of
 
 ROOT = Path(__file__).parents[3]
 SEEDS = range(10)
@@ -355,3 +356,25 @@ def test_a_study_of_records_alone_has_no_networks_but_the_schedules_it_chose(stu
     }
     copied = tmp_path / "shipped/digits/usual/chosen77.json"
     assert copied.read_bytes() == chosen.read_bytes()
+
+
+def test_the_page_sets_the_lost_share_beside_the_predicted_one(tmp_path):
+    trainings = {seed: training(seed) for seed in range(3)}
+    schedule = {"schedule": "thrifty", "intervals": [["shallow", 500, 999], ["full", 0, 499]]}
+    for seed, found in trainings.items():
+        distances = {
+            text_of(r.parameters): r for r in found if r.metric == "fd_digits" and r.parameters
+        }
+        full, shallow = (distances[text].value for text in ("t_s=0", "t_s=1000"))
+        about = {"method": "schedule", "parameters": schedule}
+        cell = replace(distances["t_s=500"], value=full + 0.05 * (shallow - full), **about)
+        share = replace(
+            cell, metric="predicted_share", value=0.01 * seed, seeds={"train_seed": seed}
+        )
+        found += [cell, replace(share, interval=[0.01 * seed - 0.01, 0.01 * seed + 0.03])]
+    results = write_run(tmp_path / "results", trainings)
+    ship(results, out=tmp_path / "shipped", records=True)
+    page = (tmp_path / "shipped/README.md").read_text(encoding="utf-8")
+    section = page.split("## Chosen schedules")[1].split("\n## ")[0]
+    assert "| `thrifty`, ddpm | 1.0% [0.0%, 4.0%] | 5.0% |" in section
+    assert "| schedule `thrifty` |" in page

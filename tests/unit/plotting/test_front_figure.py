@@ -7,7 +7,7 @@ import pytest
 
 from duodiff.analysis.front import FAMILIES, LIMITS
 from duodiff.plotting import style
-from duodiff.plotting.front import _look, front
+from duodiff.plotting.front import front, look_of
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +53,22 @@ def test_a_line_joins_the_lower_front_and_marks_show_every_setting_below_the_edg
     assert axis.get_xlabel().endswith("(above 1.6: 1)")
 
 
+def test_settings_are_named_by_what_differs_within_their_family():
+    named = points(["switch", "named", "full_fewer_steps"])
+    settings = ["t_s=1000", "t_s=500", "t_s=0"]
+    settings += [
+        "schedule=far",
+        "schedule=three",
+        "schedule=$1",
+        "10 steps",
+        "20 steps",
+        "35 steps",
+    ]
+    texts = [text.get_text() for text in front(named.assign(setting=settings)).axes[0].texts]
+    # neither those beyond the edge nor the full backbone, which is the star
+    assert texts == ["500", "three", "$1", "20 steps", "35 steps"]
+
+
 def test_the_legend_has_the_families_that_are_there_in_one_order():
     shown = ["adadiff", "switch", "guided"]
     (legend,) = front(points(shown)).legends
@@ -61,12 +77,12 @@ def test_the_legend_has_the_families_that_are_there_in_one_order():
 
 
 def test_families_are_told_apart_without_colour_and_methods_look_as_in_other_figures():
-    looks = [_look(name) for name in FAMILIES]
+    looks = [look_of(name) for name in FAMILIES]
     assert len({look.marker for look in looks}) == len(looks)
     assert all(look.dashes is not None for look in looks)
     for name, method in (("switch", "duodiff"), ("adadiff", "adadiff")):
-        assert _look(name).color == style.METHODS[method].color
-        assert _look(name).marker == style.METHODS[method].marker
+        assert look_of(name).color == style.METHODS[method].color
+        assert look_of(name).marker == style.METHODS[method].marker
 
 
 def test_a_study_without_points_has_a_figure():
