@@ -360,7 +360,7 @@ def said(row: dict) -> list[tuple[str, str]]:
     is_full = row["method"] == "full" and not row["fewer"]
     lines = [
         ("Setting", row["name"]),
-        ("Kind", FAMILIES.get(row.get("family"), "")),
+        ("Kind", FAMILIES.get(row.get("family", ""), "")),
         ("Networks", row.get("runs") or ""),
         (f"Distance ({row['metric']})", distance + ("" if is_full else f" (full's {minus})")),
         ("Quality lost", percent(row["lost_share"], row["lost_share_95"])),
