@@ -17,8 +17,11 @@ from duodiff.analysis.cells import cells, load_fewer_steps, load_records
 from duodiff.analysis.claims.cases import Case, distances, over_trainings
 from duodiff.analysis.fewer import fewer_step_cells
 from duodiff.analysis.figures import titles
+from duodiff.analysis.measured import of_training
+from duodiff.analysis.shipped import Training
 from duodiff.analysis.students import half_width
 from duodiff.analysis.trainings import seeds_text
+from duodiff.settings import FULL, Setting
 
 FAMILIES = {
     "switch": "One switch (t_s)",
@@ -97,6 +100,54 @@ def front_points(records: list[Path]) -> pd.DataFrame:
     points = pd.concat(tables[1:] or tables, ignore_index=True)
     points["family"] = _by_setting(points)
     return points
+
+
+def shipped_points(trainings: list[Training], experiment: Mapping[str, Any]) -> pd.DataFrame:
+    """As `front_points`, of the numbers of a shipped study's trainings, which have no resamples.
+
+    `experiment` is the configuration of their experiment, which says what its named schedules are.
+    """
+    tables = [pd.DataFrame(columns=_POINT)]
+    for training in trainings:
+        table = of_training(training, "ddpm")
+        if len(table):
+            about = {"experiment": training.experiment, "train_seed": training.train_seed}
+            tables.append(_of_numbers(table, experiment).assign(**about)[_POINT])
+    return pd.concat(tables[1:] or tables, ignore_index=True)
+
+
+def _of_numbers(table: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
+    """The points of one training, from its table of `measured.of_training`."""
+    own = (table["setting"] == str(FULL)) & ~table["fewer"]
+    settings = table["setting"].map(Setting.parse)
+    families = pd.Series([configured_family(one, experiment) for one in settings], table.index)
+    steps, alone = table["steps"].map("{:.0f} steps".format), table["setting"] == str(FULL)
+    less = pd.Series(np.where(alone, "full_fewer_steps", "duodiff_fewer_steps"), table.index)
+    named = steps.where(alone, table["setting"] + ", " + steps)
+    whole = table.loc[own, "distance"].item()
+    found = table.assign(
+        family=families.mask(table["fewer"], less),
+        setting=table["setting"].mask(table["fewer"], named),
+        relative_distance=table["distance"] / whole,
+        relative_95=table["minus_full_95"] / whole,
+        operations=1 / table["operations"],
+        time=1 / table["speedup"],
+        resampled=None,
+    )
+    base = found[own].assign(family="full_fewer_steps")
+    return pd.concat([found, base], ignore_index=True) if table["fewer"].any() else found
+
+
+def configured_family(setting: Setting, experiment: Mapping[str, Any]) -> str:
+    """The family of a setting at its sampler's own number of steps, by the configuration of its experiment."""
+    if not setting.is_schedule:
+        return "adadiff" if setting.exits_early else "switch"
+    name = setting.spelled
+    if name in experiment["budgets"]:
+        return "chosen_steps" if experiment["budgets"][name]["choose"] == "steps" else "chosen"
+    used = [one["network"] for one in experiment["schedules"][name]["intervals"]]
+    guided = any("by" in experiment["networks"].get(network, {}) for network in used)
+    return "guided" if guided else "named"
 
 
 def _by_setting(points: pd.DataFrame) -> pd.Series:

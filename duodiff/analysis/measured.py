@@ -29,7 +29,7 @@ def measured(trainings: list[Training], sampler: str) -> pd.DataFrame:
       one training, NaN where there is none. What the full backbone and `lost_share` compare with is of the same
       training. Times and operations with fewer steps are those of the sampler's own steps, by the number of steps.
     """
-    found = [table for one in trainings if len(table := _of_training(one, sampler))]
+    found = [table for one in trainings if len(table := of_training(one, sampler))]
     if not found:
         return pd.DataFrame()
     groups = pd.concat(found).groupby(["steps", "setting"], sort=False)
@@ -68,7 +68,7 @@ def words(setting: Setting, theta: float | None, fewer: float | None = None) -> 
     return named + ("" if fewer is None else f", {fewer:.0f} steps")
 
 
-def _of_training(training: Training, sampler: str) -> pd.DataFrame:
+def of_training(training: Training, sampler: str) -> pd.DataFrame:
     """The settings of one training at its first sampling seed."""
     numbers = training.numbers
     cells = numbers[(numbers["setting"] != "") & (numbers["sampler"] == sampler)]
