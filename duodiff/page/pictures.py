@@ -71,7 +71,7 @@ def groups(cells: list[Cell]) -> list[Group]:
     found = [
         Group("t_s", "DuoDiff", "t_s = ", _of("t_s", own)),
         Group("theta", "AdaDiff", "θ = ", _of("theta", own)),
-        Group("schedule", "Schedules with a name", "", _of("schedule", own)),
+        Group("schedule", "Schedules with a name", "schedule ", _of("schedule", own)),
         Group("fewer", "Fewer steps", "with ", [cell for cell in cells if cell.fewer]),
     ]
     return [group for group in found if group.cells]
