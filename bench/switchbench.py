@@ -12,6 +12,7 @@ with job.importing():
     from duodiff.plotting.switchbench import agreement
     from duodiff.switchbench import plan
     from duodiff.switchbench.making import make_all
+    from duodiff.switchbench.page import write_page
     from duodiff.switchbench.tables import write_tables
 
 
@@ -33,6 +34,7 @@ def switchbench(
     for name in whole:
         scores = pd.read_csv(out / "scores.csv").query(f"set == {name!r}")
         style.save(agreement(scores), scores, [out / f"scores_{name}.svg"])
+    write_page(fixed, out)
     return f"{len(trained)} trainings; whole sets: {', '.join(whole) or 'none'}"
 
 

@@ -19,6 +19,7 @@ MANIFEST = {
     "schedule": "linear",
     "dimension": 4,
     "sample_seeds": [0, 1],
+    "made": {"device": "made up"},
     "exits": {"theta": 0.1, "change": 397.0},
 }
 

@@ -1,6 +1,7 @@
 """SwitchBench read back: its files are those of the manifest, and a page's example tests a chooser."""
 
 import re
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -12,9 +13,10 @@ import pytest
 import yaml
 from unit.switchbench.made_bench import by_score, training, write
 
-from duodiff.running.files import read_json
+from duodiff.running.files import read_json, sha256
 from duodiff.switchbench import data, plan
 from duodiff.switchbench.data import load
+from duodiff.switchbench.page import write_page
 from duodiff.switchbench.tables import steps_table, write_tables
 
 ROOT = Path(__file__).parents[3]
@@ -65,7 +67,7 @@ def test_a_file_that_is_not_the_manifests_is_refused(tmp_path):
 
 
 def test_reading_and_judging_import_neither_torch_nor_scipy():
-    modules = "data, evaluation, masks, plan, scores, tables"
+    modules = "data, evaluation, masks, page, plan, scores, tables"
     check = f"import sys; from duodiff.switchbench import {modules}; print([*sys.modules])"
     command = [sys.executable, "-c", check]
     found = subprocess.run(
@@ -87,6 +89,13 @@ def test_tables_are_of_the_sets_that_are_whole_and_verdicts_of_the_fresh_one(fol
     about = read_json(folder / "results.json")
     assert about["sets"] == {"fresh": PLAN.trainings["fresh"]}
     assert {*about["sha256"]} == {"endpoints.csv", "scores.csv", "switches.csv", "steps.csv"}
+    write_page(PLAN, folder)
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    primary = endpoints.iloc[0]
+    value = f"{primary['mean']:.3f} [{primary['low']:.3f}, {primary['high']:.3f}]"
+    assert f"(primary) | within | A*, ddpm, fd_digits | {value} | 0.7 |  | met |" in page
+    assert page.count("| A* |") == len(PLAN.samplers) * len(PLAN.spaces)
+    assert page.count("| t_s = 300 |") == len(PLAN.samplers) * len(PLAN.spaces)
 
 
 def test_the_steps_have_the_weights_of_ancestral_steps():
@@ -125,6 +134,21 @@ def test_the_plans_trainings_are_those_of_two_configurations():
     for name, of_set in {"USUAL": "explored", "FRESH": "fresh"}.items():
         seeds_of_target = re.search(rf"^{name} := (.*)", makefile, re.M)[1].split()
         assert [*map(int, seeds_of_target)] == PLAN.trainings[of_set]
+
+
+def test_the_shipped_tables_and_page_are_those_of_the_shipped_files_and_plan(tmp_path):
+    about = read_json(plan.SHIPPED / "results.json")
+    assert about["plan_sha256"] == sha256(plan.SHIPPED / "plan.yaml")
+    assert about["sets"][plan.DECIDING] == PLAN.trainings[plan.DECIDING]
+    copied = tmp_path / "switchbench"
+    shutil.copytree(plan.SHIPPED, copied)
+    for name in about["sha256"]:
+        (copied / name).unlink()
+    write_tables(PLAN, copied)
+    write_page(PLAN, copied)
+    assert read_json(copied / "results.json")["sha256"] == about["sha256"]
+    pages = [folder / "README.md" for folder in (plan.SHIPPED, copied)]
+    assert pages[0].read_bytes() == pages[1].read_bytes()
 
 
 def test_what_is_shipped_is_small_and_is_what_its_manifests_say():
