@@ -1,5 +1,6 @@
 """One run of tests/workflow/variants.yaml: what the default leaves out, through every rule of the workflow."""
 
+import hashlib
 import json
 import shutil
 import zipfile
@@ -148,6 +149,22 @@ def test_a_named_schedule_goes_through_every_rule(variants):
     assert {"full", "shallow", "middle", "heads"} == set(curves["model"])
 
 
+def test_a_budget_is_chosen_before_it_is_sampled(variants):
+    chosen = variants.folder / "results/velocity/train0/profile/chosen.json"
+    found = json.loads(chosen.read_text(encoding="utf-8"))["ddpm"]["few"]
+    few = cell(variants, "velocity/train0/samples/ddpm/schedule/schedule=few")
+    said = few["parameters"]
+    assert (said["schedule"], said["intervals"]) == ("few", found["intervals"])
+    assert said["prediction_sha256"] == hashlib.sha256(chosen.read_bytes()).hexdigest()
+    assert found["operations"] <= 0.9
+    records = read(variants, "velocity/train0/records/evaluate_samples.json")
+    measured = [r for r in records if r["parameters"].get("schedule") == "few"]
+    assert {r["parameters"]["prediction_sha256"] for r in measured} == {said["prediction_sha256"]}
+    summary = (variants.folder / "results/summary.txt").read_text(encoding="utf-8")
+    predicted = found["predicted_share"] is not None
+    assert ("few (ddpm), chosen before sampling: predicted share" in summary) == predicted
+
+
 def test_guidance_is_recorded(variants):
     assert (
         cell(variants, "published/train0/samples/ddpm/duodiff/t_s=500")["parameters"]["guidance"]
@@ -164,7 +181,7 @@ def test_switch_schedules_are_sampled_anew_where_backbones_are_compiled(variants
     options = ("--dry-run", "--printshellcmds", "--config", "only=velocity")
     commands = variants.snakemake(*options, config="compiled.yaml").splitlines()
     sampling = [line for line in commands if "workflow_scripts/sample_images.py" in line]
-    assert len(sampling) == 6  # and not theta's, which would be the same
+    assert len(sampling) == 7  # and not theta's, which would be the same
     assert all("--compiled" in line for line in sampling)
 
 
