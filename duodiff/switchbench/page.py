@@ -3,14 +3,19 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from duodiff.analysis.claims.cases import number
 from duodiff.analysis.shipped_page import table
 from duodiff.analysis.trainings import seeds_text
 from duodiff.running.files import read_json, write_text
+from duodiff.switchbench.data import Training, load
+from duodiff.switchbench.evaluation import ceiling, statistics
 from duodiff.switchbench.plan import DECIDING, Plan
+from duodiff.switchbench.scores import chooser
 
+_FIRST = ("ddpm", "fd_digits")  # the sampler and space of the primary endpoint
 _ENDPOINTS = (
     "endpoint",
     "statistic",
@@ -21,6 +26,7 @@ _ENDPOINTS = (
     "verdict",
 )
 _SCORES = ("score", "within", "overall", "regret")
+_TRAININGS = ("training", "full's distance", "shallow's", "A*", "B", "C", "switch", "ceiling")
 _RULES = ("rule", "shallow calls of 10", "lost share")
 
 
@@ -32,6 +38,9 @@ def write_page(plan: Plan, folder: Path) -> None:
         lines += ["", "## Endpoints", "", *table(_ENDPOINTS, _endpoints(folder))]
     scores, rules = (pd.read_csv(folder / f"{name}.csv") for name in ("scores", "switches"))
     for name, seeds in sets.items():
+        lines += ["", f"## Trainings {seeds_text(seeds)} ({name})", ""]
+        lines += [f"Distances, and `within` of scores: {_FIRST[0].upper()}, {_FIRST[1]}.", ""]
+        lines += table(_TRAININGS, map(_training, load(folder, seeds)))
         lines += ["", f"![Agreement and regret of each score, {name} trainings](scores_{name}.svg)"]
         for sampler in plan.samplers:
             for space in plan.spaces:
@@ -56,6 +65,14 @@ def _about(plan: Plan, folder: Path, sets: dict[str, list[int]]) -> list[str]:
 
 def _of(rows: pd.DataFrame, where: dict[str, str]) -> pd.DataFrame:
     return rows[(rows[list(where)] == pd.Series(where)).all(axis=1)]
+
+
+def _training(one: Training) -> tuple[str, ...]:
+    """A training by itself: where one differs from the others, a mean over them says little."""
+    ends = np.mean([one.ends(_FIRST[0], seed, _FIRST[1]) for seed in one.sample_seeds], axis=0)
+    found = [statistics(chooser(name), one, *_FIRST)["within"] for name in _TRAININGS[3:-1]]
+    numbers = (f"{value:.2f}" for value in (*found, ceiling(one, *_FIRST)))
+    return str(one.seed), *(f"{end:.1f}" for end in ends), *numbers
 
 
 def _endpoints(folder: Path) -> Iterator[tuple[str, ...]]:

@@ -94,7 +94,8 @@ def test_tables_are_of_the_sets_that_are_whole_and_verdicts_of_the_fresh_one(fol
     primary = endpoints.iloc[0]
     value = f"{primary['mean']:.3f} [{primary['low']:.3f}, {primary['high']:.3f}]"
     assert f"(primary) | within | A*, ddpm, fd_digits | {value} | 0.7 |  | met |" in page
-    assert page.count("| A* |") == len(PLAN.samplers) * len(PLAN.spaces)
+    assert page.count("\n| A* |") == len(PLAN.samplers) * len(PLAN.spaces)
+    assert page.count("\n| 10") == 5  # a row a training
     assert page.count("| t_s = 300 |") == len(PLAN.samplers) * len(PLAN.spaces)
 
 
@@ -149,6 +150,36 @@ def test_the_shipped_tables_and_page_are_those_of_the_shipped_files_and_plan(tmp
     assert read_json(copied / "results.json")["sha256"] == about["sha256"]
     pages = [folder / "README.md" for folder in (plan.SHIPPED, copied)]
     assert pages[0].read_bytes() == pages[1].read_bytes()
+
+
+def test_the_docs_quote_the_shipped_results():
+    endpoints, scores, switches = (
+        pd.read_csv(plan.SHIPPED / f"{name}.csv") for name in ("endpoints", "scores", "switches")
+    )
+    of = {"set": "fresh", "sampler": "ddpm", "space": "fd_digits"}
+
+    def text(table, **where) -> str:
+        (row,) = table[(table[[*where]] == pd.Series(where)).all(axis=1)].itertuples()
+        return f"{row.mean:.2f} [{row.low:.2f}, {row.high:.2f}]"
+
+    quoted = [
+        text(endpoints, endpoint="A* within equal cost"),
+        text(endpoints, endpoint="A* chooses better than a switch"),
+        text(scores, score="A*", statistic="regret", **of),
+        text(scores, score="switch", statistic="regret", **of),
+        text(scores, score="A*", statistic="within", **of | {"sampler": "ddim"}),
+        text(scores, score="Gram", statistic="within", **of | {"sampler": "ddim"}),
+        text(scores, score="Gram", statistic="regret", **of | {"sampler": "ddim"}),
+        text(scores, score="switch", statistic="regret", **of | {"sampler": "ddim"}),
+        text(switches, rule="A* predicts", **of),
+        text(switches, rule="t_s = 300", **of),
+    ]
+    docs, readme = (
+        " ".join((ROOT / name).read_text(encoding="utf-8").split())
+        for name in ("docs/switchbench.md", "README.md")
+    )
+    assert [one for one in quoted if one not in docs] == []
+    assert quoted[1] in readme
 
 
 def test_what_is_shipped_is_small_and_is_what_its_manifests_say():
