@@ -20,6 +20,7 @@ from duodiff.analysis.claims.verdicts import (
     of_the_paper,
     verdict_counts,
 )
+from duodiff.analysis.front import LIMITS, as_text, front_table, shipped_points
 from duodiff.analysis.measured import measured
 from duodiff.analysis.shipped import OTHER, USUAL, Shipped, read
 from duodiff.analysis.students import half_width
@@ -38,6 +39,17 @@ _CLAIMS = (
     "its number, 95% interval",
     "holds if",
     "single trainings that agree",
+)
+_FRONT = (
+    "family",
+    "settings",
+    *(f"at {limit:.2f} times full's distance" for limit in LIMITS),
+    "there, minus one switch's",
+    "minus fewer steps'",
+)
+_SAVES = (
+    "The share of the full backbone's operations that a family of settings saves, and how many trainings reach the"
+    " distance ([how](../../docs/metrics.md#the-front))."
 )
 _MOVED = (
     "number",
@@ -61,6 +73,7 @@ def page(study: Shipped) -> str:
     lines = [f"# {title}: {len(trainings)} trainings (seeds {seeds})", "", *_about(study)]
     for sampler in dict.fromkeys(_cells(study)["sampler"]):
         lines += ["", f"## Settings, {sampler}", "", *table(_SETTINGS, _rows(study, sampler))]
+    lines += ["", "## Operations saved, ddpm", "", _SAVES, "", *table(_FRONT, _front(study))]
     if chosen := [*_chosen(study)]:
         lines += ["", "## Chosen schedules", "", _PREDICTED, "", *table(_CHOSEN, chosen)]
     lines += ["", "## Claims", "", agreement(study), "", *table(_CLAIMS, _claims(study))]
@@ -74,6 +87,18 @@ def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]
     """A table in Markdown, a line a row."""
     lines = [header, ("---",) * len(header), *rows]
     return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _front(study: Shipped) -> Iterator[tuple[str, ...]]:
+    """A row a family of settings."""
+    experiment, trainings = study.configuration["experiment"], study.halves[USUAL]
+    points = shipped_points(trainings, experiment)
+    titles = {trainings[0].experiment: {"title": experiment["title"]}}
+    for row in as_text(front_table(points, titles)).to_dict("records"):
+        at = [f"{limit * 100:.0f}" for limit in LIMITS]
+        saved = (f"{row[f'saved_{name}']}; {row[f'reached_{name}']}" for name in at)
+        minus = (row[f"minus_{other}_{at[-1]}"] for other in ("switch", "full_fewer_steps"))
+        yield row["title"], str(row["settings"]), *saved, *("" if pd.isna(m) else m for m in minus)
 
 
 def _about(study: Shipped) -> list[str]:

@@ -171,3 +171,37 @@ def test_what_the_docs_say_of_seeds_kernels_and_settings_is_of_the_study(study):
         f"deviation of {full.std():.1f} over the seeds ({full.min():.1f} to {full.max():.1f})"
         in section
     )
+
+
+@pytest.mark.parametrize(
+    ("quoting", "page", "numbers"),
+    [
+        (
+            "docs/choice.md",
+            "report/schedules",
+            [
+                "0.00 [-0.07, 0.10]",
+                "2.5% [2.0%, 3.1%] | 2.4 ± 2.4%",
+                "36.5% [33.4%, 39.8%] | 52.0 ± 7.8%",
+                "0.49 [0.37, 0.53]",
+                "0.13 [-0.04, 0.23]",
+                "0.70 [0.54, 0.89]",
+                "-3.42 ± 1.43 | -21.5 ± 9.0% | 0.85",
+                "-2.37 ± 2.10 | -14.2 ± 5.4% | 1.33",
+                "21.2 ± 20.8%",
+                "11.7 ± 10.4%",
+            ],
+        ),
+        ("README.md", "report/schedules", ["-2.37 ± 2.10 | -14.2 ± 5.4% | 1.33"]),
+        ("README.md", "report/study", ["0.62 [0.52, 0.83]", "0.35 [0.30, 0.39]"]),
+    ],
+)
+def test_what_is_said_of_schedules_and_fronts_is_of_a_shipped_study(quoting, page, numbers):
+    """Each text stands in the page; its first and last number stand in the text that quotes it."""
+    shown = (ROOT / page / "README.md").read_text(encoding="utf-8")
+    text = " ".join((ROOT / quoting).read_text(encoding="utf-8").split())
+    for number in numbers:
+        assert number in shown
+        first, *_, last = number.split(" | ") * 2
+        assert first.removeprefix("-") in text
+        assert last in text
