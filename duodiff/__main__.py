@@ -179,7 +179,7 @@ def choose(
     options = choices.sampler_of(folder, sampler, steps)
     scored = profile.scored(options, score)
     chosen = choices.choose(scored, choices.Wanted(by, operations=budget, loss=loss))
-    text, line = choices.told(chosen, scored, options, folder)
+    text, line = choices.told(chosen, profile, scored.t, options, folder)
     print(text, end="")
     return line
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from duodiff import records
@@ -187,11 +188,14 @@ _COVERS = f"95%: {RESAMPLES} bootstrap resamples of the images; the assignments 
 
 
 def told(
-    choice: Chosen, scored: Scored | GramScored, sampler: Mapping[str, Any], folder: Path
+    choice: Chosen, profile: Profile, t: np.ndarray, sampler: Mapping[str, Any], folder: Path
 ) -> tuple[str, str]:
-    """A chosen schedule as a configuration file that runs it, with comments; and one line about it."""
-    t = choice.timesteps or scored.t
-    ran = [n for one in t for n, low, high in choice.intervals if low <= one <= high]
+    """A chosen schedule as a configuration file that runs it, with comments; and one line about it.
+
+    `t` are the sampler's own timesteps.
+    """
+    visited = choice.timesteps or t.tolist()
+    ran = [n for one in visited for n, low, high in choice.intervals if low <= one <= high]
     calls = ", ".join(f"{ran.count(n)} by {n}" for n in dict.fromkeys(ran))
     line = f"{choice.operations:.3f} of the full backbone's operations"
     predicted = (
@@ -211,9 +215,12 @@ def told(
     if choice.timesteps:
         schedule["timesteps"] = choice.timesteps
     name, experiment = "chosen", folder.resolve().parent.name
+    made = profile.losses.about["networks"]
+    further = {n: made[n] for n in dict.fromkeys(ran) if n not in ("full", "shallow")}
     lines = {
         "experiments": {
-            experiment: {
+            experiment: ({"networks": further} if further else {})
+            | {
                 "schedules": {name: schedule},
                 "grid": {sampler["name"]: {"schedules": [name]}},
             }

@@ -214,7 +214,6 @@ def test_the_printed_lines_are_a_configuration_that_is_accepted(study, capsys, o
     sampler = options.get("sampler", "ddpm")
     assert lines["experiments"]["digits"]["grid"] == {sampler: {"schedules": ["chosen"]}}
     update_config(config, lines)
-    config["experiments"]["digits"]["networks"] = {"early": {"exit": 4}}
     complete(config)
     comments = [line for line in text.splitlines() if line.startswith("# ")]
     assert "of the full backbone's operations" in comments[1]
