@@ -141,10 +141,11 @@ def test_a_named_schedule_goes_through_every_rule(variants):
     assert {"fd_shapes", "speedup", "gflops_per_trajectory", "peak_memory_mb"} <= set(found)
     metrics = pd.read_csv(variants.folder / "results/tables/metrics.csv")
     (row,) = metrics[metrics["schedule"] == "every"].to_dict("records")
-    assert (row["method"], row["steps"], row["distance"]) == ("schedule", 5, found["fd_shapes"])
+    assert (row["method"], row["steps"]) == ("schedule", 5)
+    assert row["distance"] == pytest.approx(found["fd_shapes"])
     resources = pd.read_csv(variants.folder / "results/tables/resources.csv")
     (row,) = resources[resources["schedule"] == "every"].to_dict("records")
-    assert row["gflops_trajectory"] == found["gflops_per_trajectory"]
+    assert row["gflops_trajectory"] == pytest.approx(found["gflops_per_trajectory"])
     curves = pd.read_csv(variants.folder / "results/figures/training.csv")
     assert {"full", "shallow", "middle", "heads"} == set(curves["model"])
 
