@@ -110,7 +110,7 @@ def test_the_report_holds_every_item(finished):
     labels = re.findall(
         r'(?:label=|"item": )"(.+?)"', (ROOT / "rules/paper.smk").read_text(encoding="utf-8")
     )
-    assert len(labels) == 20
+    assert len(labels) == 22
     labels.remove("Distance against n, extrapolated")  # too few images here
     for label in labels:
         label = label.format(experiment="digits", train_seed=0)
