@@ -162,9 +162,9 @@ def choose(
     - `budget`: the most operations, over those of the full backbone at the sampler's own steps
     - `loss`: in place of a budget, the largest predicted share; the cheapest schedule is chosen
     - `by`: switch chooses one t_s, networks the network of each step, steps the steps and their networks
-    - `sampler`: ddpm, or ddim without noise, which needs the profile's displacements
+    - `sampler`: ddpm, or ddim without noise
     - `steps`: the sampler's own steps; by default as in the study's samples
-    - `score`: of ddpm: A*, A, B or C
+    - `score`: A*, A, B or C; for ddim Gram, too, which needs the profile's displacements
 
     Example: python -m duodiff choose results/digits/train0 --budget 0.7 > chosen.yaml
     """
@@ -175,6 +175,8 @@ def choose(
     for name, value in (("budget", budget), ("loss", loss)):
         if value is not None and not 0 <= value <= 1:
             raise ValueError(f"{name}: found {value}; accepted: 0 to 1")
+    if sampler == "ddim" and by == "steps":
+        raise ValueError("by: found steps; accepted for ddim: switch, networks")
     profile = choices.of_study(folder)
     options = choices.sampler_of(folder, sampler, steps)
     scored = profile.scored(options, score)

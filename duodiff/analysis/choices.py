@@ -11,7 +11,7 @@ from duodiff import records
 from duodiff.analysis.operations import network
 from duodiff.choice.choose import Chosen, Scored, Wanted, choose
 from duodiff.choice.gap import switch_gaps
-from duodiff.choice.gram import GramScored
+from duodiff.choice.gram import GRAM, GramScored
 from duodiff.choice.scores import SCORES
 from duodiff.identity import code_digest
 from duodiff.metrics.bootstrap import RESAMPLES, percentiles
@@ -53,13 +53,20 @@ class Profile:
         self.costs = costs(self.losses)
 
     def scored(self, sampler: Mapping[str, Any], score: str = SCORES[0]) -> Scored | GramScored:
-        """The score of every schedule under a configured sampler. Raises ValueError for a sampler without one."""
-        if sampler["name"] == "ddpm":
-            return Scored(self.losses, timesteps(sampler["steps"]), self.costs, score)
-        return GramScored(self._gram(sampler), self.costs)
+        """The score of every schedule under a configured sampler. Raises ValueError for a sampler without one.
+
+        `score` is one of `SCORES`, or `GRAM` under DDIM.
+        """
+        _require_scored(sampler)
+        if score == GRAM:
+            return GramScored(self._gram(sampler), self.costs)
+        return Scored(self.losses, timesteps(sampler["steps"]), self.costs, score)
 
     def half(self, sampler: Mapping[str, Any], first: int) -> Scored | GramScored:
-        """The score of the full and the shallow backbone on every second image, from the `first` on."""
+        """The score of the full and the shallow backbone on every second image, from the `first` on.
+
+        Under DDIM it is that of the displacements, as the claim `ddim_one_switch` says.
+        """
         images = slice(first, None, 2)
         if sampler["name"] == "ddpm":
             losses = self.losses.only("full", "shallow").of(images)
@@ -67,16 +74,19 @@ class Profile:
         return GramScored(self._gram(sampler).only("shallow").of(images), self.costs)
 
     def _gram(self, sampler: Mapping[str, Any]) -> Gram:
-        if sampler["name"] not in CHOSEN or sampler.get("eta"):
-            raise ValueError(f"sampler: found {dict(sampler)}; accepted: ddpm, or ddim with eta 0")
         if self.displacements is None:
-            raise ValueError("displacements: found no file; a sampler without noise needs one")
+            raise ValueError(f"displacements: found no file; the score {GRAM} needs one")
         gram = read_gram(self.displacements)
         if dict(sampler) != dict(gram.sampler):
             raise ValueError(
                 f"sampler: found {dict(sampler)}; accepted: {gram.sampler}, that of {self.displacements}"
             )
         return gram
+
+
+def _require_scored(sampler: Mapping[str, Any]) -> None:
+    if sampler["name"] not in CHOSEN or sampler.get("eta"):
+        raise ValueError(f"sampler: found {dict(sampler)}; accepted: ddpm, or ddim with eta 0")
 
 
 def of_study(folder: Path) -> Profile:
@@ -137,7 +147,7 @@ def prediction_records(
                     "predicted_share",
                     one["predicted_share"],
                     "share",
-                    n=one.get("held_out") or one["trajectories"],
+                    n=one["held_out"],
                     method="schedule",
                     parameters=said | {"prediction_sha256": sha256},
                     sampler=name,
@@ -203,7 +213,7 @@ def told(
     )
     if choice.predicted_share is not None and choice.interval is not None:
         low, high = choice.interval
-        what = "trajectories" if choice.score == "Gram" else "held-out images"
+        what = "trajectories" if choice.score == GRAM else "held-out images"
         line += f", predicted share {choice.predicted_share:.4f}"
         predicted = (
             f"predicted: {choice.predicted_share:.4f} of what the shallow backbone loses, 95% {low:.4f} to {high:.4f}"

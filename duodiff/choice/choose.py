@@ -46,15 +46,15 @@ class Chosen:
 
     def as_json(self) -> dict[str, Any]:
         """What `chosen.json` says of it."""
-        said = {
+        return {
             "intervals": [list(interval) for interval in self.intervals],
             "timesteps": self.timesteps,
             "operations": round(self.operations, 6),
             "score": self.score,
             "predicted_share": self.predicted_share and round(self.predicted_share, 6),
             "interval": self.interval and [round(end, 6) for end in self.interval],
+            "held_out": self.images,
         }
-        return said | {"trajectories" if self.score == "Gram" else "held_out": self.images}
 
 
 @dataclass(frozen=True)

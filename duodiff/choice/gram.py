@@ -13,6 +13,9 @@ from duodiff.choice.search import Front, undominated
 from duodiff.metrics.bootstrap import resampled_means
 from duodiff.metrics.grams import Gram
 
+GRAM = "Gram"
+"""The name of the score."""
+
 MOST_ENUMERATED = 1 << 13
 """With at most this many assignments all are scored. Else one is improved until no change of two steps is better."""
 
@@ -20,7 +23,7 @@ MOST_ENUMERATED = 1 << 13
 class GramScored:
     """The score of every schedule of a study's networks under a sampler without noise; as `choose.Scored`."""
 
-    score = "Gram"
+    score = GRAM
 
     def __init__(self, gram: Gram, costs: Mapping[str, float]):
         self.networks = ("full", *gram.networks)

@@ -112,9 +112,9 @@ def test_the_schedules_of_budgets_by_sampler_and_name(study):
             assert low <= one["predicted_share"] <= high
             covered = [t for _, low, high in one["intervals"] for t in range(low, high + 1)]
             assert sorted(covered) == [*range(1000)]
-            assert one["score"] == {"ddpm": "A*", "ddim": "Gram"}[sampler]
-            count = {"ddpm": ("held_out", 60), "ddim": ("trajectories", 12)}[sampler]
-            assert one[count[0]] == count[1]
+            assert one["score"] == "A*"
+            assert one["held_out"] == 60
+    assert found["ddim"]["plain"] == found["ddpm"]["plain"]  # the steps are the same
 
 
 def test_predictions_are_records_that_name_their_file(study):
@@ -126,7 +126,7 @@ def test_predictions_are_records_that_name_their_file(study):
     assert about == [
         ("ddpm", "schedule=thrifty", 60, 20),
         ("ddpm", "schedule=plain", 60, 20),
-        ("ddim", "schedule=plain", 12, 20),
+        ("ddim", "schedule=plain", 60, 20),
     ]
     for record in records:
         one = found[record.sampler][record.parameters["schedule"]]
@@ -182,7 +182,11 @@ def test_records_of_the_gap_are_of_the_papers_switches(study):
 
 def test_a_file_of_another_sampler_is_refused(study):
     with pytest.raises(ValueError, match=r"accepted: \{.*'steps': 20\}, that of .*displacements"):
-        profile(study).scored(DDIM | {"steps": 10})
+        profile(study).scored(DDIM | {"steps": 10}, "Gram")
+    with pytest.raises(ValueError, match=r"sampler: found .*ddpm.*; accepted: .*'ddim'"):
+        profile(study).scored(DDPM, "Gram")
+    with pytest.raises(ValueError, match="displacements: found no file; the score Gram needs one"):
+        Profile(study / "profile/losses.npz", None).scored(DDIM, "Gram")
     with pytest.raises(ValueError, match="accepted: ddpm, or ddim with eta 0"):
         profile(study).scored(DDIM | {"eta": 0.5})
 
@@ -204,6 +208,7 @@ def printed(capsys, *arguments, **options) -> str:
         {"loss": 0.05},
         {"budget": 0.7, "score": "B"},
         {"budget": 0.8, "sampler": "ddim"},
+        {"budget": 0.8, "sampler": "ddim", "score": "Gram"},
     ],
     ids=str,
 )
@@ -218,6 +223,8 @@ def test_the_printed_lines_are_a_configuration_that_is_accepted(study, capsys, o
     comments = [line for line in text.splitlines() if line.startswith("# ")]
     assert "of the full backbone's operations" in comments[1]
     assert "95%" in comments[2]
+    images = "12 trajectories" if options.get("score") == "Gram" else "60 held-out images"
+    assert f"score {options.get('score', 'A*')}, {images})" in comments[2]
     share = float(comments[2].split("predicted: ")[1].split(" ")[0])
     assert share <= options.get("loss", 1) + 1e-4
 
@@ -232,6 +239,8 @@ def test_what_is_asked_has_to_be_one_thing(study):
         choose(study, budget=0.1)
     with pytest.raises(ValueError, match=r"score: found 'Z'; accepted: A\*"):
         choose(study, budget=0.7, score="Z")
+    with pytest.raises(ValueError, match="by: found steps; accepted for ddim: switch, networks"):
+        choose(study, budget=0.7, by="steps", sampler="ddim")
     with pytest.raises(FileNotFoundError, match=r"losses.npz: found no such file"):
         choose(study.parent / "train1", budget=0.7)
 

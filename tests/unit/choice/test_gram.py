@@ -62,7 +62,7 @@ def test_the_choice_is_the_best_of_all_masks(monkeypatch, seed, operations, most
     unit = moved(displacements, (1, 1, 1, 1, 1, 1, 0))
     assert chosen.predicted_share == pytest.approx(best / unit)
     assert chosen.score == "Gram"
-    assert chosen.as_json()["trajectories"] == 5
+    assert chosen.images == 5
 
 
 def test_a_single_switch_and_what_it_moves():
