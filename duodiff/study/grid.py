@@ -100,7 +100,7 @@ def choosable(experiment: dict) -> dict[str, dict[str, int]]:
 def scored_samplers(experiment: dict) -> dict[str, dict]:
     """The samplers whose schedules are compared without sampling, with their `options` and `budgets`.
 
-    It is DDPM, and DDIM without noise if a budget is listed there: its displacements take the time of many trajectories.
+    It is DDPM, and DDIM without noise if a budget is listed there: its displacements take many trajectories.
     """
     found = {}
     for name in ("ddpm", "ddim") if not experiment["sampling"]["guidance"] else ():

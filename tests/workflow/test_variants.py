@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -164,6 +166,25 @@ def test_a_budget_is_chosen_before_it_is_sampled(variants):
     summary = (variants.folder / "results/summary.txt").read_text(encoding="utf-8")
     predicted = found["predicted_share"] is not None
     assert ("few (ddpm), chosen before sampling: predicted share" in summary) == predicted
+
+
+def test_the_lines_that_choose_prints_are_run_as_they_are(variants):
+    """A file of them follows the configuration. Only the chosen cell is sampled."""
+    study = "results/velocity/train0"
+    command = [sys.executable, "-m", "duodiff", "choose", study, "--budget", "0.5", "--by", "steps"]
+    lines = subprocess.run(
+        command, cwd=variants.folder, check=True, capture_output=True, encoding="utf-8"
+    ).stdout
+    (variants.folder / "chosen.yaml").write_text(lines, encoding="utf-8")
+    target = f"{study}/samples/ddpm/schedule/schedule=chosen/seed0/manifest.json"
+    options = ("--configfile", "variants.yaml", "chosen.yaml", "--config", "only=velocity")
+    assert variants.pending(*options, "--", target) == {"sample_images": 1}
+    variants.snakemake(*options, "--cores", "all", "--", target)
+    (schedule,) = yaml.safe_load(lines)["experiments"]["velocity"]["schedules"].values()
+    said = cell(variants, "velocity/train0/samples/ddpm/schedule/schedule=chosen")
+    wanted = [[one["network"], *one["t"]] for one in schedule["intervals"]]
+    assert said["parameters"]["intervals"] == wanted
+    assert said["timesteps"] == schedule["timesteps"]
 
 
 def test_guidance_is_recorded(variants):

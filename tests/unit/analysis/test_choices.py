@@ -105,7 +105,7 @@ def test_the_schedules_of_budgets_by_sampler_and_name(study):
         "ddim": ["plain"],
     }
     assert found == json.loads(json.dumps(chosen(profile(study), samplers)))
-    for sampler, named in found.items():
+    for named in found.values():
         for name, one in named.items():
             assert one["operations"] <= BUDGETS[name]["operations"]
             low, high = one["interval"]

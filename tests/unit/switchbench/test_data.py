@@ -171,15 +171,19 @@ def test_the_docs_quote_the_shipped_results():
         text(scores, score="Gram", statistic="within", **of | {"sampler": "ddim"}),
         text(scores, score="Gram", statistic="regret", **of | {"sampler": "ddim"}),
         text(scores, score="switch", statistic="regret", **of | {"sampler": "ddim"}),
+        text(scores, score="A*", statistic="regret", **of | {"sampler": "ddim"}),
         text(switches, rule="A* predicts", **of),
         text(switches, rule="t_s = 300", **of),
     ]
-    docs, readme = (
+    docs, readme, choice = (
         " ".join((ROOT / name).read_text(encoding="utf-8").split())
-        for name in ("docs/switchbench.md", "README.md")
+        for name in ("docs/switchbench.md", "README.md", "docs/choice.md")
     )
     assert [one for one in quoted if one not in docs] == []
     assert quoted[1] in readme
+    ours, gram, lost_by_gram, _, lost = (one.split()[0] for one in quoted[4:9])
+    assert f"it orders masks at {gram}, where A\\* has {ours}, and its choices lose" in choice
+    assert f"lose {lost_by_gram}, where those of A\\* lose {lost}." in choice
 
 
 def test_what_is_shipped_is_small_and_is_what_its_manifests_say():
