@@ -175,6 +175,11 @@ def test_the_docs_quote_the_shipped_results():
         text(switches, rule="A* predicts", **of),
         text(switches, rule="t_s = 300", **of),
     ]
+    explored = {"set": "explored", "space": "fd_digits", "statistic": "within"}
+    quoted += [
+        text(scores, score=score, sampler=sampler, **explored)
+        for score, sampler in (("A*", "ddpm"), ("C", "ddpm"), ("A*", "ddim"), ("Gram", "ddim"))
+    ]
     docs, readme, choice = (
         " ".join((ROOT / name).read_text(encoding="utf-8").split())
         for name in ("docs/switchbench.md", "README.md", "docs/choice.md")
