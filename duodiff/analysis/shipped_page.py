@@ -70,7 +70,9 @@ def page(study: Shipped) -> str:
     trainings = study.halves[USUAL]
     title = study.configuration["experiment"]["title"]
     seeds = seeds_text([one.train_seed for one in trainings])
-    lines = [f"# {title}: {len(trainings)} trainings (seeds {seeds})", "", *_about(study)]
+    several = f"{len(trainings)} trainings (seeds {seeds})"
+    of = several if len(trainings) > 1 else f"one training (seed {seeds})"
+    lines = [f"# {title}: {of}", "", *_about(study)]
     for sampler in dict.fromkeys(_cells(study)["sampler"]):
         lines += ["", f"## Settings, {sampler}", "", *table(_SETTINGS, _rows(study, sampler))]
     lines += ["", "## Operations saved, ddpm", "", _SAVES, "", *table(_FRONT, _front(study))]
@@ -110,10 +112,13 @@ def _about(study: Shipped) -> list[str]:
     metric = distance_name(cells)
     n = cells[cells["metric"] == metric]["n"].iloc[0]
     protocol = study.configuration["experiment"]["protocol"]
+    several = len(study.halves[USUAL]) > 1
     return [
         f"Distances are `{metric}` of {n:.0f} images a training. {protocol.capitalize()} protocol; times on"
         f" {devices}; commit {commits}.",
-        "Each number is a mean over the trainings, with Student's 95% interval of that mean.",
+        "Each number is a mean over the trainings, with Student's 95% interval of that mean."
+        if several
+        else "The 95% intervals are of resampled images and rounds of timing. They say nothing of another training.",
     ]
 
 
@@ -155,8 +160,8 @@ def _name(row: dict) -> str:
 
 
 _PREDICTED = (
-    "A training predicts the share from held-out images before it samples; the interval covers these images alone. Its"
-    " ends are means over the trainings, too."
+    "A training predicts the share from held-out images before it samples; the interval covers these images alone. Of"
+    " several trainings its ends are means, too."
 )
 
 
@@ -203,6 +208,8 @@ def agreement(study: Shipped) -> str:
     mine = study.verdicts.loc[of_the_paper(study.claims)["claim"]]
     tested = mine[mine["all"] != UNTESTED]
     single = tested.drop(columns="all")
+    if single.shape[1] == 1:
+        return f"Of {len(mine)} claims of the paper in one training: {told}."
     same = single.eq(tested["all"], axis=0)
     return (
         f"Of {len(mine)} claims of the paper over {single.shape[1]} trainings: {told}. Of the {same.size} verdicts of"
