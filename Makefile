@@ -7,7 +7,7 @@ CORES ?= all
 REPORT ?= results/report.html
 
 .PHONY: help setup reproduce sample-only verify study report paper-figures test lint format unit slow workflow \
-  test-browser test-faults test-slurm bench switchbench schedules classifiers lock clean
+  test-browser test-faults test-slurm test-gpu bench switchbench schedules classifiers lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -84,6 +84,9 @@ test-faults: setup  ## Kills, signals, full disks, damaged files and downloads, 
 
 test-slurm: setup  ## The workflow on a throw-away SLURM cluster here, needs root and Debian's slurm-wlm and munge
 	pytest tests/slurm
+
+test-gpu:  ## Tests on an NVIDIA GPU, two minutes, by the interpreter at hand (PYTHON=): needs no setup
+	$(PYTHON) tests/gpu.py
 
 bench: setup  ## Speed and memory, as a table in results/bench (IMAGES=a zip of 50,000 images, or made ones)
 	python bench/bench.py $(if $(IMAGES),--images "$(IMAGES)")
