@@ -15,7 +15,7 @@ import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -31,19 +31,36 @@ gc.set_threshold(20_000)
 def importing() -> Iterator[None]:
     """The block at the top of a script for imports that take long or may fail.
 
-    A failed import is reported like any error of a job. The terminal shows one line, the file of --log the traceback.
-    The exit code is 1.
+    Nothing is imported if the store has the result that --plan asks for: the process then ends, with exit code 0. A
+    failed import is reported like any error of a job. The terminal shows one line, the file of --log the traceback. The
+    exit code is 1.
     """
     tolerate_console()
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--log", type=Path)
+    parser.add_argument("--plan", type=json.loads)
+    given = parser.parse_known_args()[0]
+    if given.plan and given.plan["kept"]:
+        _end_if_found(given.plan, given.log)
     try:
         yield
     except Exception as error:  # a damaged library raises other errors than ImportError
-        parser = argparse.ArgumentParser(add_help=False)
-        parser.add_argument("--log", type=Path)
-        _configure_logging(parser.parse_known_args()[0].log)
+        _configure_logging(given.log)
         log.debug("", exc_info=True)
         log.error("%s: %s: %s", Path(sys.argv[0]).stem, type(error).__name__, error)
         sys.exit(1)
+
+
+def _end_if_found(planned: dict, logged: Path | None) -> None:
+    """Ends the process if the store has the result of this plan, which is then in its place.
+
+    An error is not reported here: the job meets it again.
+    """
+    with suppress(ValueError, OSError):
+        if receipts.take(receipts.begun(**planned), write_files=_is_first()):
+            _configure_logging(logged)
+            log.info("%s: found finished in %s", planned["work"][1], receipts.STORE)
+            sys.exit(0)
 
 
 def tolerate_console() -> None:

@@ -147,7 +147,7 @@ def _finished_batch(
 
     The host waits for a schedule's images once, when they are copied to it.
     """
-    before = _nan_count(models, cell)
+    before = nan_count(models, cell)
     x, y, ran = sample_batch(
         models, cell, first, batch, seed, classes=classes, on_step=lambda t: bar.update(batch)
     )
@@ -159,7 +159,7 @@ def _finished_batch(
         "images": copied[:, :-1].reshape(x.shape).numpy(),
         "labels": y.numpy(),
         "blocks": ran.numpy(),
-        "nans": np.array(_nan_count(models, cell) - before),
+        "nans": np.array(nan_count(models, cell) - before),
     }
 
 
@@ -170,7 +170,7 @@ def to_host(x: torch.Tensor, truncate: bool) -> torch.Tensor:
     return torch.cat([pixels.flatten(1), finite.to(torch.uint8)], dim=1).cpu()
 
 
-def _nan_count(models: Models, cell: Cell) -> int:
+def nan_count(models: Models, cell: Cell) -> int:
     """Uncertainties of AdaDiff that were NaN until now; 0 for DuoDiff."""
     return 0 if cell.early_exit is None else int(models.adadiff.nan_count)
 
