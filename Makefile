@@ -6,7 +6,7 @@ export PATH := $(BIN):$(PATH)
 CORES ?= all
 REPORT ?= results/report.html
 
-.PHONY: help setup reproduce sample-only verify study report paper-figures test lint format unit slow workflow \
+.PHONY: help setup reproduce reproduce-gpu sample-only verify study report paper-figures test lint format unit slow workflow \
   test-browser test-faults test-slurm test-gpu bench switchbench schedules classifiers lock clean
 
 help:  ## List the targets
@@ -28,6 +28,21 @@ reproduce: setup  ## The whole study on the embedded dataset: tables, figures, r
 	@test -e results/report.html || $(MAKE) --no-print-directory report
 	@python -m duodiff verify --brief || true
 	@echo "The result, as a page: results/index.html"
+
+# One GPU. The zip of JPEGs if it is there, else the official archive, which is downloaded if need be. FID too where
+# Inception's weights are. The first run trains, and samples all cells of a training in one process; the second does
+# the rest.
+DATA ?= data
+INCEPTION := weights/weights-inception-2015-12-05-6726825d.pth
+GPU_STUDIES = cifar10_gpu $(if $(DUODIFF_INCEPTION)$(wildcard $(DATA)/$(INCEPTION)),cifar10_gpu_fid)
+GPU_RUN = snakemake --directory study/cifar10_gpu --cores $(CORES) \
+  --configfile config/cifar10_gpu.yaml $(if $(wildcard $(DATA)/cifar10-train-jpeg.zip),,config/cifar10_official.yaml) \
+  --config data="$$(cd "$(DATA)" && pwd)" only="$(GPU_STUDIES)"
+
+reproduce-gpu: setup  ## CIFAR-10 with the paper's U-ViT-S/2 on one GPU (DATA=folder of the zip or of the archive)
+	$(GPU_RUN) -- $(GPU_STUDIES:%=results/%/train0/samples/cells.json)
+	$(GPU_RUN)
+	@echo "The result, as a page: study/cifar10_gpu/results/index.html"
 
 sample-only: setup  ## The same from the shipped networks of one training: sampling, tables, figures; trains nothing
 	python -m duodiff networks
