@@ -45,6 +45,8 @@ def sample_batch(
     y = models.labels(seed, first, batch, cell.protocol)
     if classes is not None:
         y = noise.labels_in_turn(classes, first, batch)
+    if cell.early_exit is not None:
+        cell.early_exit.begin()
     x = samplers.sample(
         cell.schedule,
         cell.steps,
