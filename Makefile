@@ -6,8 +6,8 @@ export PATH := $(BIN):$(PATH)
 CORES ?= all
 REPORT ?= results/report.html
 
-.PHONY: help setup reproduce reproduce-gpu sample-only verify study report paper-figures test lint format unit slow workflow \
-  test-browser test-faults test-slurm test-gpu bench switchbench schedules classifiers lock clean
+.PHONY: help setup reproduce reproduce-gpu sample-only verify study report paper-figures test lint format unit slow \
+  workflow test-browser test-faults test-slurm test-gpu bench bench-gpu switchbench schedules classifiers lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -105,6 +105,9 @@ test-gpu:  ## Tests on an NVIDIA GPU, two minutes, by the interpreter at hand (P
 
 bench: setup  ## Speed and memory, as a table in results/bench (IMAGES=a zip of 50,000 images, or made ones)
 	python bench/bench.py $(if $(IMAGES),--images "$(IMAGES)")
+
+bench-gpu:  ## Speed on an NVIDIA GPU, three minutes, by the interpreter at hand (PYTHON=), into results/bench_gpu
+	$(PYTHON) bench/gpu.py
 
 USUAL := 0 1 2 3 4
 FRESH := 100 101 102 103 104
