@@ -19,9 +19,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from duodiff.running import files, gpus, memory, receipts, signals
+from duodiff.running import files, gpus, memory, provenance, receipts, signals
 
 log = logging.getLogger("duodiff")
+
+COMPILED = Path("results/.compiled")
+"""What torch.compile keeps for the jobs of a study. It decides no result, and is made again where it is missing."""
 
 # Imported objects stay in use. The garbage collector would search them some 400 times, a tenth of torch's import time.
 gc.set_threshold(20_000)
@@ -139,6 +142,8 @@ def _call(function: Callable[..., str], options: dict) -> None:
     _configure_logging(options.pop("log"))
     planned = options.pop("plan", None)
     plan = receipts.begun(**planned) if planned else None
+    if plan:
+        _keep_compiled()
     signals.stop_at_once()
     if "torch" in sys.modules:  # a job without tensors needs little memory
         memory.keep_freed_memory()
@@ -204,6 +209,19 @@ def _check_folders(outputs: list[str], out: Path | list[Path] | None) -> None:
         files.require_writable(path if path.is_dir() else path.parent)
     if said := files.use_temporary_folder():
         log.warning(said)
+
+
+def _keep_compiled() -> None:
+    """Has torch.compile, and Triton below it, keep what they compile in the study's folder, for the jobs that follow.
+
+    Each kind of processor has a folder of its own: what is compiled for one may stop with an error on another. A folder
+    that the environment names stays. So does torch's own where a shell, by which compilers are called, would misread
+    the path.
+    """
+    kind = re.sub(r"\W+", "-", provenance.cpu_name()).strip("-")
+    path = str((COMPILED / kind).resolve())
+    if shlex.quote(path) == path:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", path)
 
 
 def _check_device(device: str | None) -> None:

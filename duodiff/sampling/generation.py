@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -47,7 +48,9 @@ def sample_batch(
         y = noise.labels_in_turn(classes, first, batch)
     if cell.early_exit is not None:
         cell.early_exit.begin()
-    x = samplers.sample(
+    eager = partial(samplers.sample, device=models.device)
+    sample = models.graphs.sample if models.graphs else eager
+    x = sample(
         cell.schedule,
         cell.steps,
         models.shape,
@@ -55,7 +58,6 @@ def sample_batch(
         batch,
         seed=seed,
         y=y,
-        device=models.device,
         on_step=on_step,
     )
     return x, torch.full((batch,), -1) if y is None else y, _blocks_run(cell, batch)
