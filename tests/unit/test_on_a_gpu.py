@@ -93,6 +93,28 @@ def schedules(device: str) -> dict:
     }
 
 
+@pytest.mark.parametrize("quantile", [0.1, 0.3, 0.5])
+def test_early_exit_is_the_simulated_one_in_calls_that_follow_each_other(quantile):
+    full = Denoiser(network(5)).eval().to("cuda")
+    torch.manual_seed(0)
+    model = AdaDiff(full.net).eval().to("cuda")
+    for p in model.parameters():
+        p.data += 0.3 * torch.randn_like(p)
+    x, t, y = (
+        v.cuda() for v in (torch.randn(64, *SHAPE), torch.full((64,), 700), torch.arange(64) % 4)
+    )
+    with torch.inference_mode():
+        theta = model.all_layers(x, t, y)[1].quantile(quantile).item()
+        both = [EarlyExit(model, theta, full, simulate) for simulate in (False, True)]
+        for factor in (1.0, 1.0, 1.0, 0.5, 2.0, 1.0):  # other exits than those of the calls before
+            clear = ((model.all_layers(factor * x, t, y)[1] - theta).abs() > 1e-5).all(0)
+            found, expected = (run(factor * x, t, y) for run in both)
+            exits = [run.exits[-1] for run in both]
+            assert torch.equal(exits[0][clear], exits[1][clear])
+            torch.testing.assert_close(found[clear], expected[clear], atol=1e-5, rtol=1e-5)
+    assert len(torch.cat(both[0].exits).unique()) > 1
+
+
 @pytest.mark.parametrize("sampler", STEPS)
 @pytest.mark.parametrize("setting", schedules("cpu"))
 def test_a_gpu_samples_the_images_of_the_cpu(sampler, setting):
