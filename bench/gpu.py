@@ -332,6 +332,63 @@ def _exiting(models: Models, x: Tensor, t: Tensor, y: Tensor | None, layers: Ten
     return call
 
 
+KERNELS = {
+    "attention": ("flash", "fmha", "sdpa", "attention"),
+    "products": ("gemm", "cutlass", "nvjet", "triton_tem", "mm"),
+}
+"""Parts of the names of kernels, by what they compute. An earlier kind goes first."""
+
+
+def kind_of(kernel: str) -> str:
+    """What a kernel computes by its name, or on a CPU an operation: attention, products of matrices, or the rest.
+
+    Inductor's kernels carry the names of all operations near them. Of these, its templates alone are products.
+    """
+    name = kernel.lower()
+    if name.startswith("triton_") and not name.startswith("triton_tem"):
+        return "the rest"
+    return next((k for k, parts in KERNELS.items() if any(p in name for p in parts)), "the rest")
+
+
+@torch.inference_mode()
+def breakdown(bench: Bench, name: str) -> Measured:
+    """Where the time of the full network's kernels goes, and the rate of its products over the large product's."""
+    models = bench.models(name, bench.compiled)
+    call, net = bench.calls(models)["full"], models.full.net
+    taken = bench.turns({"full": call})
+    attention = 4 * net.depth * net.pos_embed.shape[1] ** 2 * net.embed_dim  # q k^T and (..) v
+    operations = bench.operations(name, "full") - bench.batch * attention
+    rows: dict[str, list[float]] = {}
+    for product_s in taken["product"]:
+        spent = kernel_seconds(bench, call)
+        found = {f"{kind}: share of the kernels' time": s for kind, s in spent.items()}
+        found = {what: s / sum(spent.values()) for what, s in found.items()}
+        if "products" in spent:
+            rate = bench.share(operations, spent["products"], product_s)
+            found["products: their rate over the product's"] = rate
+        for what, value in found.items():
+            rows.setdefault(f"{name} full, {what}", []).append(value)
+    return Measured(rows, taken)
+
+
+def kernel_seconds(bench: Bench, call: Callable) -> dict[str, float]:
+    """Seconds of a call's kernels by kind, as torch's profiler sees them; on a CPU those of operations."""
+    on_gpu = bench.device == "cuda"
+    activities = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(
+        activities=[activities.CUDA if on_gpu else activities.CPU]
+    ) as profile:
+        call()
+        bench.wait()
+    spent: dict[str, float] = {}
+    for event in profile.key_averages():
+        us = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        if us > 0:
+            kind = kind_of(event.key)
+            spent[kind] = spent.get(kind, 0.0) + us / 1e6
+    return spent
+
+
 def training(bench: Bench, name: str) -> Measured:
     """The rate of a training step over the product's: three times the operations of a forward pass."""
     torch.manual_seed(0)
@@ -366,6 +423,7 @@ CASES: dict[str, Callable[[Bench], Measured]] = {
     **{f"switch {name}": partial(switch, name=name) for name in ("S/2", "L/2")},
     "early exit S/2": partial(early_exit, name="S/2"),
     "early exit S/2, eager": partial(early_exit, name="S/2", kind=", eager"),
+    **{f"breakdown {name}": partial(breakdown, name=name) for name in ("S/2", "L/2")},
     "training S/2": partial(training, name="S/2"),
 }
 

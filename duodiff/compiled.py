@@ -21,6 +21,9 @@ WHOLE = {"dynamic": False, "fullgraph": True}
 COMPILE = WHOLE | {"mode": "max-autotune-no-cudagraphs"}
 """The same on a GPU, whose kernels are tuned. `duodiff.graphs` captures them, a whole step at a time."""
 
+_MOST_GRAPHS = 64
+"""Graphs of `FastUViT` in one process: for each network and size of batch. By itself torch.compile stops at 8."""
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """The dtypes that a GPU stores the weights of compiled backbones in, by precision."""
 
@@ -64,6 +67,8 @@ class FastGraphs:
     def __init__(self, net: UViT, precision: str):
         with torch.inference_mode(False):  # inference tensors cannot be compiled
             self.fast = FastUViT(net, DTYPES[precision])
+        dynamo = torch._dynamo.config
+        dynamo.recompile_limit = max(dynamo.recompile_limit, _MOST_GRAPHS)
         self.fast.compile(**COMPILE)
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:

@@ -39,19 +39,16 @@ class Memory:
         self.coefs = torch.zeros(T, 6, device=device)
         self.run: dict[Hashable, Callable[[], object]] = {}  # the steps, by what they compute
 
-    def begin(self, steps: Sequence[Step], start: int, seed: int, y: Tensor | None) -> None:
-        """Prepares for a batch: x is x_T, and the first of `steps` is next. The host waits for nothing."""
-        count, device = len(self.x), self.x.device
-        shape = tuple(self.x.shape[1:])
-        self.x.copy_(noise.image_noise(seed, noise.INITIAL, start, count, shape, device=device))
+    def begin(self, steps: Sequence[Step], x: Tensor, y: Tensor | None) -> None:
+        """Prepares for a batch: x is the first x_t, and the first of `steps` is next. The host waits for nothing."""
+        device = self.x.device
+        self.x.copy_(x)
         self.x_0.zero_()
         self.step.zero_()
-        self.seed.fill_(seed)
-        self.start.fill_(start)
         self.ts[: len(steps)].copy_(moved(torch.tensor([step.t for step in steps]), device))
         self.coefs[: len(steps)].copy_(moved(torch.tensor(list(map(_coefs, steps))), device))
         if self.y is not None and y is not None:
-            self.y.copy_(moved(y, device))
+            self.y.copy_(y)
 
     @property
     def written(self) -> tuple[Tensor, ...]:
@@ -138,21 +135,42 @@ class StepGraphs:
         y: Tensor | None = None,
         on_step: Callable[[int], object] | None = None,
     ) -> Tensor:
-        """The images of `samplers.sample` on this device, up to rounding; the arguments are the same.
+        """The images of `samplers.sample` on this device, up to rounding; the arguments are the same."""
+        x = noise.image_noise(seed, noise.INITIAL, start, count, shape, device=self.device)
+        y = None if y is None else moved(y, self.device)
+        return self.integrate(schedule, steps, x, y, start=start, seed=seed, on_step=on_step)
 
-        Schedules with backbones other than denoisers, guided or not, are sampled there.
+    @torch.inference_mode()
+    def integrate(
+        self,
+        schedule: SwitchSchedule,
+        steps: Sequence[Step],
+        x: Tensor,
+        y: Tensor | None,
+        *,
+        start: int,
+        seed: int,
+        on_step: Callable[[int], object] | None = None,
+    ) -> Tensor:
+        """What `samplers.integrate` gives from x [B, C, H, W], up to rounding. `start` is the index of the first image.
+
+        Schedules with backbones other than denoisers, guided or not, are integrated there.
         """
         networks = {step.t: _key(schedule.at(step.t)) for step in steps}
+        shape, device = tuple(x.shape[1:]), self.device
         if None in networks.values():
-            device = self.device
-            return samplers.sample(
-                schedule, steps, shape, start, count, seed=seed, y=y, device=device, on_step=on_step
-            )
-        of_batch = (count, tuple(shape), y is not None)
+
+            def drawn(t: int) -> Tensor:
+                return noise.image_noise(seed, t, start, len(x), shape, device=device)
+
+            return samplers.integrate(schedule, steps, x, y, drawn, on_step=on_step)
+        of_batch = (len(x), shape, y is not None)
         if of_batch not in self._memories:
-            self._memories[of_batch] = Memory(*of_batch, self.device)
+            self._memories[of_batch] = Memory(*of_batch, device)
         memory = self._memories[of_batch]
-        memory.begin(steps, start, seed, y)
+        memory.begin(steps, x, y)
+        memory.seed.fill_(seed)
+        memory.start.fill_(start)
         for step in steps:
             kind = (bool(step.noise_coef), step.x_0_coefs is not None)
             key = (networks[step.t], *kind)

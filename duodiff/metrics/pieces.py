@@ -49,8 +49,12 @@ class Pieces:
         """x of the first images after some of a cell's steps."""
         first, count = replace(steps[0], change_coef=0.0), len(x)
         y = None if self.y is None else self.y[:count]
-        step_noise = self._noise([step.t for step in steps if step.noise_coef], count)
-        x = samplers.integrate(cell.schedule, [first, *steps[1:]], x, y, step_noise)
+        own = [first, *steps[1:]]
+        if self.models.graphs is not None:
+            x = self.models.graphs.integrate(cell.schedule, own, x, y, start=0, seed=self.seed)
+        else:
+            step_noise = self._noise([step.t for step in steps if step.noise_coef], count)
+            x = samplers.integrate(cell.schedule, own, x, y, step_noise)
         if cell.early_exit is not None:
             cell.early_exit.exits.clear()
         return x

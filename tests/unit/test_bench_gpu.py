@@ -112,3 +112,33 @@ def test_scripted_heads_let_each_image_leave_where_its_time_says_in_bfloat16_too
         for enabled in (False, True):
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled):
                 assert torch.equal(run(x, t, None, theta)[1], layers)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("nvjet_tst_128x256_64x4_2x1_v_bz_coopA_TNT", "products"),
+        ("triton_tem_fused_addmm_gelu_3", "products"),
+        ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n", "products"),
+        ("aten::addmm", "products"),
+        (
+            "void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128, 128>>",
+            "attention",
+        ),
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7", "attention"),
+        ("triton_per_fused_add_native_layer_norm_2", "the rest"),
+        ("triton_poi_fused_addmm_gelu_1", "the rest"),
+        ("Memset (Device)", "the rest"),
+    ],
+)
+def test_a_kernels_name_says_what_it_computes(kernel, kind):
+    assert gpu.kind_of(kernel) == kind
+
+
+def test_the_shares_of_a_breakdown_are_of_one_whole(tmp_path):
+    assert run(tmp_path, "breakdown S/2") == 0
+    (found,) = gpu.read(tmp_path / "records.jsonl")
+    shares = [values for row, values in found["rounds"].items() if "share of" in row]
+    assert len(shares) > 1
+    assert [sum(values) for values in zip(*shares, strict=True)] == pytest.approx([1, 1])
+    assert found["medians"]["S/2 full, products: their rate over the product's"] > 0

@@ -9,6 +9,7 @@ import torch
 from unit.tiny_study import DDPM, DPM_SOLVER, loaded
 
 from duodiff.backbones import EarlyExit
+from duodiff.graphs import StepGraphs
 from duodiff.metrics import pieces as module
 from duodiff.metrics.flops import exit_gflops
 from duodiff.metrics.pieces import Pieces, expected_times, spread
@@ -197,3 +198,17 @@ def test_a_multistep_sampler_runs_a_piece_without_a_history(models, pieces):
     assert any(step.change_coef for step in cell.steps)
     for turn in pieces.switching(cell)(0):
         turn.run()
+
+
+@pytest.mark.parametrize("sampler", [LONG, DPM_SOLVER], ids=lambda sampler: sampler["name"])
+def test_captured_steps_are_timed_where_they_sample(sampler, models, monkeypatch):
+    cell, x = cell_of(models, "t_s=500", sampler), Pieces(models, BATCH, SEED).x
+    steps = cell.steps[3:7]
+    plain = Pieces(models, BATCH, SEED).advance(cell, steps, x)
+    calls = []
+    models.graphs = StepGraphs("cpu")
+    monkeypatch.setattr(module.samplers, "integrate", lambda *given: calls.append(given))
+    found = Pieces(models, BATCH, SEED).advance(cell, steps, x)
+    torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-5)
+    assert not calls
+    assert x.data_ptr() != found.data_ptr()

@@ -200,6 +200,19 @@ def test_compiled_backbones_give_the_images_of_eager_ones(
         assert sys.modules["openvino_telemetry"] is None  # nobody is told
 
 
+def test_the_form_of_a_gpu_is_compiled_for_more_sizes_of_batch_than_torch_allows(
+    paths, monkeypatch
+):
+    monkeypatch.setattr("duodiff.compiled.COMPILE", GRAPHS)
+    torch._dynamo.reset()
+    net = loaded({"shallow": paths["shallow"]}).shallow.net
+    graphs = FastGraphs(net, "float32")
+    with torch.inference_mode():
+        for batch in range(1, 11):
+            given = torch.randn(batch, 1, 8, 8), torch.arange(batch), torch.arange(batch)
+            torch.testing.assert_close(graphs(*given), net(*given), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.01)])
 @pytest.mark.parametrize("setting", ["t_s=400", "theta=0.4"])
 def test_the_way_of_a_gpu_gives_the_images_of_eager_networks(
