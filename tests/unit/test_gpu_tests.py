@@ -52,6 +52,8 @@ def test_its_tests_are_collected_without_the_packages_that_a_gpu_machine_may_lac
     assert files >= {
         "test_goldens.py",
         "test_early_exit.py",
+        "test_fast.py",
+        "test_graphs.py",
         "test_on_a_gpu.py",
         "sampling/test_models.py",
         "sampling/test_generation.py",

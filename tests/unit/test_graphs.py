@@ -51,7 +51,7 @@ def assert_close(pair) -> None:
     torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-5 * plain.abs().max().item())
 
 
-@pytest.fixture(params=["uncaptured", "pretended", "cuda"])
+@pytest.fixture(params=["uncaptured", "pretended", pytest.param("cuda", marks=pytest.mark.cuda)])
 def graphs(request, monkeypatch) -> StepGraphs:
     """Steps that run as they are, that are captured by a pretended GPU, and by a GPU."""
     if request.param == "cuda":
