@@ -143,13 +143,15 @@ trained = results/data/digits/manifest.json $(foreach seed,$(1),$(foreach role,f
   results/digits/train$(seed)/$(role)/manifest.json))
 masks = OMP_NUM_THREADS=1 python bench/switchbench.py --trained $(1) $(if $(filter-out all,$(CORES)),--processes $(CORES))
 
-classifiers: setup  ## Train the shipped classifiers of config/classifiers anew; all distances change with them
+classifiers: setup  ## Train the shipped classifiers anew (IMAGES=folder of the zip: CIFAR-10's, too); all distances change
 	snakemake --cores $(CORES) results/data/digits/manifest.json results/data/digits_latent/manifest.json
-	$(call ship,digits,fd_digits)
-	$(call ship,digits_latent,fd_digits16)
+	$(call ship,digits,fd_digits,300)
+	$(call ship,digits_latent,fd_digits16,300)
+	$(if $(IMAGES),snakemake --configfile config/cifar10_gpu.yaml --config data="$$(cd "$(IMAGES)" && pwd)" \
+	  --cores $(CORES) -- results/data/cifar10_jpeg/manifest.json && $(call ship,cifar10_jpeg,fd_cifar10,500))
 
 ship = OMP_NUM_THREADS=1 python workflow_scripts/train_classifier.py --data results/data/$(1)/manifest.json \
-  --steps 300 --batch 128 --device cpu --out config/classifiers/$(2).safetensors
+  --steps $(3) --batch 128 --device cpu --out config/classifiers/$(2).safetensors
 
 lock: setup  ## Lock envs/requirements.in anew
 	"$(BIN)/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \

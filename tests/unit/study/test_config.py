@@ -134,8 +134,9 @@ def test_the_official_archive_changes_the_images_alone():
     for name, experiment in official["experiments"].items():
         used = official["datasets"][experiment["dataset"]]
         assert used["source"] == "cifar10"
-        changed = {"dataset": experiment["dataset"]}
+        changed = {key: experiment[key] for key in ("dataset", "metric")}
         assert experiment == usual["experiments"][name] | changed
+        assert experiment["metric"]["name"] == usual["experiments"][name]["metric"]["name"]
 
 
 def test_what_was_declared_of_the_study_of_one_gpu_is_tested_by_its_cells():
