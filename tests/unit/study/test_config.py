@@ -281,7 +281,7 @@ GRID = f"{DIGITS}.grid.ddpm"
         (
             f"{DIGITS}.metric",
             {"name": "fd_x"},
-            "metric.classifier: missing; fd_x is measured in .* there is for: fd_digits, fd_digits16",
+            "metric.classifier: missing; fd_x is measured in .* there is for: fd_cifar10, fd_digits, fd_digits16",
         ),
         (
             f"{DIGITS}.metric.reference",
