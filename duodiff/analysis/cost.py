@@ -435,7 +435,7 @@ def rates_of_gpu(gpu: str) -> Rates:
     sampling, compiled, training = (
         {net: share * rate for net, rate in all_rates()[kind].items()} for kind in _KINDS
     )
-    return Rates(name, "bfloat16", sampling, training, _STARTUP_S, compiled)
+    return Rates(name, "bfloat16", sampling, training, _STARTUP_S, compiled_flops_per_s=compiled)
 
 
 def _chosen_rates(bench: Path | None, gpu: str | None) -> Rates | None:
