@@ -125,7 +125,7 @@ def test_only_a_methods_own_checkpoints_are_loaded_for_its_load_time(paths, monk
     asked = []
 
     def counted(*arguments, **roles):
-        asked.append(sorted(set(roles) - {"device", "precision"}))
+        asked.append(sorted(set(roles) - {"device", "precision", "compiled"}))
         return Models(*arguments, **roles)
 
     monkeypatch.setattr(latency, "Models", counted)
