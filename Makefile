@@ -6,8 +6,8 @@ export PATH := $(BIN):$(PATH)
 CORES ?= all
 REPORT ?= results/report.html
 
-.PHONY: help setup reproduce sample-only verify study report paper-figures test lint format unit slow workflow \
-  test-browser test-faults test-slurm bench switchbench schedules classifiers lock clean
+.PHONY: help setup reproduce reproduce-gpu sample-only verify study report paper-figures test lint format unit slow \
+  workflow test-browser test-faults test-slurm test-gpu bench bench-gpu switchbench schedules classifiers lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -28,6 +28,21 @@ reproduce: setup  ## The whole study on the embedded dataset: tables, figures, r
 	@test -e results/report.html || $(MAKE) --no-print-directory report
 	@python -m duodiff verify --brief || true
 	@echo "The result, as a page: results/index.html"
+
+# One GPU. The zip of JPEGs if it is there, else the official archive, which is downloaded if need be. FID too where
+# Inception's weights are. The first run trains, and samples all cells of a training in one process; the second does
+# the rest.
+DATA ?= data
+INCEPTION := weights/weights-inception-2015-12-05-6726825d.pth
+GPU_STUDIES = cifar10_gpu $(if $(DUODIFF_INCEPTION)$(wildcard $(DATA)/$(INCEPTION)),cifar10_gpu_fid)
+GPU_RUN = snakemake --directory study/cifar10_gpu --cores $(CORES) \
+  --configfile config/cifar10_gpu.yaml $(if $(wildcard $(DATA)/cifar10-train-jpeg.zip),,config/cifar10_official.yaml) \
+  --config data="$$(cd "$(DATA)" && pwd)" only="$(GPU_STUDIES)"
+
+reproduce-gpu: setup  ## CIFAR-10 with the paper's U-ViT-S/2 on one GPU (DATA=folder of the zip or of the archive)
+	$(GPU_RUN) -- $(GPU_STUDIES:%=results/%/train0/samples/cells.json)
+	$(GPU_RUN)
+	@echo "The result, as a page: study/cifar10_gpu/results/index.html"
 
 sample-only: setup  ## The same from the shipped networks of one training: sampling, tables, figures; trains nothing
 	python -m duodiff networks
@@ -85,8 +100,14 @@ test-faults: setup  ## Kills, signals, full disks, damaged files and downloads, 
 test-slurm: setup  ## The workflow on a throw-away SLURM cluster here, needs root and Debian's slurm-wlm and munge
 	pytest tests/slurm
 
+test-gpu:  ## Tests on an NVIDIA GPU, two minutes, by the interpreter at hand (PYTHON=): needs no setup
+	$(PYTHON) tests/gpu.py
+
 bench: setup  ## Speed and memory, as a table in results/bench (IMAGES=a zip of 50,000 images, or made ones)
 	python bench/bench.py $(if $(IMAGES),--images "$(IMAGES)")
+
+bench-gpu:  ## Speed on an NVIDIA GPU, three minutes, by the interpreter at hand (PYTHON=), into results/bench_gpu
+	$(PYTHON) bench/gpu.py
 
 USUAL := 0 1 2 3 4
 FRESH := 100 101 102 103 104
@@ -122,13 +143,15 @@ trained = results/data/digits/manifest.json $(foreach seed,$(1),$(foreach role,f
   results/digits/train$(seed)/$(role)/manifest.json))
 masks = OMP_NUM_THREADS=1 python bench/switchbench.py --trained $(1) $(if $(filter-out all,$(CORES)),--processes $(CORES))
 
-classifiers: setup  ## Train the shipped classifiers of config/classifiers anew; all distances change with them
+classifiers: setup  ## Train the shipped classifiers anew (IMAGES=folder of the zip: CIFAR-10's, too); all distances change
 	snakemake --cores $(CORES) results/data/digits/manifest.json results/data/digits_latent/manifest.json
-	$(call ship,digits,fd_digits)
-	$(call ship,digits_latent,fd_digits16)
+	$(call ship,digits,fd_digits,300)
+	$(call ship,digits_latent,fd_digits16,300)
+	$(if $(IMAGES),snakemake --configfile config/cifar10_gpu.yaml --config data="$$(cd "$(IMAGES)" && pwd)" \
+	  --cores $(CORES) -- results/data/cifar10_jpeg/manifest.json && $(call ship,cifar10_jpeg,fd_cifar10,500))
 
 ship = OMP_NUM_THREADS=1 python workflow_scripts/train_classifier.py --data results/data/$(1)/manifest.json \
-  --steps 300 --batch 128 --device cpu --out config/classifiers/$(2).safetensors
+  --steps $(3) --batch 128 --device cpu --out config/classifiers/$(2).safetensors
 
 lock: setup  ## Lock envs/requirements.in anew
 	"$(BIN)/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -350,14 +350,14 @@ def small(plain: bool) -> dict[str, float]:
 def training(plain: bool) -> dict[str, float]:
     """Training S/2 at batch 16: steps per second, the rate over a matrix product's, the time over a heads' step."""
     net, batch = uvit("S/2").train(), 16
-    noiser = _noiser(net)
+    noiser = noiser_of(net)
     if plain:
         return _steps_a_second(net, batch, _plain_training(net, noiser, batch))
-    backbone = _seconds_a_step(Denoiser(net), list(net.parameters()), denoising_loss, noiser, batch)
+    backbone = seconds_a_step(Denoiser(net), list(net.parameters()), denoising_loss, noiser, batch)
     net.requires_grad_(False)
     model = AdaDiff(net)
     loss = partial(heads_loss, time_convention="t", protocol=PROTOCOLS["corrected"])
-    heads = _seconds_a_step(model, model.heads_parameters(), loss, noiser, batch)
+    heads = seconds_a_step(model, model.heads_parameters(), loss, noiser, batch)
     return _steps_a_second(net, batch, backbone) | {"heads cheaper by": backbone / heads}
 
 
@@ -367,19 +367,22 @@ def _steps_a_second(net: UViT, batch: int, seconds: float) -> dict[str, float]:
     return {"steps_per_s": 1 / seconds, "of the product's rate": done / seconds / rate}
 
 
-def _noiser(net: UViT) -> Noiser:
+def noiser_of(net: UViT) -> Noiser:
+    """What makes a training's batches, of random images, on the network's device."""
     images = torch.randint(256, (64, net.in_chans, net.img_size, net.img_size), dtype=torch.uint8)
     labels = torch.zeros(64, dtype=torch.long).numpy() if net.num_classes > 0 else None
     return Noiser(images.numpy(), labels, SCHEDULE, net.pos_embed.device)
 
 
-def _seconds_a_step(model, parameters, loss, noiser: Noiser, batch: int) -> float:
+def seconds_a_step(model, parameters, loss, noiser: Noiser, batch: int) -> float:
+    """Median seconds of a training step, its batch included; a GPU is waited for at the start of each."""
     options = {"lr": 2e-4, "lr_schedule": "constant", "betas": (0.9, 0.99), "weight_decay": 0.01}
     precision = "bfloat16" if parameters[0].is_cuda else "float32"
     options |= {"warmup_steps": 0, "grad_clip": 1.0, "ema": 0.999, "precision": precision}
     held_out, begun = next(noiser.stratified(0).chunks(1)), []
 
     def timed(*arguments) -> Tensor:
+        _wait()
         begun.append(time.perf_counter())
         return loss(*arguments)
 
@@ -419,7 +422,7 @@ def rates() -> dict[str, float]:
         measured[f"sampling {name}"] = batch * operations(net) / taken
         batch = batch if DEVICE == "cuda" else batch // 2
         model = Denoiser(net.train()).to(DEVICE)
-        step = _seconds_a_step(model, list(net.parameters()), denoising_loss, _noiser(net), batch)
+        step = seconds_a_step(model, list(net.parameters()), denoising_loss, noiser_of(net), batch)
         measured[f"training {name}"] = 3 * batch * operations(net) / step
     return measured
 

@@ -197,7 +197,7 @@ def cost(
 
     - `config`: the configuration file
     - `bench`: hours at the rates that `make bench` measured on the device in question: its record
-    - `gpu`: hours on a GPU by its name, such as A100: a rough estimate without a measurement
+    - `gpu`: hours on a GPU by its name: H100 by the rates measured on one, another such as A100 by a rough estimate
 
     Example: python -m duodiff cost --config config/paper.yaml --gpu A100
     """

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from duodiff.ahead import Ahead
 from duodiff.early_exit import AdaDiff
 from duodiff.schedules import T, time_input
 from duodiff.uvit import Denoiser
@@ -22,19 +23,30 @@ class EarlyExit:
 
     `full` is the backbone AdaDiff sits on, whose conventions and precision its heads share. `exits` collects the exit
     layer of each call, one int64 [B] tensor a call. `simulate` computes every layer and selects (Appendix
-    A.5) instead of shrinking the batch.
+    A.5) instead of shrinking the batch. On a GPU the batch shrinks without waiting (`duodiff.ahead`).
     """
+
+    ahead_on = ("cuda",)
+    """The types of devices on which the host does not wait for the exits."""
 
     def __init__(self, model: AdaDiff, theta: float, full: Denoiser, simulate: bool = False):
         if not (isinstance(theta, (int, float, np.floating)) and 0 <= theta <= 1):
             raise ValueError(f"theta: found {theta!r}; accepted: a number from 0 to 1")
         self.model, self.theta, self.full = model, theta, full
-        self.run = model.simulate_exit if simulate else model
+        self.run, self.simulate = model.simulate_exit if simulate else model, simulate
+        self.ahead = Ahead(model)
         self.exits: list[Tensor] = []
 
+    def begin(self) -> None:
+        """Begins a trajectory, so that its last bits depend on no call before. `exits` is empty then."""
+        self.exits.clear()
+        self.ahead.forget()
+
     def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        ahead = x.device.type in self.ahead_on and not self.simulate
+        run = self.ahead if ahead else self.run
         with self.full.computing(x.device):
-            output, exits = self.run(x, time_input(self.full.time_input, t), y, self.theta)
+            output, exits = run(x, time_input(self.full.time_input, t), y, self.theta)
         self.exits.append(exits)
         return self.full.to_eps(output.to(x.dtype), x, t)
 

@@ -1,6 +1,7 @@
 """Backbones as compiled graphs.
 
-OpenVINO compiles them for a CPU in float32. torch.compile compiles them for everything else, on a GPU as CUDA graphs.
+OpenVINO compiles them for a CPU in float32, torch.compile for everything else. On a GPU it compiles the form that
+`duodiff.fast` gives a U-ViT.
 """
 
 import copy
@@ -11,12 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-COMPILE = {"mode": "reduce-overhead", "dynamic": False, "fullgraph": True}
-"""Options of torch.compile: one graph of the whole network for each batch size, on a GPU a CUDA graph."""
+from duodiff.fast import FastUViT
+from duodiff.uvit import UViT
+
+WHOLE = {"dynamic": False, "fullgraph": True}
+"""Options of torch.compile: one graph of the whole network for each batch size."""
+
+COMPILE = WHOLE | {"mode": "max-autotune-no-cudagraphs"}
+"""The same on a GPU, whose kernels are tuned. `duodiff.graphs` captures them, a whole step at a time."""
+
+_MOST_GRAPHS = 64
+"""Graphs of `FastUViT` in one process: for each network and size of batch. By itself torch.compile stops at 8."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""The dtypes that a GPU stores the weights of compiled backbones in, by precision."""
 
 
 def compile_forward(net: nn.Module, device: str, precision: str) -> None:
-    """Replaces the forward pass of `net` by compiled graphs, one for each batch size.
+    """Replaces the forward pass of `net`, on its device already, by compiled graphs, one for each batch size.
 
     Code that calls the layers one by one, such as early exit, does not use the graphs. `precision` is "float32", or
     "bfloat16" where the caller computes under autocast; OpenVINO is not used for bfloat16, because it would round the
@@ -24,6 +37,16 @@ def compile_forward(net: nn.Module, device: str, precision: str) -> None:
     """
     if _by_openvino(device, precision):
         net.forward = OpenvinoGraphs(net)
+    elif torch.device(device).type == "cuda":
+        _compile_for_gpu(net, precision)
+    else:
+        net.compile(**WHOLE)
+
+
+def _compile_for_gpu(net: Any, precision: str) -> None:
+    """As `compile_forward`; a network of another class is compiled as it is."""
+    if isinstance(net, UViT):
+        vars(net)["forward"] = FastGraphs(net, precision)
     else:
         net.compile(**COMPILE)
 
@@ -36,6 +59,22 @@ def engine(device: str, precision: str) -> str:
 
 def _by_openvino(device: str, precision: str) -> bool:
     return torch.device(device).type == "cpu" and precision == "float32"
+
+
+class FastGraphs:
+    """A U-ViT's forward pass by torch.compile, in the form of `FastUViT`, with a copy of the weights in `precision`."""
+
+    def __init__(self, net: UViT, precision: str):
+        with torch.inference_mode(False):  # inference tensors cannot be compiled
+            self.fast = FastUViT(net, DTYPES[precision])
+        dynamo = torch._dynamo.config
+        dynamo.recompile_limit = max(dynamo.recompile_limit, _MOST_GRAPHS)
+        self.fast.compile(**COMPILE)
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """The network's output, float32 like x [B, C, H, W]; t is [B], y is [B] or None."""
+        with torch.autocast(x.device.type, enabled=False):  # the dtypes are chosen already
+            return self.fast(x, t, y)
 
 
 class OpenvinoGraphs:

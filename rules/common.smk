@@ -245,6 +245,49 @@ def cells(in_shards):
     return "|".join(names) or NEVER
 
 
+def without_shards_of_cells():
+    """A constraint of {experiment}: no sampler of it cuts its cells into shards."""
+    names = [
+        name
+        for name, chosen in EXPERIMENTS.items()
+        if all(grid["shards"] == 1 for grid in chosen["grid"].values())
+    ]
+    return "|".join(names) or NEVER
+
+
+def cells_of(wc):
+    """The wildcards of each cell of a training."""
+    return [
+        Named(
+            experiment=wc.experiment,
+            train_seed=wc.train_seed,
+            sampler=point.sampler,
+            method=point.setting.folder,
+            setting=str(point.setting),
+            seed=str(point.seed),
+        )
+        for point in grid_points(experiment(wc), int(wc.train_seed))
+    ]
+
+
+def shared_options(work, jobs):
+    """The options that decide the results of a work's `jobs` (their wildcards): those they share, and each one's own."""
+    decided = [work.decisive(wc) for wc in jobs]
+    shared = {
+        key: value
+        for key, value in decided[0].items()
+        if all(key in one and one[key] == value for one in decided)
+    }
+    own = [{k: v for k, v in one.items() if k not in shared} for one in decided]
+    return {"shared": shared, "cells": own}
+
+
+def planned_files(rule, wc):
+    """The inputs and the outputs of a rule's job."""
+    outputs = [apply_wildcards(str(path), wc) for path in getattr(rules, rule).output]
+    return [listed_inputs(rule, wc), outputs]
+
+
 def cell_shards(wc):
     """The files of all shards of a cell, in their order: the manifests and the arrays."""
     shards = step_grids(experiment(wc))[wc.sampler]["shards"]

@@ -106,6 +106,7 @@ MEASURE_LATENCY = Work(
     | autoencoder(wc)
     | experiment(wc)["latency"]
     | {
+        "compiled": [] if experiment(wc)["latency"]["compiled"] else None,
         "grid": latency_grid(wc),
         "train_seed": wc.train_seed,
         "seed": sampling_seed(experiment(wc)["sampling"]["seed"], int(wc.train_seed)),

@@ -242,8 +242,8 @@ for item in ITEMS:
 RULES_OF_A_STUDY = (
     """fetch_dataset fetch_autoencoder fetch_extractor import_weights pack_dataset
     train_autoencoder encode_latents gather_latents train_classifier fetch_classifier compute_reference train_backbone
-    train_heads profile_denoising sample_images sample_shard gather_samples profile_exits profile_displacements
-    choose_schedules evaluate_samples measure_latency""".split()
+    train_heads profile_denoising sample_cells sample_images sample_shard gather_samples profile_exits
+    profile_displacements choose_schedules evaluate_samples measure_latency""".split()
 )
 
 

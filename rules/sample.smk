@@ -56,6 +56,49 @@ rule sample_images:
         COMMAND
 
 
+# All cells of a training in one process, on request: `snakemake results/digits/train0/samples/cells.json`. Where starts
+# cost, as on a GPU that compiles, this is the first of two runs. The second finds the cells as sample_images makes them.
+SAMPLE_CELLS = Work(
+    "sample_cells",
+    decides=lambda wc: shared_options(SAMPLE_IMAGES, cells_of(wc)),
+    how=lambda wc: {
+        "files": [planned_files("sample_images", cell) for cell in cells_of(wc)],
+        "work": SAMPLE_IMAGES.function,
+        "data": autoencoder_folder(wc),
+        "device": config["device"],
+    },
+    paths=lambda wc, input, output: models_of(input) | {"out": output.made},
+)
+
+
+rule sample_cells:
+    input:
+        unpack(measured_models),
+        autoencoder=autoencoder_files,
+        accepted=SAMPLE_CELLS.accepted("sample_cells"),
+    output:
+        made=f"{STUDY}/samples/cells.json",
+    log:
+        f"{LOG}/sample_cells.log",
+    benchmark:
+        f"{BENCHMARK}/sample_cells.tsv"
+    wildcard_constraints:
+        experiment=without_shards_of_cells(),
+    priority: 5
+    conda:
+        "../envs/environment.yaml"
+    threads: config["threads"]
+    resources:
+        gpu=gpus(GPU),
+        mem_mb=latent_memory,
+        runtime=minutes(720),
+    params:
+        identity=SAMPLE_CELLS.identity,
+        command=SAMPLE_CELLS.command,
+    shell:
+        COMMAND
+
+
 use rule sample_images as sample_shard with:
     input:
         unpack(cell_models),

@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from duodiff.running import job
 from duodiff.running.memory import keep_freed_memory
@@ -18,8 +17,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when a test imports torch
 keep_freed_memory()
 # Property tests draw the same examples each time, however busy the machine: nothing hangs on luck. To look further:
 # pytest --hypothesis-profile=default
-settings.register_profile("same", derandomize=True, database=None, deadline=None)
-settings.load_profile("same")
+try:
+    from hypothesis import settings
+except ModuleNotFoundError:  # `make test-gpu` needs few packages
+    pass
+else:
+    settings.register_profile("same", derandomize=True, database=None, deadline=None)
+    settings.load_profile("same")
 
 TREE = ["Snakefile", "rules", "workflow_scripts", "config", "envs", "profiles", "report", "duodiff"]
 
@@ -67,6 +71,17 @@ class Workflow:
         table = re.search(r"Job stats:\n.*?\n-+ .*?\n(.*?)\ntotal", output, re.S)
         rows = [] if table is None else [line.split() for line in table[1].splitlines()]
         return {name: int(count) for name, count in rows if name != "all"}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """`make test-gpu` skips a module of tests that imports a package which is not there, and names the package."""
+    report = yield
+    found = re.search(r"ModuleNotFoundError: No module named '(\w+)", str(report.longrepr))
+    if report.failed and collector.config.option.markexpr == "cuda" and found:
+        reason = f"Skipped: the package {found[1]} is not installed"
+        report.outcome, report.longrepr = "skipped", (str(collector.path), 1, reason)
+    return report
 
 
 @pytest.fixture(autouse=True)

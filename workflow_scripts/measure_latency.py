@@ -31,11 +31,12 @@ def measure_latency(
     autoencoder: dict | None = None,
     data: Path = Path("data"),
     precision: str = "float32",
+    compiled: bool = False,
 ) -> str:
     """Time every setting of the grid side by side in this process. Writes records to --out.
 
     --grid is JSON: a list of pairs [sampler, [settings]]. The samplers, --conventions, --autoencoder, --precision,
-    --others, --schedules and --chosen are as in sample_images.py. Nothing else should run on the machine.
+    --others, --schedules, --chosen and --compiled are as in sample_images.py. Nothing else should run on the machine.
     """
     further = {role: Path(path) for role, path in (others or {}).items()}
     measured = measure_cells(
@@ -52,6 +53,7 @@ def measure_latency(
         train_seed=train_seed,
         autoencoder=load_autoencoder(autoencoder, data, device) if autoencoder else None,
         precision=precision,
+        compiled=compiled,
         schedules=Schedules(schedules or {}, chosen),
     )
     records.write(out, measured)

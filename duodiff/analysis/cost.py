@@ -8,7 +8,7 @@ the full depth if Table 2 does not have the cell. A schedule that is yet to be c
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -60,7 +60,8 @@ _STATES = 3  # two are kept, one is being written
 class Work:
     """GPU jobs of one kind of an experiment or a dataset: how many, and together their operations and bytes on disk.
 
-    `kind` is training, sampling or other. `peak` are further bytes on disk while one of the jobs runs.
+    `kind` is training, sampling or other. `peak` are further bytes on disk while one of the jobs runs. `compiled`
+    networks run faster (`sampling.compiled`).
     """
 
     kind: str
@@ -68,6 +69,7 @@ class Work:
     operations: float
     bytes: float = 0
     peak: float = 0
+    compiled: bool = False
 
 
 def works(config: dict) -> dict[str, list[Work]]:
@@ -179,7 +181,9 @@ def _measurements(experiment: dict, dataset: dict, device: str) -> Iterator[Work
         calls = _calls(experiment, point.sampler, point.setting)
         operations = images * (sum(calls) + decode)
         shards = step_grids(experiment)[point.sampler]["shards"]
-        yield Work("sampling", shards, operations, kept + sampling["images"] * len(calls))
+        size = kept + sampling["images"] * len(calls)
+        compiled = sampling["compiled"] and not point.setting.exits_early
+        yield Work("sampling", shards, operations, size, compiled=compiled)
 
     timed = sum(_timed(experiment, sampler, device) for sampler in experiment["grid"])
     decoded = min(dataset["autoencoder"]["batch"], latency["batch"]) if decode else 0
@@ -328,17 +332,23 @@ def _codec(dataset: dict) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Rates:
-    """The speed of a device, from a bench record: operations a second by architecture, and seconds to start a job."""
+    """The speed of a device: operations a second by architecture, and seconds to start a job.
+
+    `compiled_flops_per_s` is that of compiled networks in sampling, where it is known.
+    """
 
     device: str
     dtype: str
     sampling_flops_per_s: dict[str, float]
     training_flops_per_s: dict[str, float]
     startup_s: float
+    compiled_flops_per_s: dict[str, float] = field(default_factory=dict)
 
     def hours(self, work: Work, architecture: str) -> float:
         """Hours that the work's operations take, start-up not included."""
         rates = self.training_flops_per_s if work.kind == "training" else self.sampling_flops_per_s
+        if work.compiled:
+            rates = rates | self.compiled_flops_per_s
         return work.operations / rates[architecture] / 3600
 
     def startup_hours(self, work: Work) -> float:
@@ -353,7 +363,7 @@ def read_rates(bench: Path) -> Rates:
         raise ValueError(
             f"{bench}: it has no rates; make bench writes them on a machine with a GPU"
         )
-    keys = [field.name for field in fields(Rates)]
+    keys = [key.name for key in fields(Rates) if key.default_factory is MISSING]
     if missing := set(keys) - set(measured):
         raise ValueError(f"{bench}: rates: missing {', '.join(sorted(missing))}")
     rates = Rates(**{key: measured[key] for key in keys})
@@ -376,43 +386,75 @@ PEAK_TFLOPS = {
 }
 """TFLOP/s of products in bfloat16, without sparsity, that the makers' data sheets give to GPUs."""
 
-_SAMPLING_SHARES = {"S/2": 0.185, "S/4": 0.185, "M/4": 0.26, "L/2": 0.34}
-_TRAINING_SHARES = {"S/2": 0.168, "S/4": 0.168, "M/4": 0.22, "L/2": 0.28}
-"""The part of this peak that the networks reached on an H100: sampling S/2 and L/2, and training S/2; eager, batch 128.
-
-The others are set between these, S/4 as S/2, and training L/2 in the ratio of S/2.
-"""
+MEASURED_GPU = "H100"
+_MEASURED = _ROOT / f"report/rates/{MEASURED_GPU}.json"
+_KINDS = ("sampling", "compiled sampling", "training")
 _STARTUP_S = 20.0  # of a job on a cluster (docs/cluster.md)
 
 
-def estimated_rates(gpu: str) -> Rates:
-    """Rates of a GPU of `PEAK_TFLOPS`, not measured. Raises ValueError for another name."""
-    peaks = {name.lower(): (name, 1e12 * peak) for name, peak in PEAK_TFLOPS.items()}
+def measured_rates() -> dict[str, dict[str, float]]:
+    """Operations a second that the networks reached on the measured GPU, by kind of work and architecture."""
+    found, rates = read_json(_MEASURED), {}
+    for kind in _KINDS:
+        passes = 3 if kind == "training" else 1
+        rates[kind] = {
+            name: passes * found["batch"] * network(_papers()[name]).forward / (ms / 1e3)
+            for name, ms in found["milliseconds"][kind].items()
+        }
+    return rates
+
+
+def all_rates() -> dict[str, dict[str, float]]:
+    """The measured rates, with estimates where nothing was measured.
+
+    S/4 is set as fast as S/2, training L/2 in the ratio of S/2, and M/4 midway between S/2 and L/2.
+    """
+    rates = measured_rates()
+    eager = rates["sampling"]
+    filled = {}
+    for kind, known in rates.items():
+        small = known["S/2"]
+        large = known.get("L/2", small * eager["L/2"] / eager["S/2"])
+        filled[kind] = {"S/2": small, "S/4": small, "M/4": (small + large) / 2, "L/2": large}
+        filled[kind] |= known
+    return filled
+
+
+def rates_of_gpu(gpu: str) -> Rates:
+    """Rates of a GPU of `PEAK_TFLOPS`: the measured ones, or for another GPU these in the ratio of the peaks.
+
+    Raises ValueError for another name.
+    """
+    peaks = {name.lower(): (name, peak) for name, peak in PEAK_TFLOPS.items()}
     if gpu.lower() not in peaks:
         raise ValueError(
             f"gpu: found {gpu!r}; accepted: {', '.join(PEAK_TFLOPS)}. For another: make bench there, then --bench"
         )
     name, peak = peaks[gpu.lower()]
-    sampling, training = (
-        {net: share * peak for net, share in shares.items()}
-        for shares in (_SAMPLING_SHARES, _TRAINING_SHARES)
+    share = peak / PEAK_TFLOPS[MEASURED_GPU]
+    sampling, compiled, training = (
+        {net: share * rate for net, rate in all_rates()[kind].items()} for kind in _KINDS
     )
-    return Rates(name, "bfloat16", sampling, training, _STARTUP_S)
+    return Rates(name, "bfloat16", sampling, training, _STARTUP_S, compiled_flops_per_s=compiled)
 
 
 def _chosen_rates(bench: Path | None, gpu: str | None) -> Rates | None:
     if bench and gpu:
         raise ValueError("accepted: one of --bench and --gpu")
-    return read_rates(bench) if bench else estimated_rates(gpu) if gpu else None
+    return read_rates(bench) if bench else rates_of_gpu(gpu) if gpu else None
+
+
+def _papers() -> dict[str, dict]:
+    """The paper's architectures by name."""
+    return {
+        ARCHITECTURES[name]: experiment["backbone"]
+        for name, experiment in configuration.published_experiments(_PAPER).items()
+    }
 
 
 def nearest(architecture: dict) -> tuple[str, bool]:
     """The paper's architecture whose operations are nearest to those of a U-ViT, and whether it is that one."""
-    forward = network(architecture).forward
-    papers = {
-        ARCHITECTURES[name]: experiment["backbone"]
-        for name, experiment in configuration.published_experiments(_PAPER).items()
-    }
+    forward, papers = network(architecture).forward, _papers()
     name = min(papers, key=lambda n: abs(math.log(network(papers[n]).forward / forward)))
     return name, papers[name] == architecture
 
@@ -473,11 +515,13 @@ def _unit(operations: float) -> str:
 
 
 def _of_estimate(config: dict, gpu: str) -> list[str]:
-    """What is said of hours that nobody measured."""
-    notes = [
-        f"These hours are not measured. They take the peak of the {gpu}'s data sheet, and of it what the networks"
-        " reached on an H100. Half or twice as many are possible. make bench on the GPU measures its rates."
-    ]
+    """What is said of hours that nobody measured, or that are of rates that somebody did."""
+    notes = [_of_rates()]
+    if gpu.lower() != MEASURED_GPU.lower():
+        notes.append(
+            f"For the {gpu} nothing is measured: these rates are multiplied by the ratio of the data sheets' peaks."
+            " Half or twice as many hours are possible. make bench on the GPU measures its rates."
+        )
     chosen = [config["experiments"][name] for name in selected(config)]
     if any("float32" in _precisions(experiment) for experiment in chosen):
         notes.append(
@@ -485,6 +529,17 @@ def _of_estimate(config: dict, gpu: str) -> list[str]:
             " backbone_training.precision."
         )
     return notes
+
+
+def _of_rates() -> str:
+    """What the rates of the measured GPU are of, and which of them are estimates."""
+    found, measured, rates = read_json(_MEASURED), measured_rates(), all_rates()
+    known = "; ".join(f"{kind} {', '.join(sorted(measured[kind]))}" for kind in _KINDS)
+    missing = "; ".join(
+        f"{kind} {', '.join(sorted(rates[kind].keys() - measured[kind]))}" for kind in _KINDS
+    )
+    made = f"{found['date']}, commit {found['commit']}, {found['dtype']}, batch {found['batch']}"
+    return f"Rates measured on one {found['device']} ({made}): {known}. Not measured, but set between these: {missing}."
 
 
 def _of(config: dict, name: str) -> dict:

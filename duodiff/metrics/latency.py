@@ -59,6 +59,7 @@ def measure_cells(
     train_seed: int,
     autoencoder: Autoencoder | None = None,
     precision: str = "float32",
+    compiled: bool = False,
     schedules: Schedules | None = None,
 ) -> list[Record]:
     """The speed of every setting in `grid` ([[sampler, [settings]], ...]), and the resources it needs.
@@ -81,19 +82,17 @@ def measure_cells(
     """
     torch.set_num_threads(threads)
 
-    def load(roles: Iterable[str]) -> Models:
+    def load(roles: Iterable[str], compiled: bool = False) -> Models:
         chosen: dict[str, Any] = {role: paths[role] for role in roles}
-        return Models(conventions, protocol, **chosen, device=device, precision=precision)
+        how: dict[str, Any] = {"device": device, "precision": precision, "compiled": compiled}
+        return Models(conventions, protocol, **chosen, **how)
 
     models = load(paths)
+    timed = load(paths, compiled) if compiled else models
+    cells, timed_cells = (_cells(one, grid, schedules or Schedules()) for one in (models, timed))
     timings = _Timings(
-        models,
-        _cells(models, grid, schedules or Schedules()),
-        Pieces(models, batch, seed),
-        repeats,
-        autoencoder=autoencoder,
+        timed, timed_cells, Pieces(timed, batch, seed), repeats, autoencoder=autoencoder
     )
-    cells = timings.cells
     loads: dict[tuple[str, ...], np.ndarray] = {}
     for roles in {cell.roles for cell in cells.values()}:
         loads[roles] = np.array(load_seconds(partial(load, roles), repeats, device))
@@ -121,15 +120,16 @@ def measure_cells(
             "seeds": seeds,
             **common,
         }
-        records += timings.records((sampler, setting), identity)
-        records += _energy(models, cell, identity)
+        clocked = identity | {"compiled": compiled and cell.early_exit is None}
+        records += timings.records((sampler, setting), clocked)
+        records += _energy(timed, timed_cells[sampler, setting], clocked)
         records += _needs(models, cell, timings.ran.get((sampler, setting)), identity)
         records.append(_loading(loads[cell.roles], identity))
     records += _calls(models, {"train_seed": train_seed}, common)
     identity = {"n": batch, "seeds": seeds, **common}
     if autoencoder is not None:
         records.append(_decoding(autoencoder, timings.decoding(), identity))
-    records += _simulated_against_shrinking(models, timings, identity, autoencoder)
+    records += _simulated_against_shrinking(timed, timings, identity, autoencoder)
     for record in records:
         trained = models.made(record.checkpoint_sha256.keys() & models.manifests.keys())
         record.made = provenance.made_of(made, trained)

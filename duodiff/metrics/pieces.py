@@ -13,6 +13,7 @@ from torch import Tensor
 from duodiff import noise, samplers
 from duodiff.backbones import Backbone, single
 from duodiff.metrics.flops import exit_gflops
+from duodiff.metrics.resources import synchronise
 from duodiff.metrics.rounds import TURNS, Piece, Turn, turn_steps
 from duodiff.samplers import Step
 from duodiff.sampling.cells import Cell
@@ -27,7 +28,8 @@ class Pieces:
 
     A piece's steps are those of sampling, with their noise. In a trajectory a network follows itself and finds its
     weights in the processor's caches. So a step of a few images goes before each turn, without the clock. (On a GPU
-    a turn has more steps.) Where a piece begins, a multistep sampler has no history: it leaves out one addition.
+    a turn has more steps. There a step goes before a turn of an early exit, whose batches follow from the calls
+    before.) Where a piece begins, a multistep sampler has no history: it leaves out one addition.
     """
 
     def __init__(self, models: Models, batch: int, seed: int):
@@ -47,8 +49,12 @@ class Pieces:
         """x of the first images after some of a cell's steps."""
         first, count = replace(steps[0], change_coef=0.0), len(x)
         y = None if self.y is None else self.y[:count]
-        step_noise = self._noise([step.t for step in steps if step.noise_coef], count)
-        x = samplers.integrate(cell.schedule, [first, *steps[1:]], x, y, step_noise)
+        own = [first, *steps[1:]]
+        if self.models.graphs is not None:
+            x = self.models.graphs.integrate(cell.schedule, own, x, y, start=0, seed=self.seed)
+        else:
+            step_noise = self._noise([step.t for step in steps if step.noise_coef], count)
+            x = samplers.integrate(cell.schedule, own, x, y, step_noise)
         if cell.early_exit is not None:
             cell.early_exit.exits.clear()
         return x
@@ -59,6 +65,9 @@ class Pieces:
         def prepare() -> None:
             if self.models.device == "cpu":
                 self.advance(cell, steps[:1], state[0][:_FEW])
+            elif cell.early_exit is not None:
+                cell.early_exit.begin()
+                self.advance(cell, steps[:1], state[0])
 
         def run() -> None:
             state[0] = self.advance(cell, steps, state[0])
@@ -133,6 +142,7 @@ class Pieces:
         backbone: Backbone = cell.schedule.at(cell.steps[0].t)
 
         def recorded(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+            synchronise(self.models.device)
             moments.append(clock())
             if (i := index[int(t[0])]) in wanted:
                 states[i] = x
@@ -140,6 +150,7 @@ class Pieces:
 
         recording = replace(cell, schedule=single(recorded))
         x_0, _, ran = sample_batch(self.models, recording, 0, self.batch, self.seed)
+        synchronise(self.models.device)
         return _Trajectory(states, np.diff([*moments, clock()]), x_0, ran)
 
 

@@ -15,13 +15,16 @@ import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from duodiff.running import files, gpus, memory, receipts, signals
+from duodiff.running import files, gpus, memory, provenance, receipts, signals
 
 log = logging.getLogger("duodiff")
+
+COMPILED = Path("results/.compiled")
+"""What torch.compile keeps for the jobs of a study. It decides no result, and is made again where it is missing."""
 
 # Imported objects stay in use. The garbage collector would search them some 400 times, a tenth of torch's import time.
 gc.set_threshold(20_000)
@@ -31,19 +34,36 @@ gc.set_threshold(20_000)
 def importing() -> Iterator[None]:
     """The block at the top of a script for imports that take long or may fail.
 
-    A failed import is reported like any error of a job. The terminal shows one line, the file of --log the traceback.
-    The exit code is 1.
+    Nothing is imported if the store has the result that --plan asks for: the process then ends, with exit code 0. A
+    failed import is reported like any error of a job. The terminal shows one line, the file of --log the traceback. The
+    exit code is 1.
     """
     tolerate_console()
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--log", type=Path)
+    parser.add_argument("--plan", type=json.loads)
+    given = parser.parse_known_args()[0]
+    if given.plan and given.plan["kept"]:
+        _end_if_found(given.plan, given.log)
     try:
         yield
     except Exception as error:  # a damaged library raises other errors than ImportError
-        parser = argparse.ArgumentParser(add_help=False)
-        parser.add_argument("--log", type=Path)
-        _configure_logging(parser.parse_known_args()[0].log)
+        _configure_logging(given.log)
         log.debug("", exc_info=True)
         log.error("%s: %s: %s", Path(sys.argv[0]).stem, type(error).__name__, error)
         sys.exit(1)
+
+
+def _end_if_found(planned: dict, logged: Path | None) -> None:
+    """Ends the process if the store has the result of this plan, which is then in its place.
+
+    An error is not reported here: the job meets it again.
+    """
+    with suppress(ValueError, OSError):
+        if receipts.take(receipts.begun(**planned), write_files=_is_first()):
+            _configure_logging(logged)
+            log.info("%s: found finished in %s", planned["work"][1], receipts.STORE)
+            sys.exit(0)
 
 
 def tolerate_console() -> None:
@@ -122,6 +142,8 @@ def _call(function: Callable[..., str], options: dict) -> None:
     _configure_logging(options.pop("log"))
     planned = options.pop("plan", None)
     plan = receipts.begun(**planned) if planned else None
+    if plan:
+        _keep_compiled()
     signals.stop_at_once()
     if "torch" in sys.modules:  # a job without tensors needs little memory
         memory.keep_freed_memory()
@@ -187,6 +209,19 @@ def _check_folders(outputs: list[str], out: Path | list[Path] | None) -> None:
         files.require_writable(path if path.is_dir() else path.parent)
     if said := files.use_temporary_folder():
         log.warning(said)
+
+
+def _keep_compiled() -> None:
+    """Has torch.compile, and Triton below it, keep what they compile in the study's folder, for the jobs that follow.
+
+    Each kind of processor has a folder of its own: what is compiled for one may stop with an error on another. A folder
+    that the environment names stays. So does torch's own where a shell, by which compilers are called, would misread
+    the path.
+    """
+    kind = re.sub(r"\W+", "-", provenance.cpu_name()).strip("-")
+    path = str((COMPILED / kind).resolve())
+    if shlex.quote(path) == path:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", path)
 
 
 def _check_device(device: str | None) -> None:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -45,7 +46,11 @@ def sample_batch(
     y = models.labels(seed, first, batch, cell.protocol)
     if classes is not None:
         y = noise.labels_in_turn(classes, first, batch)
-    x = samplers.sample(
+    if cell.early_exit is not None:
+        cell.early_exit.begin()
+    eager = partial(samplers.sample, device=models.device)
+    sample = models.graphs.sample if models.graphs else eager
+    x = sample(
         cell.schedule,
         cell.steps,
         models.shape,
@@ -53,7 +58,6 @@ def sample_batch(
         batch,
         seed=seed,
         y=y,
-        device=models.device,
         on_step=on_step,
     )
     return x, torch.full((batch,), -1) if y is None else y, _blocks_run(cell, batch)
@@ -147,7 +151,7 @@ def _finished_batch(
 
     The host waits for a schedule's images once, when they are copied to it.
     """
-    before = _nan_count(models, cell)
+    before = nan_count(models, cell)
     x, y, ran = sample_batch(
         models, cell, first, batch, seed, classes=classes, on_step=lambda t: bar.update(batch)
     )
@@ -159,7 +163,7 @@ def _finished_batch(
         "images": copied[:, :-1].reshape(x.shape).numpy(),
         "labels": y.numpy(),
         "blocks": ran.numpy(),
-        "nans": np.array(_nan_count(models, cell) - before),
+        "nans": np.array(nan_count(models, cell) - before),
     }
 
 
@@ -170,7 +174,7 @@ def to_host(x: torch.Tensor, truncate: bool) -> torch.Tensor:
     return torch.cat([pixels.flatten(1), finite.to(torch.uint8)], dim=1).cpu()
 
 
-def _nan_count(models: Models, cell: Cell) -> int:
+def nan_count(models: Models, cell: Cell) -> int:
     """Uncertainties of AdaDiff that were NaN until now; 0 for DuoDiff."""
     return 0 if cell.early_exit is None else int(models.adadiff.nan_count)
 

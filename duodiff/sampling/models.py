@@ -18,6 +18,7 @@ from duodiff.checkpoints import (
 )
 from duodiff.compiled import compile_forward
 from duodiff.early_exit import AdaDiff
+from duodiff.graphs import StepGraphs
 from duodiff.protocol import PROTOCOLS, Protocol
 from duodiff.running.files import read_json
 from duodiff.schedules import noise_schedule
@@ -40,7 +41,8 @@ class Models:
     `departures` lists the differences.
 
     `precision` is the dtype that the networks compute in: "float32", or "bfloat16" by autocast. `compiled` compiles
-    each backbone (`duodiff.compiled`), but not AdaDiff, whose batches shrink.
+    each backbone (`duodiff.compiled`), but not AdaDiff, whose batches shrink. On a GPU, `graphs` then samples by
+    captured steps, in place of `samplers.sample`. Elsewhere it is None.
 
     `shape` is [C, H, W] of an image, or of a latent. Raises ValueError for an unknown precision, for refused
     checkpoints, and for checkpoints that disagree on image shape, classes or prediction.
@@ -79,11 +81,14 @@ class Models:
         self.departures = departures(self.manifests, configured, self.protocol)
         for backbone in self._backbones.values():
             backbone.precision = precision
-            if compiled:
-                compile_forward(backbone.net, device, precision)
         for model in (*self._backbones.values(), self._adadiff):
             if model is not None:
                 model.to(device).requires_grad_(False)
+        if compiled:
+            for backbone in self._backbones.values():
+                compile_forward(backbone.net, device, precision)
+        captures = compiled and torch.device(device).type == "cuda"
+        self.graphs = StepGraphs(device) if captures else None
         architectures = {
             role: {key: manifest.architecture[key] for key in _SHARED}
             for role, manifest in described.items()

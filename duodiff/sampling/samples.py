@@ -23,7 +23,7 @@ from duodiff.running.files import (
 from duodiff.running.parts import Parts
 from duodiff.running.shards import shard_range
 from duodiff.sampling.cells import build_cell
-from duodiff.sampling.generation import generate
+from duodiff.sampling.generation import generate, nan_count
 from duodiff.sampling.models import Models
 from duodiff.settings import Setting
 
@@ -50,9 +50,11 @@ def write_samples(
 
     The store holds all `images` of the cell, or those of one `shard` (0-based) of `shards`, cut between compute batches
     of `batch` images. The labels are `classes` in turn, if they are given. The manifest holds everything that a record
-    says of its samples. An interrupted run is continued after its last compute batch.
+    says of its samples. It says nothing of networks that the cell does not use, or of earlier cells of these models. An
+    interrupted run is continued after its last compute batch.
     """
     cell = build_cell(models, sampler, setting)
+    nans_before = nan_count(models, cell)
     first, end = shard_range(images, batch, shard, shards)
     description: dict[str, Any] = {
         "experiment": experiment,
@@ -71,7 +73,7 @@ def write_samples(
         "compiled": models.compiled and cell.early_exit is None,
         "compute_batch": batch,
         "checkpoint_sha256": models.sha256(cell.roles),
-        "departures": models.departures,
+        "departures": [text for text in models.departures if text.partition(":")[0] in cell.roles],
     }
     if classes is not None:
         description["classes"] = classes
@@ -105,7 +107,7 @@ def write_samples(
         np.save(file, blocks)
     description["blocks_run_sha256"] = sha256(out.parent / "blocks_run.npy")
     if cell.early_exit is not None:
-        description["nan_uncertainties"] = nans = int(models.adadiff.nan_count)
+        description["nan_uncertainties"] = nans = nan_count(models, cell) - nans_before
         if nans:
             log.warning("%s: %d uncertainties were NaN and did not exit", setting, nans)
     trained = models.made(cell.roles)

@@ -127,8 +127,11 @@ def another_user(tmp_path):
     return call
 
 
-@pytest.fixture(params=["cpu", "cuda"])
-def device(request) -> str:
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no GPU")
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request, monkeypatch) -> str:
+    """A CPU, and a GPU whose convolutions do not round to TF32, as its matrix products do not by default."""
+    if request.param == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("torch sees no CUDA device")
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     return request.param

@@ -16,7 +16,7 @@ NAN = float("nan")
 
 
 @pytest.fixture(params=[True, False], ids=["timestep-aware", "not timestep-aware"])
-def model(request) -> AdaDiff:
+def model(request, device) -> AdaDiff:
     """AdaDiff whose samples exit at different layers."""
     torch.manual_seed(1)
     uvit = UViT(
@@ -25,13 +25,14 @@ def model(request) -> AdaDiff:
     model = AdaDiff(uvit, timestep_aware=request.param)
     for p in model.parameters():
         p.data += 0.3 * torch.randn_like(p)
-    return model.eval()
+    return model.eval().to(device)
 
 
 @pytest.fixture
-def inputs() -> tuple[torch.Tensor, ...]:
+def inputs(device) -> tuple[torch.Tensor, ...]:
     torch.manual_seed(2)
-    return torch.randn(B, 3, 6, 6), torch.full((B,), 700), torch.arange(B) % 4
+    given = torch.randn(B, 3, 6, 6), torch.full((B,), 700), torch.arange(B) % 4
+    return tuple(values.to(device) for values in given)
 
 
 def test_exit_rule_by_hand():
@@ -78,9 +79,9 @@ def test_shrinking_batch_equals_simulated_exit(model, inputs):
     assert len(seen) >= 4  # samples left at several layers
 
 
-def test_uncertainty_sees_the_time_only_when_timestep_aware(model, inputs):
-    tokens = torch.randn(B, 5, 14)
-    early, late = (model.uvit.embed_time(torch.full((B,), t)) for t in (3, 700))
+def test_uncertainty_sees_the_time_only_when_timestep_aware(model, device):
+    tokens = torch.randn(B, 5, 14, device=device)
+    early, late = (model.uvit.embed_time(torch.full((B,), t, device=device)) for t in (3, 700))
     head = model.uncertainty_heads[0]
     assert torch.equal(head(tokens, early), head(tokens, late)) != head.timestep_aware
 

@@ -23,9 +23,9 @@ GOLDENS = Path(__file__).parents[1] / "goldens"
 LINEAR = noise_schedule("linear")
 
 
-def golden(name: str) -> dict:
+def golden(name: str, device: str = "cpu") -> dict:
     with np.load(GOLDENS / f"{name}.npz") as arrays:
-        return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+        return {key: torch.from_numpy(arrays[key]).to(device) for key in arrays.files}
 
 
 def state_dict(arrays: dict, prefix: str = "sd/") -> dict:
@@ -63,14 +63,14 @@ def uvit_uncond():
     )
 
 
-def test_unconditional_uvit():
-    g, net = golden("uvit_uncond_depth4"), uvit_uncond()
+def test_unconditional_uvit(device):
+    g, net = golden("uvit_uncond_depth4", device), uvit_uncond().to(device)
     net.load_state_dict(state_dict(g))
     torch.testing.assert_close(net(g["x"], g["t"]), g["out"], atol=2e-5, rtol=0)
 
 
-def test_unconditional_uvit_activations():
-    g, net = golden("uvit_uncond_depth4"), uvit_uncond()
+def test_unconditional_uvit_activations(device):
+    g, net = golden("uvit_uncond_depth4", device), uvit_uncond().to(device)
     net.load_state_dict(state_dict(g))
     tokens, skips = net.embed(g["x"], net.embed_time(g["t"])), []
     names = ["tokens_in", "in_blocks.0", "in_blocks.1", "mid_block", "out_blocks.0", "out_blocks.1"]
@@ -81,12 +81,12 @@ def test_unconditional_uvit_activations():
     torch.testing.assert_close(net.norm(tokens)[0], g["act/norm"], atol=2e-5, rtol=0)
 
 
-def test_uvit_without_final_convolution():
-    g = golden("uvit_noconv_depth2")
+def test_uvit_without_final_convolution(device):
+    g = golden("uvit_noconv_depth2", device)
     net = UViT(
         img_size=16, patch_size=2, in_chans=3, embed_dim=64, depth=3, num_heads=4, conv=False
     )
-    net.load_state_dict(state_dict(g))
+    net.to(device).load_state_dict(state_dict(g))
     torch.testing.assert_close(net(g["x"], g["t"]), g["out"], atol=2e-5, rtol=0)
 
 
@@ -94,8 +94,8 @@ def test_uvit_without_final_convolution():
 
 
 @pytest.fixture
-def released_adadiff() -> tuple[AdaDiff, dict]:
-    g = golden("early_exit_mlp_per_layer_depth3")
+def released_adadiff(device) -> tuple[AdaDiff, dict]:
+    g = golden("early_exit_mlp_per_layer_depth3", device)
     uvit = UViT(img_size=8, patch_size=2, in_chans=3, embed_dim=32, depth=3, num_heads=4)
     model = AdaDiff(uvit, timestep_aware=False)
     names = {"matrix.{}.classifier.0": "uncertainty_heads.{}.linear"}
@@ -108,7 +108,7 @@ def released_adadiff() -> tuple[AdaDiff, dict]:
                 key = key.replace(theirs.format(i), ours.format(i))
         weights[key] = value
     model.load_state_dict(weights)
-    return model, g
+    return model.to(device), g
 
 
 def test_early_exit_layers_and_outputs(released_adadiff):
@@ -159,12 +159,12 @@ def model_d(x, t, y):
 
 
 def model_iso(x, t, y):
-    return (1 - LINEAR.alphas_cumprod[t[0]]) ** 0.5 * x
+    return (1 - LINEAR.alphas_cumprod[int(t[0])]) ** 0.5 * x
 
 
-@pytest.fixture(scope="module")
-def g() -> dict:
-    return golden("samplers")
+@pytest.fixture
+def g(device) -> dict:
+    return golden("samplers", device)
 
 
 def run(g, schedule, steps, quiet_at=()):

@@ -4,7 +4,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler
 
 from duodiff import samplers
 from duodiff.backbones import (
@@ -240,6 +239,8 @@ def diffusers_trajectory(schedule, n, network):
 
     Its `step` would choose their order by itself, and rounds x to float32.
     """
+    from diffusers import DPMSolverMultistepScheduler
+
     solver = DPMSolverMultistepScheduler(
         trained_betas=schedule.betas.tolist(), algorithm_type="dpmsolver++", solver_order=2
     )

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from duodiff import noise, samplers
 from duodiff.backbones import duodiff
 from duodiff.data import rows
+from duodiff.graphs import StepGraphs
 from duodiff.sampling import generation
 from duodiff.sampling.cells import build_cell
 from duodiff.schedules import noise_schedule
@@ -59,6 +60,20 @@ def test_sampling_by_a_schedule_waits_once_a_batch_when_its_images_are_copied(gp
         with Watched() as found:
             assert generation.to_host(x, truncate=False).device.type == "cpu"
         assert (found.waits, len(found.between)) == ([], 1)
+
+
+@pytest.mark.parametrize("steps", [3, 20])
+def test_captured_steps_wait_for_nothing_and_copy_what_they_read_once(steps):
+    """On torch's meta device, which has no values: what a step needs of the host would be missing in a graph."""
+    full, shallow = (network("meta", num_classes=4).requires_grad_(False) for _ in range(2))
+    graphs, linear = StepGraphs("meta"), noise_schedule("linear")
+    schedule, y = duodiff(full, shallow, 500), noise.balanced_labels(0, 8, 4)
+    for sampler in (samplers.ddpm, samplers.ddim, samplers.dpm_solver_pp):
+        with Watched() as found:
+            x = graphs.sample(schedule, sampler(linear, steps), (3, 6, 6), 0, 8, seed=0, y=y)
+        assert x.device.type == "meta"
+        # timesteps, coefficients and labels
+        assert (found.waits, len(found.between)) == ([], 3)
 
 
 def test_a_batch_of_a_cell_asks_once_for_its_images(paths):

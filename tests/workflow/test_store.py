@@ -101,3 +101,36 @@ def test_clean_lists_the_results_of_the_edit_and_removes_them(undone):
     assert weights(undone) == before
     assert "0 folders" in clean(undone)
     assert Path(undone.folder / "results/digits/train0").exists()
+
+
+# --- all cells of a training in one process
+
+
+CELLS = f"{STUDY}/samples/cells.json"
+
+
+def images(workflow: Workflow) -> dict[str, bytes]:
+    """The images of every cell of the first study, by their paths."""
+    found = (workflow.folder / STUDY / "samples").rglob("images.npy")
+    return {str(path.relative_to(workflow.folder)): path.read_bytes() for path in found}
+
+
+def test_cells_sampled_in_one_process_are_those_of_their_own_jobs(finished, tmp_path):
+    workflow = finished.copied(tmp_path / "copy")
+    before = images(workflow)
+    for folder in (f"{STUDY}/samples", "receipts/digits/train0/samples", ".store"):
+        shutil.rmtree(workflow.folder / "results" / folder.removeprefix("results/"))
+    assert workflow.pending(CELLS) == {"sample_cells": 1}
+    assert f"{len(before)} cells sampled" in workflow.snakemake("--cores", "all", CELLS)
+    assert images(workflow) == before
+    assert "sample_images" not in workflow.pending()
+    assert workflow.pending(CELLS) == {}
+    gone, *_ = before
+    (workflow.folder / gone).unlink()
+    manifest = gone.replace("images.npy", "manifest.json")
+    workflow.snakemake("--cores", "all", manifest, gone)
+    logs = "".join(
+        path.read_text("utf-8") for path in workflow.folder.rglob("sample_images/**/*.log")
+    )
+    assert "found finished in results/.store" in logs
+    assert images(workflow) == before

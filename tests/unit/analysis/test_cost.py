@@ -1,6 +1,7 @@
 """`python -m duodiff cost`: operations against torch's own count, and hours against a bench record."""
 
 import copy
+import dataclasses
 import json
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from duodiff.early_exit import AdaDiff
 from duodiff.metrics.flops import exit_gflops, gflops, parameters
 from duodiff.settings import Setting
 from duodiff.study import config as configuration
-from duodiff.study.grid import backbone_architecture
+from duodiff.study.grid import backbone_architecture, grid_points
 from duodiff.uvit import Denoiser, UViT
 
 ROOT = Path(__file__).parents[3]
@@ -301,7 +302,7 @@ def test_a_configuration_of_the_cpu_speaks_of_no_gpu_and_in_readable_units():
     assert "GPU jobs" in cost.describe(ROOT / "config/paper.yaml", None)
 
 
-def test_hours_on_a_named_gpu_are_those_of_its_peak_and_say_that_they_are_estimated(
+def test_hours_on_another_gpu_are_those_of_its_peak_and_say_that_they_are_estimated(
     bench, tmp_path
 ):
     texts = {gpu: cost.describe(ROOT / "config/paper.yaml", None, gpu) for gpu in ("H100", "a100")}
@@ -312,7 +313,8 @@ def test_hours_on_a_named_gpu_are_those_of_its_peak_and_say_that_they_are_estima
     working = {gpu: hours[gpu] - jobs[gpu] * 20 / 3600 for gpu in hours}
     assert working["a100"] / working["H100"] == pytest.approx(989 / 312, rel=1e-2)
     assert "Hours on one A100" in texts["a100"]
-    assert "These hours are not measured" in texts["a100"]
+    assert "For the a100 nothing is measured" in texts["a100"]
+    assert "nothing is measured" not in texts["H100"]
     assert "5 to 8 times" in texts["a100"]  # protocol `paper` samples in float32
     only = {"only": "cifar10"} | yaml.safe_load(
         (ROOT / "config/paper.yaml").read_text(encoding="utf-8")
@@ -321,9 +323,50 @@ def test_hours_on_a_named_gpu_are_those_of_its_peak_and_say_that_they_are_estima
     assert "5 to 8 times" not in cost.describe(tmp_path / "one.yaml", None, "A100")
     assert "5 to 8 times" in cost.describe(ROOT / "config/config.yaml", None, "A100")
     with pytest.raises(ValueError, match="gpu: found 'B7'; accepted: A10, A100, "):
-        cost.estimated_rates("B7")
+        cost.rates_of_gpu("B7")
     with pytest.raises(ValueError, match="one of --bench and --gpu"):
         cost.describe(ROOT / "config/paper.yaml", bench, "A100")
+
+
+def test_hours_on_the_h100_are_those_of_the_steps_that_were_measured_there():
+    rates, steps, batch = cost.rates_of_gpu("h100"), 1000, 128
+    for dataset, name, eager_ms, compiled_ms in (
+        ("cifar10", "S/2", 17.0213037, 11.5175734),
+        ("imagenet256", "L/2", 58.03559915, 46.14394314),
+    ):
+        net = network(backbone_architecture(PAPER["experiments"][dataset], "full"))
+        work = cost.Work("sampling", 1, steps * batch * net.forward)
+        for compiled, ms in ((False, eager_ms), (True, compiled_ms)):
+            found = rates.hours(dataclasses.replace(work, compiled=compiled), name)
+            assert found == pytest.approx(steps * ms / 1e3 / 3600)
+    net = network(backbone_architecture(PAPER["experiments"]["cifar10"], "full"))
+    work = cost.Work("training", 1, 3 * steps * batch * net.forward)
+    assert rates.hours(work, "S/2") == pytest.approx(steps * 0.056 / 3600)
+
+
+def test_what_is_measured_on_the_h100_and_what_is_not_is_named():
+    text = cost.describe(ROOT / "config/paper.yaml", None, "H100")
+    assert "Rates measured on one NVIDIA H100 80GB HBM3 (2026-11-28, commit 3a49dd8, " in text
+    known = "sampling L/2, S/2; compiled sampling L/2, S/2; training S/2. "
+    missing = "sampling M/4, S/4; compiled sampling M/4, S/4; training L/2, M/4, S/4."
+    assert f"{known}Not measured, but set between these: {missing}" in text
+    every = cost.all_rates()
+    assert set(every) == {"sampling", "compiled sampling", "training"}
+    for kind, measured in cost.measured_rates().items():
+        assert set(every[kind]) == set(cost.ARCHITECTURES.values())
+        assert every[kind] | measured == every[kind]
+        assert min(measured.values()) <= every[kind]["M/4"] <= every[kind]["L/2"]
+
+
+def test_cells_of_compiled_networks_are_compiled_but_for_early_exits():
+    config = copy.deepcopy(PAPER) | {"only": ["cifar10"]}
+    assert not any(w.compiled for w in cost.works(config)["cifar10"])
+    experiment = config["experiments"]["cifar10"]
+    experiment["sampling"]["compiled"] = True
+    found = [w.compiled for w in cost.works(config)["cifar10"] if w.kind == "sampling"]
+    exits = [p.setting.exits_early for p in grid_points(experiment)]
+    assert found == [not early for early in exits]
+    assert {True, False} == set(found)
 
 
 def test_a_bench_without_the_rates_is_refused(bench):

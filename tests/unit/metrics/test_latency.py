@@ -14,6 +14,7 @@ from duodiff.analysis.operations import network
 from duodiff.metrics import latency, rounds
 from duodiff.metrics.bootstrap import RESAMPLES
 from duodiff.metrics.resources import energy_meter, peak_bytes
+from duodiff.sampling import models
 from duodiff.sampling.cells import build_cell
 from duodiff.sampling.generation import sample_batch
 from duodiff.sampling.models import Models
@@ -124,7 +125,7 @@ def test_only_a_methods_own_checkpoints_are_loaded_for_its_load_time(paths, monk
     asked = []
 
     def counted(*arguments, **roles):
-        asked.append(sorted(set(roles) - {"device", "precision"}))
+        asked.append(sorted(set(roles) - {"device", "precision", "compiled"}))
         return Models(*arguments, **roles)
 
     monkeypatch.setattr(latency, "Models", counted)
@@ -248,3 +249,33 @@ def test_held_memory_is_that_of_tensors_made_and_not_yet_freed():
         torch.ones(1200)
 
     assert peak_bytes(run, "cpu") == 4 * (1000 + 10 + 500)
+
+
+def test_compiled_networks_are_timed_as_they_sample_and_their_operations_as_they_are(
+    paths, monkeypatch
+):
+    compiled = []
+
+    def compile_forward(net, device, precision):
+        compiled.append(net)
+        forward, net.forward = net.forward, lambda *given: forward(*given)
+        net.calls = 0
+        net.register_forward_pre_hook(lambda net, given: setattr(net, "calls", net.calls + 1))
+
+    monkeypatch.setattr(models, "compile_forward", compile_forward)
+    grid = [[DDPM, ["t_s=0", "t_s=400", "theta=0.4"]]]
+    eager, other = (
+        latency.measure_cells(paths, USED, grid, **TIMED, repeats=1, compiled=wanted)
+        for wanted in (False, True)
+    )
+    assert [net.depth for net in compiled] == [5, 3]
+    assert min(net.calls for net in compiled) > 0
+    clocked = {(r.method, r.compiled) for r in other if r.metric == "speedup"}
+    early = ("adadiff", "adadiff_all_heads", "adadiff_none_exit")
+    assert clocked == {("full", True), ("duodiff", True), *((name, False) for name in early)}
+    assert not any(r.compiled for r in eager)
+    counted = [
+        {(r.method, r.metric): r.value for r in found if "gflops" in r.metric}
+        for found in (eager, other)
+    ]
+    assert counted[0] == counted[1]

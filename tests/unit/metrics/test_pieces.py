@@ -8,10 +8,13 @@ import pytest
 import torch
 from unit.tiny_study import DDPM, DPM_SOLVER, loaded
 
+from duodiff.backbones import EarlyExit
+from duodiff.graphs import StepGraphs
 from duodiff.metrics import pieces as module
 from duodiff.metrics.flops import exit_gflops
 from duodiff.metrics.pieces import Pieces, expected_times, spread
 from duodiff.metrics.rounds import TURNS
+from duodiff.noise import Drawn
 from duodiff.sampling.cells import build_cell
 from duodiff.sampling.generation import sample_batch
 from duodiff.settings import Setting
@@ -170,8 +173,42 @@ def test_a_few_images_run_a_step_before_a_turn_and_change_nothing(models, pieces
     assert not calls
 
 
+def test_on_a_gpu_a_turn_of_an_early_exit_goes_on_from_a_step_before(models, pieces, monkeypatch):
+    monkeypatch.setattr(EarlyExit, "ahead_on", ("cpu",))
+    early_exit = (cell := cell_of(models, "theta=1")).early_exit
+    turn = pieces.exiting(cell, 10)[0](0)[0]
+    monkeypatch.setattr(
+        pieces, "_noise", lambda streams, count: Drawn(SEED, streams, 0, count, models.shape)
+    )
+    models.device = "cuda"
+    calls = watched(pieces, monkeypatch)
+    turn.prepare()
+    computed = [early_exit.ahead.blocks_computed]
+    turn.run()
+    computed.append(early_exit.ahead.blocks_computed)
+    (before, x), (steps, same) = calls
+    assert before == steps[:1]
+    assert x is same
+    # a trajectory begins with full batches, and goes on with those that the step before needed
+    assert computed == [models.full.net.depth, 0]
+
+
 def test_a_multistep_sampler_runs_a_piece_without_a_history(models, pieces):
     cell = cell_of(models, "t_s=400", DPM_SOLVER)
     assert any(step.change_coef for step in cell.steps)
     for turn in pieces.switching(cell)(0):
         turn.run()
+
+
+@pytest.mark.parametrize("sampler", [LONG, DPM_SOLVER], ids=lambda sampler: sampler["name"])
+def test_captured_steps_are_timed_where_they_sample(sampler, models, monkeypatch):
+    cell, x = cell_of(models, "t_s=500", sampler), Pieces(models, BATCH, SEED).x
+    steps = cell.steps[3:7]
+    plain = Pieces(models, BATCH, SEED).advance(cell, steps, x)
+    calls = []
+    models.graphs = StepGraphs("cpu")
+    monkeypatch.setattr(module.samplers, "integrate", lambda *given: calls.append(given))
+    found = Pieces(models, BATCH, SEED).advance(cell, steps, x)
+    torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-5)
+    assert not calls
+    assert x.data_ptr() != found.data_ptr()

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from duodiff.analysis.trainings import with_means
+from duodiff.identity import ROOT
 from duodiff.plotting import figures, labels, style
 
 
@@ -337,3 +338,18 @@ def test_numbers_on_logarithmic_axes_are_written_out():
     figure.draw_without_rendering()
     ticks = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert {"1", "0.1", "0.01", "0.001"} <= set(ticks)
+
+
+@pytest.mark.parametrize(
+    ("table", "draw", "value", "lines"),
+    [
+        ("exits", figures.exit_layers, "mean", 3),
+        ("denoising", figures.denoising_losses, "mse", 2 + 13),
+    ],
+)
+def test_the_tables_of_the_first_run_on_a_gpu_are_drawn(table, draw, value, lines):
+    rows = pd.read_csv(ROOT / f"report/first_gpu_run/{table}.csv")
+    (axis,) = draw(rows).axes
+    drawn = [line for line in axis.lines if len(line.get_xdata()) > 2]
+    assert len(drawn) == lines
+    assert sorted(y for line in drawn for y in line.get_ydata()) == sorted(rows[value])

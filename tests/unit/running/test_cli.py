@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from duodiff import __main__ as commands
-from duodiff.running import job
+from duodiff.running import job, receipts
 from duodiff.running.files import read_json, write_json
 from duodiff.settings import Setting
 from duodiff.study.folder import Study
@@ -400,6 +401,43 @@ def test_what_torch_imported_is_not_taken_apart_and_nothing_said_is_lost(importe
     done = subprocess.run(program, capture_output=True, text=True, check=True, encoding="utf-8")
     assert done.stdout == printed
     assert done.stderr == "work: done\n"
+
+
+@pytest.mark.parametrize(
+    ("folder", "given", "kept"),
+    [
+        ("study", None, "study/results/.compiled/A-processor-R-2"),
+        ("study", "elsewhere", "elsewhere"),
+        ("my study", None, None),  # a compiler's shell would see two words
+    ],
+)
+def test_what_a_job_of_a_study_compiles_is_kept_in_the_studys_folder(
+    tmp_path, monkeypatch, folder, given, kept
+):
+    work = tmp_path.resolve() / folder
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(job.provenance, "cpu_name", lambda: "A processor (R) 2")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", given or "")
+    if given is None:
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    plan = receipts.Plan("", ("", ""), {}, [], [])
+    monkeypatch.setattr(receipts, "begun", lambda **planned: plan)
+    monkeypatch.setattr(receipts, "take", lambda plan, write_files: False)
+    monkeypatch.setattr(receipts, "write", lambda plan: None)
+    found = []
+
+    def look() -> str:
+        """Looks."""
+        found.append(os.environ.get("TORCHINDUCTOR_CACHE_DIR"))
+        return "looked"
+
+    monkeypatch.setattr(job, "log", logging.getLogger("duodiff.test"))
+    for options in ([], ["--plan", '{"work": []}']):
+        monkeypatch.setattr(sys, "argv", ["look", *options])
+        job.run(look)
+    inside = kept and str(work.parent / kept if given is None else kept)
+    assert found == [given, inside]
 
 
 def test_a_users_error_is_one_line_on_the_terminal_and_has_its_place_in_the_log(tmp_path):

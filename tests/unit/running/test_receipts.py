@@ -5,11 +5,14 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from duodiff import __main__ as commands
+from duodiff.identity import ROOT
 from duodiff.running import files, receipts
 from duodiff.running.receipts import Plan
 
@@ -588,3 +591,36 @@ def test_networks_are_put_into_the_store_by_the_command(tmp_path):
     assert receipts.take(plan)
     with pytest.raises(FileNotFoundError, match="accepted: a folder that ship wrote"):
         commands.networks(tmp_path)
+
+
+FINDS = """
+import json, sys
+sys.argv = ["train_heads.py", "--plan", {plan!r}, "--log", "job.log"]
+from duodiff.running import job
+with job.importing():
+    import a_library_that_is_not_there
+"""
+
+
+def found_before_imports(planned: dict) -> subprocess.CompletedProcess:
+    """A script with this plan, whose imports fail."""
+    program = [sys.executable, "-c", FINDS.format(plan=json.dumps(planned))]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        program, env=environment, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+
+
+def test_a_result_that_the_store_has_costs_a_job_no_import():
+    said = {"options": {"lr": 1}, "inputs": [], "outputs": [OUT, WEIGHTS], "kept": True}
+    finish(receipts.begun([*WORK], **said))
+    remove_outputs()
+    done = found_before_imports({"work": WORK, **said})
+    message = "train_heads: found finished in results/.store"
+    assert (done.returncode, done.stderr.strip()) == (0, message)
+    assert Path("job.log").read_text(encoding="utf-8").strip() == message
+    assert Path(WEIGHTS).read_text(encoding="utf-8") == "trained"
+    for other in ({"options": {"lr": 2}}, {"kept": False}):
+        done = found_before_imports({"work": WORK, **said, **other})
+        assert done.returncode == 1
+        assert "a_library_that_is_not_there" in done.stderr

@@ -18,7 +18,8 @@ from unit.tiny_study import (
     train,
 )
 
-from duodiff.compiled import COMPILE
+from duodiff.compiled import WHOLE, FastGraphs
+from duodiff.graphs import StepGraphs
 from duodiff.protocol import CORRECTED
 from duodiff.sampling import generation
 from duodiff.sampling.cells import build_cell
@@ -161,7 +162,7 @@ def test_bfloat16_images_are_near_those_of_float32_under_the_same_noise(paths, s
     assert 0 < difference.mean() < 0.01 * x_32.abs().mean()
 
 
-GRAPHS = COMPILE | {"mode": None, "backend": "eager"}
+GRAPHS = WHOLE | {"backend": "eager"}
 
 
 @pytest.mark.slow
@@ -174,25 +175,67 @@ def test_compiled_backbones_give_the_images_of_eager_ones(
         pytest.skip("torch.compile needs g++")
     uncompiled = by_torch and device == "cpu"
     if uncompiled:  # graphs as torch traces them: the next test compiles one
-        monkeypatch.setattr("duodiff.compiled.COMPILE", GRAPHS)
+        monkeypatch.setattr("duodiff.compiled.WHOLE", GRAPHS)
+    # tuning takes minutes: `make bench-gpu` does it
+    monkeypatch.setattr("duodiff.compiled.COMPILE", WHOLE)
+    counts = (6, 8) if device == "cpu" else (6, 6)
     options = {"device": device, "precision": precision}
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     both = [Models(USED, "corrected", **paths, **options, compiled=c) for c in (False, True)]
     for setting in ("t_s=400", "theta=0.4"):
         cells = [build_cell(models, DDPM, Setting.parse(setting)) for models in both]
-        for start, end in ((0, 6), (6, 8)):
+        for start, count in zip((0, 6), counts, strict=True):
             eager, ours = (
-                sample_batch(*pair, start, end, 0)[0] for pair in zip(both, cells, strict=True)
+                sample_batch(*pair, start, count, 0)[0] for pair in zip(both, cells, strict=True)
             )
             assert (eager - ours).abs().mean() <= tolerance * eager.abs().mean()
             assert (setting == "theta=0.4" or uncompiled) == torch.equal(eager, ours)
-    # two backbones, each whole, for two sizes of batch
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 4 * by_torch
+    if device == "cuda":
+        captured = [len(memory.run) for memory in both[1].graphs._memories.values()]
+        assert captured == [3]  # both backbones with noise, and the last step without
+    else:  # two backbones, each whole, for two sizes of batch
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 4 * by_torch
     if not by_torch:
         graphs = [model.net.forward.requests for model in (both[1].full, both[1].shallow)]
         assert [list(sizes) for sizes in graphs] == [[6, 8], [6, 8]]
         assert sys.modules["openvino_telemetry"] is None  # nobody is told
+
+
+def test_the_form_of_a_gpu_is_compiled_for_more_sizes_of_batch_than_torch_allows(
+    paths, monkeypatch
+):
+    monkeypatch.setattr("duodiff.compiled.COMPILE", GRAPHS)
+    torch._dynamo.reset()
+    net = loaded({"shallow": paths["shallow"]}).shallow.net
+    graphs = FastGraphs(net, "float32")
+    with torch.inference_mode():
+        for batch in range(1, 11):
+            given = torch.randn(batch, 1, 8, 8), torch.arange(batch), torch.arange(batch)
+            torch.testing.assert_close(graphs(*given), net(*given), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.01)])
+@pytest.mark.parametrize("setting", ["t_s=400", "theta=0.4"])
+def test_the_way_of_a_gpu_gives_the_images_of_eager_networks(
+    paths, monkeypatch, setting, precision, tolerance
+):
+    """Its forms of the networks and its steps, on a CPU: neither compiled nor captured."""
+    monkeypatch.setattr("duodiff.compiled.COMPILE", GRAPHS)
+    both = [Models(USED, "corrected", **paths, precision=precision) for _ in range(2)]
+    for role in both[1].backbones:
+        net = both[1].backbone(role).net
+        net.forward = FastGraphs(net, precision)
+    both[1].graphs = StepGraphs("cpu")
+    cells = [build_cell(models, DDPM, Setting.parse(setting)) for models in both]
+    for start, seed in ((0, 0), (6, 1)):
+        (eager, y, ran), (ours, *others) = (
+            sample_batch(*pair, start, 6, seed) for pair in zip(both, cells, strict=True)
+        )
+        assert (eager - ours).abs().mean() <= tolerance * eager.abs().mean()
+        assert torch.equal(y, others[0])
+        assert torch.equal(ran, others[1])
+        assert torch.equal(eager, ours) == (setting == "theta=0.4")  # which the loop samples
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import sys
 import pandas as pd
 import pytest
 import torch
+from unit import recorded
 from unit.tiny_study import (
     BACKBONE_TRAINING,
     USED,
@@ -14,6 +15,7 @@ from unit.tiny_study import (
 )
 
 from duodiff import checkpoints
+from duodiff.compiled import WHOLE, FastGraphs
 from duodiff.protocol import CORRECTED, PAPER
 from duodiff.running.files import read_json, write_json
 from duodiff.sampling.models import Models
@@ -167,6 +169,41 @@ def test_torch_compiles_a_backbone_for_a_cpu(paths, monkeypatch, tmp_path):
         )
     assert (eager - ours).abs().mean() <= 0.01 * eager.abs().mean()
     assert list(tmp_path.rglob("*.so"))
+
+
+@pytest.mark.slow
+def test_torch_compiles_the_form_of_a_gpu(paths, monkeypatch, tmp_path):
+    """By inductor for a CPU, whole; a GPU's kernels are tuned as well."""
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs g++")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("duodiff.compiled.COMPILE", WHOLE)
+    torch._dynamo.reset()
+    backbone = Models(USED, "corrected", shallow=paths["shallow"]).shallow
+    x, t, y = torch.randn(6, 1, 8, 8), torch.full((6,), 700), torch.arange(6)
+    with torch.inference_mode():
+        eager = backbone(x, t, y)
+        for precision, tolerance in (("float32", 1e-5), ("bfloat16", 0.01)):
+            ours = FastGraphs(backbone.net, precision)(x, t, y)
+            assert ours.dtype == torch.float32
+            assert (eager - ours).abs().mean() <= tolerance * eager.abs().mean()
+    assert list(tmp_path.rglob("*.so"))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_steps_are_captured_where_backbones_are_compiled_on_a_gpu(
+    paths, monkeypatch, device, compiled
+):
+    made, forms = recorded.pretend(monkeypatch), []
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: self)
+    monkeypatch.setattr("duodiff.compiled.OpenvinoGraphs", lambda net: forms.append("openvino"))
+    monkeypatch.setattr("duodiff.compiled.FastGraphs", lambda net, precision: forms.append("fast"))
+    both = {role: paths[role] for role in ("full", "shallow")}
+    models = Models(USED, "corrected", **both, device=device, compiled=compiled)
+    assert forms == 2 * compiled * [{"cpu": "openvino", "cuda": "fast"}[device]]
+    assert (models.graphs is not None) == (compiled and device == "cuda")
+    assert not made.all_of_them
 
 
 def test_compiled_backbones_need_openvino_on_a_cpu(paths, monkeypatch):

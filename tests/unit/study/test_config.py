@@ -10,6 +10,7 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
+from duodiff.analysis.claims.statements import CLAIMS
 from duodiff.analysis.operations import network
 from duodiff.study import config as configuration
 from duodiff.study.grid import (
@@ -21,6 +22,7 @@ from duodiff.study.grid import (
     selected,
     step_grids,
 )
+from duodiff.study.scale import scale
 
 ROOT = Path(__file__).parents[3]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
@@ -49,6 +51,7 @@ def load(name: str) -> dict:
         "studies.yaml",
         "cifar10_cpu.yaml",
         "own_images.yaml",
+        "cifar10_gpu.yaml",
     ],
 )
 def test_shipped_configurations_are_valid(name):
@@ -96,6 +99,55 @@ def test_the_schedules_on_cifar10_are_those_on_the_digits():
     mine, theirs = written["grid"]["ddpm"], digits["grid"]["ddpm"]
     assert ["thrifty", *mine["schedules"]] == theirs["schedules"]
     assert mine["fewer_steps"] == theirs["fewer_steps"]
+
+
+def of_a_gpu(*more: str) -> dict:
+    """config/cifar10_gpu.yaml with the files that are read after it, completed."""
+    config = load("cifar10_gpu.yaml")
+    for name in more:
+        update_config(config, load(name))
+    return configuration.complete(config)
+
+
+def test_the_study_of_one_gpu_has_the_papers_networks_at_a_reduced_scale():
+    study = of_a_gpu()["experiments"]["cifar10_gpu"]
+    paper = configuration.complete(load("paper.yaml"))["experiments"]["cifar10"]
+    for key in ("backbone", "shallow_depth", "schedule", "prediction"):
+        assert study[key] == paper[key]
+    assert scale(study) == "reduced"
+    assert study["sampling"]["batch"] == study["latency"]["batch"]  # one shape to compile
+    assert study["sampling"]["compiled"]
+    assert study["latency"]["compiled"]
+
+
+def test_fid_is_measured_on_the_networks_of_the_study_of_one_gpu():
+    config = of_a_gpu()
+    assert selected(config) == ["cifar10_gpu"]
+    for role in ("full", "shallow", "heads"):
+        assert owner(config, "cifar10_gpu_fid", role) == "cifar10_gpu"
+    cells = {point.path for point in grid_points(config["experiments"]["cifar10_gpu_fid"])}
+    assert cells < {point.path for point in grid_points(config["experiments"]["cifar10_gpu"])}
+
+
+def test_the_official_archive_changes_the_images_alone():
+    usual, official = of_a_gpu(), of_a_gpu("cifar10_official.yaml")
+    for name, experiment in official["experiments"].items():
+        used = official["datasets"][experiment["dataset"]]
+        assert used["source"] == "cifar10"
+        changed = {key: experiment[key] for key in ("dataset", "metric")}
+        assert experiment == usual["experiments"][name] | changed
+        assert experiment["metric"]["name"] == usual["experiments"][name]["metric"]["name"]
+
+
+def test_what_was_declared_of_the_study_of_one_gpu_is_tested_by_its_cells():
+    text = (ROOT / "docs/claims.md").read_text(encoding="utf-8")
+    section = text.split("## Declared before a run: CIFAR-10 on a GPU")[1]
+    declared = re.findall(r"^\| [^|]+ \| `(\w+)` \|", section, flags=re.M)
+    assert len(declared) == 4
+    assert {*declared} <= {claim.id for claim in CLAIMS}
+    study = of_a_gpu()["experiments"]["cifar10_gpu"]
+    assert {0, 300, 500, 1000} <= set(study["grid"]["ddpm"]["t_s"])
+    assert len(study["grid"]["ddpm"]["theta"]) == 3
 
 
 def test_the_studies_compare_with_the_default_experiment():
@@ -229,7 +281,7 @@ GRID = f"{DIGITS}.grid.ddpm"
         (
             f"{DIGITS}.metric",
             {"name": "fd_x"},
-            "metric.classifier: missing; fd_x is measured in .* there is for: fd_digits, fd_digits16",
+            "metric.classifier: missing; fd_x is measured in .* there is for: fd_cifar10, fd_digits, fd_digits16",
         ),
         (
             f"{DIGITS}.metric.reference",
