@@ -17,7 +17,7 @@ from duodiff.metrics.resources import synchronise
 from duodiff.metrics.rounds import TURNS, Piece, Turn, turn_steps
 from duodiff.samplers import Step
 from duodiff.sampling.cells import Cell
-from duodiff.sampling.generation import sample_batch
+from duodiff.sampling.generation import captured, sample_batch
 from duodiff.sampling.models import Models
 
 _FEW = 8  # images of the step before a turn
@@ -49,9 +49,9 @@ class Pieces:
         """x of the first images after some of a cell's steps."""
         first, count = replace(steps[0], change_coef=0.0), len(x)
         y = None if self.y is None else self.y[:count]
-        own = [first, *steps[1:]]
-        if self.models.graphs is not None:
-            x = self.models.graphs.integrate(cell.schedule, own, x, y, start=0, seed=self.seed)
+        own, graphs = [first, *steps[1:]], captured(self.models)
+        if graphs is not None:
+            x = graphs.integrate(cell.schedule, own, x, y, start=0, seed=self.seed)
         else:
             step_noise = self._noise([step.t for step in steps if step.noise_coef], count)
             x = samplers.integrate(cell.schedule, own, x, y, step_noise)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from duodiff import noise, samplers
 from duodiff.autoencoder import Autoencoder
+from duodiff.graphs import StepGraphs
 from duodiff.running.parts import Parts
 from duodiff.sampling.cells import Cell, blocks
 from duodiff.sampling.models import Models
@@ -26,6 +27,13 @@ def compute_batches(start: int, stop: int, batch: int) -> Iterator[tuple[int, sl
     """
     for first in range(start - start % batch, stop, batch):
         yield first, slice(max(start - first, 0), min(stop - first, batch))
+
+
+def captured(models: Models) -> StepGraphs | None:
+    """What samples by captured steps in place of `samplers.sample`: made once for the models. None if nothing does."""
+    if models.captures and models.graphs is None:
+        models.graphs = StepGraphs(models.device)
+    return models.graphs
 
 
 def sample_batch(
@@ -49,7 +57,8 @@ def sample_batch(
     if cell.early_exit is not None:
         cell.early_exit.begin()
     eager = partial(samplers.sample, device=models.device)
-    sample = models.graphs.sample if models.graphs else eager
+    graphs = captured(models)
+    sample = graphs.sample if graphs else eager
     x = sample(
         cell.schedule,
         cell.steps,

@@ -18,7 +18,6 @@ from duodiff.checkpoints import (
 )
 from duodiff.compiled import compile_forward
 from duodiff.early_exit import AdaDiff
-from duodiff.graphs import StepGraphs
 from duodiff.protocol import PROTOCOLS, Protocol
 from duodiff.running.files import read_json
 from duodiff.schedules import noise_schedule
@@ -41,8 +40,9 @@ class Models:
     `departures` lists the differences.
 
     `precision` is the dtype that the networks compute in: "float32", or "bfloat16" by autocast. `compiled` compiles
-    each backbone (`duodiff.compiled`), but not AdaDiff, whose batches shrink. On a GPU, `graphs` then samples by
-    captured steps, in place of `samplers.sample`. Elsewhere it is None.
+    each backbone (`duodiff.compiled`), but not AdaDiff, whose batches shrink. On a GPU sampling then captures its steps
+    (`captures`). `graphs` are those that it has captured (`sampling.generation.captured`). They are no part of loading:
+    what only loads networks does not depend on samplers.
 
     `shape` is [C, H, W] of an image, or of a latent. Raises ValueError for an unknown precision, for refused
     checkpoints, and for checkpoints that disagree on image shape, classes or prediction.
@@ -87,8 +87,8 @@ class Models:
         if compiled:
             for backbone in self._backbones.values():
                 compile_forward(backbone.net, device, precision)
-        captures = compiled and torch.device(device).type == "cuda"
-        self.graphs = StepGraphs(device) if captures else None
+        self.captures = compiled and torch.device(device).type == "cuda"
+        self.graphs: Any = None
         architectures = {
             role: {key: manifest.architecture[key] for key in _SHARED}
             for role, manifest in described.items()

@@ -18,6 +18,7 @@ from duodiff import checkpoints
 from duodiff.compiled import WHOLE, FastGraphs
 from duodiff.protocol import CORRECTED, PAPER
 from duodiff.running.files import read_json, write_json
+from duodiff.sampling.generation import captured
 from duodiff.sampling.models import Models
 from duodiff.training.backbone import denoising_loss, noisers
 
@@ -202,7 +203,10 @@ def test_steps_are_captured_where_backbones_are_compiled_on_a_gpu(
     both = {role: paths[role] for role in ("full", "shallow")}
     models = Models(USED, "corrected", **both, device=device, compiled=compiled)
     assert forms == 2 * compiled * [{"cpu": "openvino", "cuda": "fast"}[device]]
-    assert (models.graphs is not None) == (compiled and device == "cuda")
+    assert models.captures == (compiled and device == "cuda")
+    graphs = captured(models)
+    assert (graphs is not None) == models.captures
+    assert captured(models) is graphs
     assert not made.all_of_them
 
 
