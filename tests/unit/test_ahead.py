@@ -235,5 +235,5 @@ def test_sizes_are_the_cheapest_of_all(copying):
 
 def test_a_batch_shrinks_only_where_it_pays():
     needed = (128, 128, 112, 16, 16, 16, 0)
-    assert cheapest_sizes(needed, 128, 0.06) == (128, 128, 128, 16, 16, 16, 0)
+    assert cheapest_sizes(needed, 128, 0.1) == (128, 128, 128, 16, 16, 16, 0)
     assert cheapest_sizes(needed, 128, 30.0) == (128, 128, 128, 128, 128, 128, 0)
