@@ -1,6 +1,7 @@
 """The networks of a study, loaded from their checkpoints and held to the configured conventions."""
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 
 from duodiff import noise
+from duodiff.ahead import CompiledParts
 from duodiff.backbones import EarlyExit, FixedExit
 from duodiff.checkpoints import (
     BackboneManifest,
@@ -16,7 +18,7 @@ from duodiff.checkpoints import (
     load_adadiff,
     load_backbone,
 )
-from duodiff.compiled import compile_forward
+from duodiff.compiled import DTYPES, compile_forward
 from duodiff.early_exit import AdaDiff
 from duodiff.graphs import StepGraphs
 from duodiff.protocol import PROTOCOLS, Protocol
@@ -151,7 +153,14 @@ class Models:
 
     def early_exit(self, theta: float, simulate: bool = False) -> EarlyExit:
         """AdaDiff at the threshold theta. With `simulate` every layer is computed and one is selected."""
-        return EarlyExit(self.adadiff, theta, self.full, simulate)
+        return EarlyExit(self.adadiff, theta, self.full, simulate, self._parts)
+
+    @cached_property
+    def _parts(self) -> CompiledParts | None:
+        """AdaDiff's parts, where they are compiled: on a GPU."""
+        if not self.compiled or torch.device(self.device).type != "cuda":
+            return None
+        return CompiledParts(self.adadiff, DTYPES[self.precision])
 
     def fixed_exit(self, layer: int) -> FixedExit:
         """AdaDiff's output at one layer for all images."""

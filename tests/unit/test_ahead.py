@@ -27,10 +27,10 @@ class ByTime(nn.Module):
 
     def __init__(self, layer: int):
         super().__init__()
-        self.layer = layer
+        self.register_buffer("limit", torch.tensor((layer + 0.5) * FINEST))
 
     def forward(self, tokens: Tensor, time_emb: Tensor) -> Tensor:
-        leaves = time_emb[:, -1] < (self.layer + 0.5) * FINEST
+        leaves = time_emb[:, -1] < self.limit
         return torch.where(leaves, 0.0, 0.5 + 0 * tokens.mean((1, 2)))
 
 
