@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from duodiff.compiled import COMPILE, allow_graphs
 from duodiff.early_exit import AdaDiff, exit_layers
 from duodiff.fast import FastUViT
 from duodiff.uvit import UViT, add
@@ -334,10 +335,10 @@ class CompiledParts(Parts):
         self.fast_blocks = [*net.in_blocks, net.mid_block, *net.out_blocks]
         of_skips = zip(self.fast.of_tokens, self.fast.of_skip, strict=True)
         self.halves: list[tuple[Tensor, ...]] = [()] * (net.depth // 2 + 1) + [*of_skips]
-        self._embed, self._block, self._decode = (
-            torch.compile(function, fullgraph=True, dynamic=dynamic)
-            for function, dynamic in ((_embed_fast, False), (_block_fast, True), (_decode, False))
-        )
+        allow_graphs()
+        self._embed = torch.compile(_embed_fast, **COMPILE)
+        self._decode = torch.compile(_decode, **COMPILE)
+        self._block = torch.compile(_block_fast, **COMPILE | {"dynamic": True})
 
     @property
     def dtype(self) -> torch.dtype:

@@ -43,8 +43,8 @@ class Models:
     `departures` lists the differences.
 
     `precision` is the dtype that the networks compute in: "float32", or "bfloat16" by autocast. `compiled` compiles
-    each backbone (`duodiff.compiled`), but not AdaDiff, whose batches shrink. On a GPU, `graphs` then samples by
-    captured steps, in place of `samplers.sample`. Elsewhere it is None.
+    each backbone (`duodiff.compiled`), and on a GPU AdaDiff (`duodiff.ahead`). There, `graphs` then samples by captured
+    steps, in place of `samplers.sample`. Elsewhere it is None.
 
     `shape` is [C, H, W] of an image, or of a latent. Raises ValueError for an unknown precision, for refused
     checkpoints, and for checkpoints that disagree on image shape, classes or prediction.

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from itertools import pairwise, product
 
 import pytest
@@ -13,6 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from duodiff import ahead, samplers
 from duodiff.ahead import Ahead, CompiledParts, cheapest_sizes, room
 from duodiff.backbones import EarlyExit, single
+from duodiff.compiled import WHOLE
 from duodiff.early_exit import AdaDiff
 from duodiff.schedules import noise_schedule
 from duodiff.uvit import Denoiser, UViT
@@ -154,8 +154,7 @@ def test_compiled_parts_round_no_more_than_autocast(device, monkeypatch):
 def test_a_few_graphs_serve_all_blocks_and_batches(monkeypatch):
     """With a backend that compiles nothing: what is traced, and how often."""
     graphs = CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile
-    monkeypatch.setattr(torch, "compile", partial(compiled, backend=graphs))
+    monkeypatch.setattr(ahead, "COMPILE", WHOLE | {"backend": graphs})
     model = made(by_time=True, num_classes=4)
     run = Ahead(model, CompiledParts(model, torch.float32))
     run.copying = 0.0
@@ -163,7 +162,8 @@ def test_a_few_graphs_serve_all_blocks_and_batches(monkeypatch):
         for call in range(12):
             assert_the_rules(run, given(pattern("drawn", 16, call // 4), call, 4), 0.2, 1e-4)
     assert len({run.blocks_computed, N}) == 2  # batches shrank
-    assert graphs.frame_count <= 6
+    # embedding, three kinds of blocks, decoding; torch counts an empty graph, too
+    assert len([graph for graph in graphs.graphs if len(graph.graph.nodes) > 1]) == 5
 
 
 def test_nan_never_exits_and_is_counted_until_an_image_leaves():
@@ -298,5 +298,5 @@ def test_sizes_are_the_cheapest_of_all(copying):
 
 def test_a_batch_shrinks_only_where_it_pays():
     needed = (128, 128, 112, 16, 16, 16, 0)
-    assert cheapest_sizes(needed, 128, 0.06) == (128, 128, 128, 16, 16, 16, 0)
+    assert cheapest_sizes(needed, 128, 0.1) == (128, 128, 128, 16, 16, 16, 0)
     assert cheapest_sizes(needed, 128, 30.0) == (128, 128, 128, 128, 128, 128, 0)
