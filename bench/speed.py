@@ -3,7 +3,8 @@
     python bench/speed.py CASE [plain]
 
 `plain` is the baseline: eager PyTorch, with memory handled by the C library's defaults. The networks have random
-weights; speed does not depend on them. The cases run on the CPU, except `gpu`, and `rates` if there is a GPU.
+weights; speed does not depend on them. The cases run on the CPU, except `gpu`, and `noise`, `rates` and `ahead` if
+there is a GPU.
 """
 
 import copy
@@ -22,10 +23,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from duodiff import samplers
+from duodiff.ahead import Ahead
 from duodiff.analysis.operations import network
 from duodiff.backbones import duodiff, single
 from duodiff.compiled import compile_forward
-from duodiff.early_exit import AdaDiff
+from duodiff.early_exit import AdaDiff, UncertaintyHead
 from duodiff.noise import Drawn
 from duodiff.protocol import PROTOCOLS
 from duodiff.running import memory
@@ -34,7 +36,7 @@ from duodiff.training.backbone import denoising_loss
 from duodiff.training.batches import Noiser
 from duodiff.training.heads import heads_loss
 from duodiff.training.loop import TrainingConfig, fit
-from duodiff.uvit import FUSED_ATTENTION_FROM, Denoiser, UViT
+from duodiff.uvit import FUSED_ATTENTION_FROM, Denoiser, UViT, timestep_embedding
 
 _S = {"in_chans": 3, "embed_dim": 512, "depth": 13, "num_heads": 8}
 _M = {"in_chans": 3, "embed_dim": 768, "depth": 17, "num_heads": 12, "num_classes": 1000}
@@ -222,65 +224,73 @@ def switch() -> dict[str, float]:
     return {f"t_s={t}": taken[0] / taken[t] / ideal[t] for t in calls if t}
 
 
-class Scripted(nn.Module):
-    """An uncertainty head that computes as always, but lets images exit at the layers in `exits`.
+class ByTime(nn.Module):
+    """An uncertainty head that computes as always, but lets an image that is fed the time n exit at layer n."""
 
-    All heads share `exits`, a list with the one tensor of exit layers of the images that are left.
-    """
-
-    def __init__(self, head: nn.Module, layer: int, exits: list[Tensor]):
+    def __init__(self, head: UncertaintyHead, layer: int, net: UViT):
         super().__init__()
-        self.head, self.layer, self.exits = head, layer, exits
+        self.head = head
+        limit = timestep_embedding(torch.tensor([layer + 0.5]), net.embed_dim)
+        self.limit = limit[0, -1].item()  # the slowest sine grows with n
 
     def forward(self, tokens: Tensor, time_emb: Tensor) -> Tensor:
-        left = self.exits[0]
-        leaves = left <= self.layer
-        self.exits[0] = left[~leaves]
-        return torch.where(leaves, 0.0, 0.5 + 0 * self.head(tokens, time_emb))
+        computed = 0 * self.head(tokens, time_emb)
+        return torch.where(time_emb[:, -1] < self.limit, computed, computed + 0.5)
+
+
+def early_exit() -> dict[str, float]:
+    """Early exit on S/2, batch 8, over its ideal time, and over the network's own time if no image exits."""
+    return _early_exit(lambda model: model, "cpu")
+
+
+def ahead() -> dict[str, float]:
+    """The same without waiting, as a GPU computes it: on a GPU eager, in bfloat16, at batch 128."""
+    return _early_exit(Ahead, DEVICE)
 
 
 @torch.inference_mode()
-def early_exit() -> dict[str, float]:
-    """Early exit on S/2, batch 8, over its ideal time, and over the network's own time if no image exits.
+def _early_exit(made: Callable[[AdaDiff], Callable], device: str) -> dict[str, float]:
+    """Of what is `made` of AdaDiff. The images of each kind of call exit at the same layers in every call.
 
     The ideal time of an image is that of the blocks and uncertainty heads it used and of one output head, each as fast
     as in the whole batch.
     """
-    net = uvit("S/2")
-    model, depth = AdaDiff(net).eval(), net.depth
-    x, t, _ = inputs(net, 8)
-    calls, exits = {"network": lambda: net(x, t), "none exits": lambda: model(x, t, None, 0.0)}, {}
-    for mean in MEAN_EXITS:
-        exits[mean] = _exits_around(mean, depth)
-        calls[f"{mean}"] = partial(_scripted, copy.deepcopy(model), exits[mean], x, t)
-    layers, time_emb = model.layer_inputs(x, t)
-    calls["heads"] = lambda: [h(layers[0], time_emb) for h in model.uncertainty_heads]
-    calls["ends"] = lambda: net.decode(net.embed(x, net.embed_time(t)))
-    taken = medians(calls)
+    net, fast = uvit("S/2").to(device), device == "cuda"
+    model, depth, batch = AdaDiff(net).eval().to(device), net.depth, 128 if fast else 8
+    for i, head in enumerate(model.uncertainty_heads):
+        model.uncertainty_heads[i] = ByTime(head, i, net)
+    x, never, _ = inputs(net, batch)
+    exits = {"none exits": torch.full_like(never, depth)}
+    exits |= {
+        f"mean exit {mean}": _exits_around(mean, depth, batch).to(device) for mean in MEAN_EXITS
+    }
+    layers, time_emb = model.layer_inputs(x, never)
+    calls: dict[str, Callable] = {
+        "network": lambda: net(x, never),
+        "heads": lambda: [h(layers[0], time_emb) for h in model.uncertainty_heads],
+        "ends": lambda: net.decode(net.embed(x, net.embed_time(never))),
+    }
+    with torch.autocast(device, torch.bfloat16, fast):
+        for name, layer in exits.items():
+            calls[name] = partial(made(model), x, layer, None, 0.25)
+            for _ in range(3):  # what runs ahead learns the exits
+                _, taken = calls[name]()
+                assert torch.equal(taken, layer), f"{taken} for {layer}"
+        taken = medians(calls)
     block = (taken["network"] - taken["ends"]) / depth
     ratios = {"none exits": taken["none exits"] / taken["network"]}
-    for mean, layer in exits.items():
+    for name, layer in list(exits.items())[1:]:
         used = layer.double().mean().item()
         heads = torch.clamp(layer + 1, max=depth).double().mean().item()
         ideal = taken["ends"] + used * block + heads * taken["heads"] / depth
-        ratios[f"mean exit {mean}"] = taken[f"{mean}"] / ideal
+        ratios[name] = taken[name] / ideal
     return ratios
 
 
-def _exits_around(mean: float, depth: int) -> Tensor:
-    """Exit layers of 8 images around `mean`: up to one layer below and above, within the network."""
-    spread = torch.tensor([-1, -1, -1, 0, 0, 1, 1, 1])
+def _exits_around(mean: float, depth: int, batch: int) -> Tensor:
+    """Exit layers of a batch around `mean`: up to one layer below and above, within the network."""
+    spread = torch.tensor([-1, -1, -1, 0, 0, 1, 1, 1]).repeat(batch // 8)
     return torch.clamp((mean + spread).round().long(), 0, depth)
-
-
-def _scripted(model: AdaDiff, exits: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    shared = [exits]
-    for i, head in enumerate(model.uncertainty_heads):
-        plain = head.head if isinstance(head, Scripted) else head
-        model.uncertainty_heads[i] = Scripted(plain, i, shared)
-    output, taken = model(x, t, None, 0.25)
-    assert torch.equal(taken, exits), f"{taken} for {exits}"
-    return output
 
 
 @torch.inference_mode()
@@ -459,6 +469,7 @@ _ALL = (
     batches,
     switch,
     early_exit,
+    ahead,
     loop,
     noise,
     small,

@@ -11,18 +11,22 @@ has not left. Who left is known on the device alone. Three things follow from th
   batch that shrank, when the whole call is queued. Where no image left lately nothing shrinks, and it does not wait.
 """
 
+import copy
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from duodiff.compiled import COMPILE, allow_graphs
 from duodiff.early_exit import AdaDiff, exit_layers
-from duodiff.uvit import add
+from duodiff.fast import FastUViT
+from duodiff.uvit import UViT, add
 
 PARTS = 8
 """A batch has so many sizes: multiples of this part of it. Few sizes are few compiled graphs."""
@@ -36,6 +40,10 @@ _SHRINKING = (
 )  # what the small kernels of a shrinking batch take, of a block's time: an estimate
 
 
+Given = tuple[Tensor, Tensor, Tensor | None]
+"""x, t and y of a call."""
+
+
 class Ahead:
     """`AdaDiff.forward` for the calls of one trajectory on a GPU, without gradients.
 
@@ -46,8 +54,8 @@ class Ahead:
     had left. `copying` is the time to copy an image's tokens, of a block's time.
     """
 
-    def __init__(self, model: AdaDiff):
-        self.model, self.form, self.blocks_computed = model, _Form(model), 0.0
+    def __init__(self, model: AdaDiff, parts: "Parts | None" = None):
+        self.model, self.parts, self.blocks_computed = model, parts or Parts(model), 0.0
         net = model.uvit
         copied = 2 * net.pos_embed.element_size()  # bytes of a number, read and written
         operations = 24 * net.embed_dim + 4 * net.pos_embed.shape[1]  # of a block, for a number
@@ -66,12 +74,13 @@ class Ahead:
     ) -> tuple[Tensor, Tensor]:
         """Noise [B, C, H, W] and exit layer int64 [B]."""
         sizes = self._sizes(len(x))
-        call = self._begin(x, t, y, theta)
-        everyone = call.group(torch.arange(len(x), device=x.device), offset=0, since=0)
-        self._run(call, everyone, sizes)
-        output, exits = self._finish(call)
-        if self._run_late(call):
+        with self.parts.computing(x.device):
+            call = self._begin((x, t, y), theta)
+            everyone = call.group(torch.arange(len(x), device=x.device), offset=0, since=0)
+            self._run(call, everyone, sizes)
             output, exits = self._finish(call)
+            if self._run_late(call):
+                output, exits = self._finish(call)
         self._remember(call, exits)
         return output.to(x.dtype), exits
 
@@ -90,16 +99,17 @@ class Ahead:
         most = [max(counts) for counts in zip(*self._kept, strict=True)]
         return cheapest_sizes(tuple(room(n, batch) for n in most), batch, self.copying)
 
-    def _begin(self, x: Tensor, t: Tensor, y: Tensor | None, theta: float) -> "_Call":
+    def _begin(self, given: Given, theta: float) -> "_Call":
         """The call with the tokens before the first block, and their uncertainties."""
-        depth, batch = self.model.uvit.depth, len(x)
+        depth, batch, device = self.model.uvit.depth, len(given[0]), given[0].device
         _, length, dim = self.model.uvit.pos_embed.shape
-        layers = torch.empty(depth + 1, batch, length, dim, dtype=self.form.dtype, device=x.device)
-        time_emb, first = self.form.embed((x, t, y), layers[0])
+        layers = torch.empty(depth + 1, batch, length, dim, dtype=self.parts.dtype, device=device)
+        slots = self.parts.slots(layers)
+        time_emb, first = self.parts.embed(given, slots[0])
         u = first.new_full((depth, batch), float("inf"))
         u[0] = first
-        at = torch.empty(depth + 1, batch, dtype=torch.long, device=x.device)
-        return _Call(theta, layers, u, at, time_emb)
+        at = torch.empty(depth + 1, batch, dtype=torch.long, device=device)
+        return _Call(theta, layers, u, at, time_emb, slots)
 
     def _run(self, call: "_Call", group: "_Group", sizes: Sequence[int]) -> None:
         """The blocks of a group of images, and the uncertainties after them."""
@@ -109,8 +119,9 @@ class Ahead:
                 group = call.shrink(group, i, sizes[i], last=sizes[i] == sizes[-1])
                 if not sizes[i]:
                     return
-            skip = call.tokens(depth - i, group) if i > depth // 2 else None
-            u = self.form.block(i, (call.tokens(i, group), skip, group.times), call.out(i, group))
+            skip = [call.tokens(depth - i, group)] if i > depth // 2 else []
+            given = (call.tokens(i, group), group.times, *skip)
+            u = self.parts.block(i, given, call.out(i, group))
             if u is not None:
                 call.u[i + 1].index_copy_(0, group.rows, u)
             call.computed += len(group.rows)
@@ -131,7 +142,7 @@ class Ahead:
         batch = len(exits)
         chosen = exits * batch + call.at.gather(0, exits[None])[0]
         tokens = call.layers.flatten(0, 1).index_select(0, chosen)
-        return self.form.decode(tokens, exits), exits
+        return self.parts.decode(tokens, exits), exits
 
     def _remember(self, call: "_Call", exits: Tensor) -> None:
         """Counts NaNs, and how many images each block would have needed. Tells the host of these later."""
@@ -200,7 +211,7 @@ class _Late(NamedTuple):
 class _Call:
     """What one call has computed.
 
-    - `layers` [N + 1, B, L, D]: tokens before each block and after the last
+    - `layers` [N + 1, B, L, D]: tokens before each block and after the last; `slots` are the same, a layer each
     - `u` [N, B]: uncertainties, infinite where they were not computed
     - `at` int64 [N + 1, B]: the row in which a layer has the tokens of an image
     - `late`: the images for which each shrinking batch had no room; `missed`, `told`: how many of these had not left
@@ -212,6 +223,7 @@ class _Call:
     u: Tensor
     at: Tensor
     time_emb: Tensor
+    slots: list[Tensor]
     late: list[_Late] = field(default_factory=list)
     missed: list[Tensor] = field(default_factory=list)
     told: "_Told | None" = None
@@ -225,12 +237,12 @@ class _Call:
     def tokens(self, layer: int, group: _Group) -> Tensor:
         """The group's tokens in a layer, in its order."""
         if layer >= group.since:
-            return self.layers[layer, group.offset : group.offset + len(group.rows)]
-        return self.layers[layer].index_select(0, self.at[layer].index_select(0, group.rows))
+            return self.slots[layer][group.offset : group.offset + len(group.rows)]
+        return self.slots[layer].index_select(0, self.at[layer].index_select(0, group.rows))
 
     def out(self, block: int, group: _Group) -> Tensor:
         """Where the group's tokens after a block go."""
-        return self.layers[block + 1, group.offset : group.offset + len(group.rows)]
+        return self.slots[block + 1][group.offset : group.offset + len(group.rows)]
 
     def shrink(self, group: _Group, layer: int, size: int, last: bool) -> _Group:
         """`size` images of the group, those that have not left first; the others may be computed late.
@@ -247,8 +259,8 @@ class _Call:
         return self.group(rows[:size], group.offset, layer + 1)
 
 
-class _Form:
-    """The parts of AdaDiff, for tokens whose memory is given."""
+class Parts:
+    """The parts of AdaDiff that a call runs, for tokens whose memory is given. They compute as AdaDiff does."""
 
     def __init__(self, model: AdaDiff):
         self.net, self.heads = model.uvit, model.uncertainty_heads
@@ -260,35 +272,39 @@ class _Form:
         """The dtype of tokens in memory."""
         return self.net.pos_embed.dtype
 
-    def embed(
-        self, given: tuple[Tensor, Tensor, Tensor | None], out: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def computing(self, device: torch.device) -> AbstractContextManager:
+        """The block in which the parts run."""
+        return nullcontext()
+
+    def slots(self, layers: Tensor) -> list[Tensor]:
+        """The layers [N + 1, B, L, D], one by one, in the same memory."""
+        return [*layers]
+
+    def embed(self, given: Given, out: Tensor) -> tuple[Tensor, Tensor]:
         """The time embedding and the first uncertainty of given x, t, y; the tokens go to `out`."""
         x, t, y = given
         time_emb = self.net.embed_time(t)
         out.copy_(self.net.embed(x, time_emb, y))
         return time_emb, self.heads[0](out, time_emb)
 
-    def block(
-        self, i: int, given: tuple[Tensor, Tensor | None, Tensor], out: Tensor
-    ) -> Tensor | None:
-        """Block i of given tokens, skip and time embeddings. Its tokens go to `out`, their uncertainty is returned.
+    def block(self, i: int, given: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
+        """Block i of given tokens, time embeddings and, in the second half, skip. Its tokens go to `out`.
 
-        It is `Block.forward`, but for the memory of its last sum. There is no uncertainty after the last block.
+        Their uncertainty is returned. There is none after the last block. It is `Block.forward`, but for the memory
+        of its last sum.
         """
-        (x, skip, times), block = given, self.blocks[i]
+        (x, times, *skip), block = given, self.blocks[i]
         if block.skip_linear is not None:
-            assert skip is not None
-            x = block.skip_linear(torch.cat([x, skip], dim=-1))
+            x = block.skip_linear(torch.cat([x, *skip], dim=-1))
         x = add(block.attn(block.norm1(x)), x)
         torch.add(block.mlp(block.norm2(x)), x, out=out)
-        return None if block is self.blocks[-1] else self.heads[i + 1](out, times)
+        return self.heads[i + 1](out, times) if i + 1 < len(self.heads) else None
 
     @cached_property
-    def _weights(self) -> list[Tensor]:
-        """The weights of all output heads, and as the last the backbone's own, by layer: each [N + 1, ...]."""
+    def weights(self) -> list[Tensor]:
+        """Of all output heads, and as the last the backbone's own, by layer: each [N + 1, ...]."""
         norms, linears = [end.norm for end in self.ends], [end.decoder_pred for end in self.ends]
-        weights = [
+        found = [
             [norm.weight for norm in norms],
             [norm.bias for norm in norms],
             [linear.weight.T for linear in linears],
@@ -296,21 +312,92 @@ class _Form:
         ]
         if self.net.conv:
             convs = [end.final_layer for end in self.ends]
-            weights += [[conv.weight.flatten(1) for conv in convs], [conv.bias for conv in convs]]
-        return [torch.stack(each) for each in weights]
+            found += [[conv.weight.flatten(1) for conv in convs], [conv.bias for conv in convs]]
+        return [torch.stack(each) for each in found]
 
     def decode(self, tokens: Tensor, exits: Tensor) -> Tensor:
-        """The output of each image by the head of its exit layer, as `OutputHead` computes it."""
-        scale, shift, linear, bias, *conv = (w.index_select(0, exits) for w in self._weights)
-        x = F.layer_norm(tokens, tokens.shape[-1:], eps=self.net.norm.eps)
-        x = torch.addcmul(shift[:, None], x, scale[:, None])
-        image = self.net.unpatchify(torch.baddbmm(bias[:, None], x, linear))
-        if not conv:
-            return image
-        windows = F.unfold(
-            image, 3, padding=1
-        )  # a convolution as a product: each image has its own
-        return torch.baddbmm(conv[1][..., None], conv[0], windows).reshape(image.shape)
+        """The output of each image [B, C, H, W] by the head of its exit layer."""
+        return _decode(self.net, self.weights, tokens, exits)
+
+
+class CompiledParts(Parts):
+    """The parts compiled, as `FastUViT` has them, with weights in `dtype`.
+
+    Three graphs serve all blocks and sizes of a batch: of a block without a skip, of one with it, and of the last.
+    """
+
+    def __init__(self, model: AdaDiff, dtype: torch.dtype):
+        super().__init__(model)
+        with torch.inference_mode(False):  # inference tensors cannot be compiled
+            self.fast = FastUViT(model.uvit, dtype)
+            self.heads = copy.deepcopy(model.uncertainty_heads).to(dtype)
+        net = self.fast.net
+        self.fast_blocks = [*net.in_blocks, net.mid_block, *net.out_blocks]
+        of_skips = zip(self.fast.of_tokens, self.fast.of_skip, strict=True)
+        self.halves: list[tuple[Tensor, ...]] = [()] * (net.depth // 2 + 1) + [*of_skips]
+        allow_graphs()
+        self._embed = torch.compile(_embed_fast, **COMPILE)
+        self._decode = torch.compile(_decode, **COMPILE)
+        self._block = torch.compile(_block_fast, **COMPILE | {"dynamic": True})
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.fast.dtype
+
+    def computing(self, device: torch.device) -> AbstractContextManager:
+        return torch.autocast(device.type, enabled=False)  # the dtypes are chosen already
+
+    def slots(self, layers: Tensor) -> list[Tensor]:
+        # of one tensor's parts a graph would assume that to write one changes the others
+        return [torch.from_dlpack(layer) for layer in layers]
+
+    def embed(self, given: Given, out: Tensor) -> tuple[Tensor, Tensor]:
+        return self._embed(self.fast, self.net, self.heads[0], given, out)
+
+    def block(self, i: int, given: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
+        head = self.heads[i + 1] if i + 1 < len(self.heads) else None
+        run = (self.fast, self.fast_blocks[i], self.halves[i], head)
+        return self._block(run, given, out)
+
+    @cached_property
+    def weights(self) -> list[Tensor]:
+        return [each.to(self.dtype) for each in super().weights]
+
+    def decode(self, tokens: Tensor, exits: Tensor) -> Tensor:
+        return self._decode(self.net, self.weights, tokens, exits)
+
+
+def _embed_fast(
+    fast: FastUViT, net: UViT, head: nn.Module, given: Given, out: Tensor
+) -> tuple[Tensor, Tensor]:
+    x, t, y = given
+    out.copy_(fast.embed(x, t, y).view_as(out))
+    time_emb = net.embed_time(t).to(out.dtype)
+    return time_emb, head(out, time_emb)
+
+
+def _block_fast(run: tuple, given: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
+    (fast, block, halves, head), (x, times, *skip) = run, given
+    tokens = x.flatten(0, 1)
+    if halves:
+        tokens = torch.addmm(block.skip_linear.bias, tokens, halves[0].t())
+        tokens = torch.addmm(tokens, skip[0].flatten(0, 1), halves[1].t())
+    out.copy_(fast.run(block, tokens, len(x)).view_as(out))
+    return None if head is None else head(out, times)
+
+
+def _decode(net: UViT, weights: list[Tensor], tokens: Tensor, exits: Tensor) -> Tensor:
+    """What `OutputHead` gives for each image, whose head is that of its exit layer."""
+    scale, shift, linear, bias, *conv = (each.index_select(0, exits) for each in weights)
+    x = F.layer_norm(tokens, tokens.shape[-1:], eps=net.norm.eps)
+    x = torch.addcmul(shift[:, None], x, scale[:, None])
+    image = net.unpatchify(torch.baddbmm(bias[:, None], x, linear))
+    if not conv:
+        return image
+    windows = F.unfold(
+        image, 3, padding=1
+    )  # a convolution as a product, since each image has its own
+    return torch.baddbmm(conv[1][..., None], conv[0], windows).reshape(image.shape)
 
 
 class _Told:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from duodiff.ahead import Ahead
+from duodiff.ahead import Ahead, CompiledParts
 from duodiff.early_exit import AdaDiff
 from duodiff.schedules import T, time_input
 from duodiff.uvit import Denoiser
@@ -23,18 +23,26 @@ class EarlyExit:
 
     `full` is the backbone AdaDiff sits on, whose conventions and precision its heads share. `exits` collects the exit
     layer of each call, one int64 [B] tensor a call. `simulate` computes every layer and selects (Appendix
-    A.5) instead of shrinking the batch. On a GPU the batch shrinks without waiting (`duodiff.ahead`).
+    A.5) instead of shrinking the batch. On a GPU the batch shrinks without waiting (`duodiff.ahead`), by compiled
+    `parts` if they are given.
     """
 
     ahead_on = ("cuda",)
     """The types of devices on which the host does not wait for the exits."""
 
-    def __init__(self, model: AdaDiff, theta: float, full: Denoiser, simulate: bool = False):
+    def __init__(
+        self,
+        model: AdaDiff,
+        theta: float,
+        full: Denoiser,
+        simulate: bool = False,
+        parts: CompiledParts | None = None,
+    ):
         if not (isinstance(theta, (int, float, np.floating)) and 0 <= theta <= 1):
             raise ValueError(f"theta: found {theta!r}; accepted: a number from 0 to 1")
         self.model, self.theta, self.full = model, theta, full
         self.run, self.simulate = model.simulate_exit if simulate else model, simulate
-        self.ahead = Ahead(model)
+        self.ahead, self.compiled = Ahead(model, parts), parts is not None and not simulate
         self.exits: list[Tensor] = []
 
     def begin(self) -> None:

@@ -15,17 +15,23 @@ from torch import Tensor, nn
 from duodiff.fast import FastUViT
 from duodiff.uvit import UViT
 
-WHOLE = {"dynamic": False, "fullgraph": True}
+WHOLE: dict[str, Any] = {"dynamic": False, "fullgraph": True}
 """Options of torch.compile: one graph of the whole network for each batch size."""
 
 COMPILE = WHOLE | {"mode": "max-autotune-no-cudagraphs"}
 """The same on a GPU, whose kernels are tuned. `duodiff.graphs` captures them, a whole step at a time."""
 
 _MOST_GRAPHS = 64
-"""Graphs of `FastUViT` in one process: for each network and size of batch. By itself torch.compile stops at 8."""
+"""Graphs of one function in one process: for each network and size of batch. By itself torch.compile stops at 8."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """The dtypes that a GPU stores the weights of compiled backbones in, by precision."""
+
+
+def allow_graphs() -> None:
+    """Lets torch.compile make as many graphs of a function as networks and sizes of batches need."""
+    dynamo = torch._dynamo.config
+    dynamo.recompile_limit = max(dynamo.recompile_limit, _MOST_GRAPHS)
 
 
 def compile_forward(net: nn.Module, device: str, precision: str) -> None:
@@ -67,8 +73,7 @@ class FastGraphs:
     def __init__(self, net: UViT, precision: str):
         with torch.inference_mode(False):  # inference tensors cannot be compiled
             self.fast = FastUViT(net, DTYPES[precision])
-        dynamo = torch._dynamo.config
-        dynamo.recompile_limit = max(dynamo.recompile_limit, _MOST_GRAPHS)
+        allow_graphs()
         self.fast.compile(**COMPILE)
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:

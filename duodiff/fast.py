@@ -47,19 +47,19 @@ class FastUViT(nn.Module):
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """The network's output, float32 like x [B, C, H, W]; t [B] is fed to the sinusoidal embedding unscaled."""
         net = self.net
-        tokens, skips = self._embed(x, t, y), []
+        tokens, skips = self.embed(x, t, y), []
         for block in net.in_blocks:
-            tokens = self._run(block, tokens, len(x))
+            tokens = self.run(block, tokens, len(x))
             skips.append(tokens)
-        tokens = self._run(net.mid_block, tokens, len(x))
+        tokens = self.run(net.mid_block, tokens, len(x))
         blocks: Any = net.out_blocks
         for block, of_tokens, of_skip in zip(blocks, self.of_tokens, self.of_skip, strict=True):
             tokens = torch.addmm(block.skip_linear.bias, tokens, of_tokens.t())
             tokens = torch.addmm(tokens, skips.pop(), of_skip.t())
-            tokens = self._run(block, tokens, len(x))
+            tokens = self.run(block, tokens, len(x))
         return self._decode(tokens, len(x))
 
-    def _embed(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def embed(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """Tokens [B L, D] before the first block: label (if any), time, patches, plus positions."""
         net, p = self.net, self.net.patch_size
         net._check_input(x, y)
@@ -75,7 +75,7 @@ class FastUViT(nn.Module):
         summed = torch.cat([part.float() for part in tokens], dim=1) + self.pos_embed
         return summed.to(self.dtype).flatten(0, 1)
 
-    def _run(self, block: Any, tokens: Tensor, batch: int) -> Tensor:
+    def run(self, block: Any, tokens: Tensor, batch: int) -> Tensor:
         """Tokens [B L, D] after a block, its long skip already merged."""
         tokens = tokens + self._attend(block, block.norm1(tokens), batch)
         hidden = F.gelu(_product(block.mlp.fc1, block.norm2(tokens)))

@@ -120,7 +120,8 @@ def measure_cells(
             "seeds": seeds,
             **common,
         }
-        clocked = identity | {"compiled": compiled and cell.early_exit is None}
+        exiting = timed_cells[sampler, setting].early_exit
+        clocked = identity | {"compiled": compiled and (exiting is None or exiting.compiled)}
         records += timings.records((sampler, setting), clocked)
         records += _energy(timed, timed_cells[sampler, setting], clocked)
         records += _needs(models, cell, timings.ran.get((sampler, setting)), identity)

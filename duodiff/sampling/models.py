@@ -1,6 +1,7 @@
 """The networks of a study, loaded from their checkpoints and held to the configured conventions."""
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 
 from duodiff import noise
+from duodiff.ahead import CompiledParts
 from duodiff.backbones import EarlyExit, FixedExit
 from duodiff.checkpoints import (
     BackboneManifest,
@@ -16,7 +18,7 @@ from duodiff.checkpoints import (
     load_adadiff,
     load_backbone,
 )
-from duodiff.compiled import compile_forward
+from duodiff.compiled import DTYPES, compile_forward
 from duodiff.early_exit import AdaDiff
 from duodiff.protocol import PROTOCOLS, Protocol
 from duodiff.running.files import read_json
@@ -40,7 +42,7 @@ class Models:
     `departures` lists the differences.
 
     `precision` is the dtype that the networks compute in: "float32", or "bfloat16" by autocast. `compiled` compiles
-    each backbone (`duodiff.compiled`), but not AdaDiff, whose batches shrink. On a GPU sampling then captures its steps
+    each backbone (`duodiff.compiled`), and on a GPU AdaDiff (`duodiff.ahead`). There sampling captures its steps
     (`captures`). `graphs` are those that it has captured (`sampling.generation.captured`). They are no part of loading:
     what only loads networks does not depend on samplers.
 
@@ -151,7 +153,14 @@ class Models:
 
     def early_exit(self, theta: float, simulate: bool = False) -> EarlyExit:
         """AdaDiff at the threshold theta. With `simulate` every layer is computed and one is selected."""
-        return EarlyExit(self.adadiff, theta, self.full, simulate)
+        return EarlyExit(self.adadiff, theta, self.full, simulate, self._parts)
+
+    @cached_property
+    def _parts(self) -> CompiledParts | None:
+        """AdaDiff's parts, where they are compiled: on a GPU."""
+        if not self.compiled or torch.device(self.device).type != "cuda":
+            return None
+        return CompiledParts(self.adadiff, DTYPES[self.precision])
 
     def fixed_exit(self, layer: int) -> FixedExit:
         """AdaDiff's output at one layer for all images."""

@@ -70,7 +70,7 @@ def write_samples(
         "indices": [first, end],
         "seed": seed,
         "dtype": models.precision,
-        "compiled": models.compiled and cell.early_exit is None,
+        "compiled": models.compiled and (cell.early_exit is None or cell.early_exit.compiled),
         "compute_batch": batch,
         "checkpoint_sha256": models.sha256(cell.roles),
         "departures": [text for text in models.departures if text.partition(":")[0] in cell.roles],

@@ -1,14 +1,18 @@
 """Early exit as a GPU computes it, without waiting: on the CPU, its exits and outputs beside those of the rule."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise, product
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from duodiff import ahead, samplers
-from duodiff.ahead import Ahead, cheapest_sizes, room
+from duodiff.ahead import Ahead, CompiledParts, cheapest_sizes, room
 from duodiff.backbones import EarlyExit, single
+from duodiff.compiled import WHOLE
 from duodiff.early_exit import AdaDiff
 from duodiff.schedules import noise_schedule
 from duodiff.uvit import Denoiser, UViT
@@ -23,10 +27,10 @@ class ByTime(nn.Module):
 
     def __init__(self, layer: int):
         super().__init__()
-        self.layer = layer
+        self.register_buffer("limit", torch.tensor((layer + 0.5) * FINEST))
 
     def forward(self, tokens: Tensor, time_emb: Tensor) -> Tensor:
-        leaves = time_emb[:, -1] < (self.layer + 0.5) * FINEST
+        leaves = time_emb[:, -1] < self.limit
         return torch.where(leaves, 0.0, 0.5 + 0 * tokens.mean((1, 2)))
 
 
@@ -54,11 +58,24 @@ def given(exits: list[int], call: int = 0, classes: int = 0) -> tuple:
     return x, torch.tensor(exits), torch.arange(len(exits)) % classes if classes else None
 
 
-def assert_the_rules(run: Ahead, inputs: tuple, theta: float) -> None:
+def assert_the_rules(run: Ahead, inputs: tuple, theta: float, within: float = 1e-5) -> None:
+    """Whether a call has the exits and outputs of the rule; on a GPU, whether no operation waits in it."""
+    device = run.model.uvit.pos_embed.device
+    inputs = tuple(None if each is None else each.to(device) for each in inputs)
     eps, exits = run.model.simulate_exit(*inputs, theta)
-    run_eps, run_exits = run(*inputs, theta)
+    with errors_for_waiting(device):
+        run_eps, run_exits = run(*inputs, theta)
     assert torch.equal(run_exits, exits)
-    torch.testing.assert_close(run_eps, eps, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(run_eps, eps, atol=within, rtol=within)
+
+
+@contextmanager
+def errors_for_waiting(device: torch.device) -> Iterator[None]:
+    if device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+    yield
+    if device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def pattern(kind: str, batch: int, call: int) -> list[int]:
@@ -79,8 +96,8 @@ KINDS = ("all at 0", "none", "one by one", "drawn", "a step", "back and forth", 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch", [1, 11, 16])
-def test_exits_and_outputs_are_the_rules_for_any_pattern(kind, batch):
-    run = running(made(by_time=True))
+def test_exits_and_outputs_are_the_rules_for_any_pattern(kind, batch, device):
+    run = running(made(by_time=True).to(device))
     for call in range(8):
         assert_the_rules(run, given(pattern(kind, batch, call), call), 0.2)
 
@@ -88,11 +105,12 @@ def test_exits_and_outputs_are_the_rules_for_any_pattern(kind, batch):
 @pytest.mark.parametrize(
     "options", [{"num_classes": 4}, {"conv": False}, {"qkv_bias": True, "mlp_time_embed": True}]
 )
-def test_exits_and_outputs_are_the_rules_for_any_theta(options):
+def test_exits_and_outputs_are_the_rules_for_any_theta(options, device):
     model = made(by_time=False, **options)
     classes = options.get("num_classes", 0)
     inputs = [given([700 - 90 * call] * 11, call, classes) for call in range(4)]
     u = torch.cat([model.all_layers(*each)[1].flatten() for each in inputs]).sort().values
+    model.to(device)
     middles = ((u[1:] + u[:-1]) / 2)[:: len(u) // 4].tolist()  # thetas that no uncertainty is near
     run, seen = running(model), set()
     for theta in (0.0, *middles, 1.0):
@@ -101,6 +119,51 @@ def test_exits_and_outputs_are_the_rules_for_any_theta(options):
             assert_the_rules(run, each, theta)
             seen.add(run.blocks_computed)
     assert len(seen) > 2  # batches shrank
+
+
+@pytest.mark.parametrize("options", [{"num_classes": 4}, {"conv": False, "qkv_bias": True}])
+def test_compiled_parts_give_the_exits_and_outputs_of_the_rule(options, device, monkeypatch):
+    if device == "cpu":  # uncompiled: their arithmetic
+        monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    model = made(by_time=True, **options).to(device)
+    run = Ahead(model, CompiledParts(model, torch.float32))
+    run.copying = 0.0
+    for kind in ("none", "drawn", "a step"):
+        for call in range(5):
+            inputs = given(pattern(kind, 16, call), call, options.get("num_classes", 0))
+            assert_the_rules(run, inputs, 0.2, within=1e-4)
+
+
+def test_compiled_parts_round_no_more_than_autocast(device, monkeypatch):
+    if device == "cpu":
+        monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    model = made(by_time=True).to(device)
+    exits = torch.tensor(pattern("one by one", 16, 0), device=device)
+    x = given(exits.tolist())[0].to(device)
+    exact, _ = model.simulate_exit(x, exits, None, 0.2)
+    with torch.autocast(device, torch.bfloat16):
+        rounded, _ = model.simulate_exit(x, exits, None, 0.2)
+        fast, taken = Ahead(model, CompiledParts(model, torch.bfloat16))(x, exits, None, 0.2)
+    assert torch.equal(taken, exits)
+    assert fast.dtype == torch.float32
+    errors = [(each - exact).square().mean().sqrt() for each in (fast, rounded)]
+    assert errors[0] <= 1.5 * errors[1]
+
+
+@pytest.mark.slow
+def test_a_few_graphs_serve_all_blocks_and_batches(monkeypatch):
+    """With a backend that compiles nothing: what is traced, and how often."""
+    graphs = CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(ahead, "COMPILE", WHOLE | {"backend": graphs})
+    model = made(by_time=True, num_classes=4)
+    run = Ahead(model, CompiledParts(model, torch.float32))
+    run.copying = 0.0
+    with torch.inference_mode():
+        for call in range(12):
+            assert_the_rules(run, given(pattern("drawn", 16, call // 4), call, 4), 0.2, 1e-4)
+    assert len({run.blocks_computed, N}) == 2  # batches shrank
+    # embedding, three kinds of blocks, decoding; torch counts an empty graph, too
+    assert len([graph for graph in graphs.graphs if len(graph.graph.nodes) > 1]) == 5
 
 
 def test_nan_never_exits_and_is_counted_until_an_image_leaves():

@@ -183,7 +183,8 @@ def test_compiled_backbones_give_the_images_of_eager_ones(
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     both = [Models(USED, "corrected", **paths, **options, compiled=c) for c in (False, True)]
-    for setting in ("t_s=400", "theta=0.4"):
+    # on a GPU early exit is compiled, too, and exits at a threshold may flip: see test_ahead.py
+    for setting in ("t_s=400", *["theta=0.4"] * (device == "cpu")):
         cells = [build_cell(models, DDPM, Setting.parse(setting)) for models in both]
         for start, count in zip((0, 6), counts, strict=True):
             eager, ours = (

@@ -15,7 +15,7 @@ from unit.tiny_study import (
 )
 
 from duodiff import checkpoints
-from duodiff.compiled import WHOLE, FastGraphs
+from duodiff.compiled import DTYPES, WHOLE, FastGraphs
 from duodiff.protocol import CORRECTED, PAPER
 from duodiff.running.files import read_json, write_json
 from duodiff.sampling.generation import captured
@@ -154,6 +154,20 @@ def test_the_shrinking_batch_and_the_simulated_exit_agree_in_bfloat16(paths, dev
     same = exits[0].exits[0] == exits[1].exits[0]
     assert same.double().mean() > 0.9
     torch.testing.assert_close(a[same], b[same], rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_early_exit_is_compiled_where_backbones_are_on_a_gpu(paths, precision):
+    models = Models(USED, "corrected", **paths, precision=precision)
+    models.compiled = True
+    assert not models.early_exit(0.4).compiled
+    models = Models(USED, "corrected", **paths, precision=precision)
+    models.compiled, models.device = True, "cuda"
+    exits = [models.early_exit(theta) for theta in (0.2, 0.4)]
+    assert all(each.compiled for each in exits)
+    assert exits[0].ahead.parts is exits[1].ahead.parts  # one copy of the weights
+    assert exits[0].ahead.parts.dtype == DTYPES[precision]
+    assert not models.early_exit(0.4, simulate=True).compiled
 
 
 @pytest.mark.slow
