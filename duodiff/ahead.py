@@ -109,7 +109,7 @@ class Ahead:
         u = first.new_full((depth, batch), float("inf"))
         u[0] = first
         at = torch.empty(depth + 1, batch, dtype=torch.long, device=device)
-        return _Call(theta, layers, u, at, time_emb, slots)
+        return _Call(theta, layers, u, at, time_emb, slots=slots)
 
     def _run(self, call: "_Call", group: "_Group", sizes: Sequence[int]) -> None:
         """The blocks of a group of images, and the uncertainties after them."""
