@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from duodiff.identity import ROOT
+from duodiff.running import compiling
 
 BASE = ("duodiff", "torch", "numpy")
 """The libraries that all work is made with."""
@@ -36,6 +37,7 @@ def made(
     - `commit`, and `modified` where the tree differs from it: see `commit`
     - `device`: the name of the torch device, or of the processor for work without tensors (`device` None)
     - `kernels`, for torch on a CPU: the instructions that its kernels use, see `kernels`
+    - `compiled`: what compiled the losses of a training in this process (`duodiff.running.compiling`)
     - `libraries`: versions of Python, `BASE` and `libraries`
     - `of`: the objects `made` of what it was made of, by role, such as the samples that were measured
     """
@@ -44,6 +46,7 @@ def made(
         **commit(),
         "device": cpu_name() if device is None else device_name(device),
         **({"kernels": kernels()} if device == "cpu" else {}),
+        **({"compiled": sorted(compiling.used)} if compiling.used else {}),
         "libraries": library_versions([*BASE, *libraries]),
     }
     return made_of(found, of or {})

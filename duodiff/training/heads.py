@@ -17,7 +17,7 @@ from duodiff.early_exit import (
 )
 from duodiff.identity import code_digest
 from duodiff.protocol import PROTOCOLS, Protocol
-from duodiff.running import provenance
+from duodiff.running import compiling, provenance
 from duodiff.running.files import write_csv
 from duodiff.schedules import time_input
 from duodiff.training import devices
@@ -97,7 +97,11 @@ def train_heads(
     average, curve = fit(
         model,
         model.heads_parameters(),
-        partial(heads_loss, time_convention=full.time_input, protocol=rules),
+        compiling.faster(
+            partial(heads_loss, time_convention=full.time_input, protocol=rules),
+            device,
+            training["precision"],
+        ),
         train,
         held_out.stratified(seed),
         config=TrainingConfig(**options),
