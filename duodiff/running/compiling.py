@@ -4,6 +4,7 @@
 a CPU and of a GPU are. What made a result says that its training was compiled (`duodiff.running.provenance`).
 """
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +15,12 @@ used: set[str] = set()
 def faster(loss: Callable[..., Any], device: str, precision: str) -> Callable[..., Any]:
     """`loss(model, batch)` for a training: on a GPU in bfloat16, forwards and backwards compiled by torch.compile.
 
-    Where there are no gradients, as for held-out losses in float32, and on other devices it is `loss` itself.
+    Where there are no gradients, as for held-out losses in float32, on other devices, and on a GPU without a compiler
+    it is `loss` itself.
     """
     import torch  # what does not train needs no torch
 
-    if torch.device(device).type != "cuda" or precision != "bfloat16":
+    if torch.device(device).type != "cuda" or precision != "bfloat16" or not _has_compiler():
         return loss
     used.add(f"torch {torch.__version__}")
 
@@ -31,3 +33,10 @@ def faster(loss: Callable[..., Any], device: str, precision: str) -> Callable[..
         return (compiled if torch.is_grad_enabled() else loss)(model, batch)
 
     return chosen
+
+
+def _has_compiler() -> bool:
+    """Whether torch.compile finds Triton, and a C compiler for its launcher (as `noise` asks)."""
+    from torch.utils._triton import has_triton
+
+    return any(map(shutil.which, ("cc", "gcc", "clang"))) and has_triton()

@@ -41,6 +41,7 @@ def traced(monkeypatch):
         lambda f, **options: found.append(options) or compile_(f, backend="aot_eager", **options),
     )
     monkeypatch.setattr(compiling, "used", set())
+    monkeypatch.setattr(compiling, "_has_compiler", lambda: True)
     return found
 
 
@@ -65,6 +66,12 @@ def test_compiled_losses_and_gradients_are_the_eager_ones_in_one_graph(kind, tra
         assert (eager - compiled).abs().max() <= 0.02 * eager.abs().max() + 1e-6
     assert [options["fullgraph"] for options in traced] == [True]
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
+
+
+def test_a_gpu_without_a_compiler_trains_eagerly(monkeypatch):
+    monkeypatch.setattr(compiling, "_has_compiler", lambda: False)
+    assert compiling.faster(denoising_loss, "cuda", "bfloat16") is denoising_loss
+    assert not compiling.used
 
 
 def test_held_out_losses_other_devices_and_float32_are_eager(traced):
