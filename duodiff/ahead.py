@@ -34,10 +34,10 @@ PARTS = 8
 REMEMBERED = 4
 """Calls whose exits are the guess: a batch has room for the most images that any of them kept there."""
 
-_OPERATIONS_A_BYTE = 128  # a GPU's products of matrices over its copies, both per second
-_SHRINKING = (
-    1 / 16
-)  # what the small kernels of a shrinking batch take, of a block's time: an estimate
+# Estimates: a GPU's products of matrices over its copies, both per second; what the small kernels of a shrinking batch
+# take, of a block's time
+_OPERATIONS_A_BYTE = 128
+_SHRINKING = 1 / 16
 
 
 Given = tuple[Tensor, Tensor, Tensor | None]
@@ -57,7 +57,7 @@ class Ahead:
     def __init__(self, model: AdaDiff, parts: "Parts | None" = None):
         self.model, self.parts, self.blocks_computed = model, parts or Parts(model), 0.0
         net = model.uvit
-        copied = 2 * net.pos_embed.element_size()  # bytes of a number, read and written
+        copied = 2 * self.parts.dtype.itemsize  # bytes of a number, read and written
         operations = 24 * net.embed_dim + 4 * net.pos_embed.shape[1]  # of a block, for a number
         self.copying = copied * _OPERATIONS_A_BYTE / operations
         self.forget()
@@ -394,9 +394,8 @@ def _decode(net: UViT, weights: list[Tensor], tokens: Tensor, exits: Tensor) -> 
     image = net.unpatchify(torch.baddbmm(bias[:, None], x, linear))
     if not conv:
         return image
-    windows = F.unfold(
-        image, 3, padding=1
-    )  # a convolution as a product, since each image has its own
+    # a convolution as a product, since each image has its own
+    windows = F.unfold(image, 3, padding=1)
     return torch.baddbmm(conv[1][..., None], conv[0], windows).reshape(image.shape)
 
 

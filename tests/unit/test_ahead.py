@@ -296,6 +296,12 @@ def test_sizes_are_the_cheapest_of_all(copying):
     assert cost(cheapest_sizes(needed, batch, copying)) == pytest.approx(min(map(cost, plans)))
 
 
+def test_copying_takes_as_long_as_the_tokens_have_bytes():
+    model = made(by_time=True)
+    half = Ahead(model, CompiledParts(model, torch.bfloat16))
+    assert half.copying == Ahead(model).copying / 2
+
+
 def test_a_batch_shrinks_only_where_it_pays():
     needed = (128, 128, 112, 16, 16, 16, 0)
     assert cheapest_sizes(needed, 128, 0.1) == (128, 128, 128, 16, 16, 16, 0)
