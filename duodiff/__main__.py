@@ -164,7 +164,7 @@ def choose(
     - `by`: switch chooses one t_s, networks the network of each step, steps the steps and their networks
     - `sampler`: ddpm, or ddim without noise
     - `steps`: the sampler's own steps; by default as in the study's samples
-    - `score`: A*, A, B or C; for ddim Gram, too, which needs the profile's displacements
+    - `score`: A*, A, B, C or N; for ddim Gram, too, which needs the profile's displacements
 
     Example: python -m duodiff choose results/digits/train0 --budget 0.7 > chosen.yaml
     """

@@ -1,5 +1,6 @@
 """The schedules that a study's budgets ask for, what is predicted of them, and how they are told (no torch)."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,9 @@ class Profile:
         `score` is one of `SCORES`, or `GRAM` under DDIM.
         """
         _require_scored(sampler)
+        scores = [*SCORES, GRAM] if sampler["name"] == "ddim" else [*SCORES]
+        if score not in scores:
+            raise ValueError(f"score: found {score!r}; accepted: {', '.join(scores)}")
         if score == GRAM:
             return GramScored(self._gram(sampler), self.costs)
         return Scored(self.losses, timesteps(sampler["steps"]), self.costs, score)
@@ -90,15 +94,22 @@ def _require_scored(sampler: Mapping[str, Any]) -> None:
 
 
 def of_study(folder: Path) -> Profile:
-    """The profile of a study's folder, results/<experiment>/train<seed>. Raises FileNotFoundError if there is none."""
+    """The profile of a study's folder. Raises FileNotFoundError if there is none, ValueError for another folder."""
+    if not re.fullmatch(r"train\d+", folder.resolve().name):
+        raise ValueError(f"folder: found {folder}; accepted: results/<experiment>/train<seed>")
     return Profile(folder / "profile" / LOSSES, folder / "profile" / DISPLACEMENTS)
 
 
-def sampler_of(folder: Path, name: str, steps: int | None) -> dict[str, Any]:
-    """The options of a sampler in a study's folder: those of its samples, or the schema's example where it has none."""
+def sampled_by(folder: Path, name: str) -> dict[str, Any] | None:
+    """The options of the sampler `name` in the samples of a study's folder; None where it has none."""
     found = sorted(folder.glob(f"samples/{name}/*/*/seed*/manifest.json"))
-    options = read_json(found[0])["sampler"] if found else samplers()[name]["examples"][0]
-    return {"name": name} | options | ({} if steps is None else {"steps": steps})
+    return {"name": name} | read_json(found[0])["sampler"] if found else None
+
+
+def sampler_of(folder: Path, name: str, steps: int | None) -> dict[str, Any]:
+    """The options of a sampler: those of the study's samples, or else the schema's example, with other `steps`."""
+    options = sampled_by(folder, name) or {"name": name} | samplers()[name]["examples"][0]
+    return options | ({} if steps is None else {"steps": steps})
 
 
 def chosen(profile: Profile, samplers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -204,7 +215,7 @@ def told(
 
     `t` are the sampler's own timesteps.
     """
-    visited = choice.timesteps or t.tolist()
+    visited, name = choice.timesteps or t.tolist(), sampler["name"]
     ran = [n for one in visited for n, low, high in choice.intervals if low <= one <= high]
     calls = ", ".join(f"{ran.count(n)} by {n}" for n in dict.fromkeys(ran))
     line = f"{choice.operations:.3f} of the full backbone's operations"
@@ -219,29 +230,45 @@ def told(
             f"predicted: {choice.predicted_share:.4f} of what the shallow backbone loses, 95% {low:.4f} to {high:.4f}"
             f" (score {choice.score}, {choice.images} {what})"
         )
+    options = ", ".join(f"{key} {value}" for key, value in sampler.items() if key != "name")
+    comments = [
+        f"{folder}, {name}: {options}",
+        f"cost: {choice.operations:.4f} of the full backbone's operations on {len(t)} steps;"
+        f" {len(ran)} calls, {calls}",
+        predicted,
+        "to run it, with these lines in chosen.yaml after the run's own file:",
+        "snakemake --configfile config/config.yaml chosen.yaml --cores all",
+    ]
+    known = sampled_by(folder, name)
+    if known is None:
+        comments.append(f"nothing is sampled here by {name}: the run's own file needs a grid.{name}")
+    own = choice.timesteps is None and dict(sampler) == known
+    lines = _lines(choice, profile, None if own else visited, folder, name)
+    text = yaml.safe_dump(lines, sort_keys=False, default_flow_style=None, width=110)
+    return "".join(f"# {comment}\n" for comment in comments) + text, line
+
+
+def _lines(
+    choice: Chosen, profile: Profile, visited: list[int] | None, folder: Path, sampler: str
+) -> dict[str, Any]:
+    """The configuration that adds a schedule to a study. `visited` are its timesteps, None for the sampler's own.
+
+    A list in a later file replaces the one before, so the schedules that the study has sampled are listed again.
+    """
     schedule: dict[str, Any] = {
         "intervals": [{"network": n, "t": [low, high]} for n, low, high in choice.intervals]
     }
-    if choice.timesteps:
-        schedule["timesteps"] = choice.timesteps
-    name, experiment = "chosen", folder.resolve().parent.name
+    if visited is not None:
+        schedule["timesteps"] = visited
     made = profile.losses.about["networks"]
-    further = {n: made[n] for n in dict.fromkeys(ran) if n not in ("full", "shallow")}
-    lines = {
-        "experiments": {
-            experiment: ({"networks": further} if further else {})
-            | {
-                "schedules": {name: schedule},
-                "grid": {sampler["name"]: {"schedules": [name]}},
-            }
-        }
-    }
-    options = ", ".join(f"{key} {value}" for key, value in sampler.items() if key != "name")
-    comments = [
-        f"{folder}, {sampler['name']}: {options}",
-        f"cost: {choice.operations:.4f} of the full backbone's operations; {len(ran)} calls, {calls}",
-        predicted,
-        "to run it, with these lines in chosen.yaml: snakemake --configfile config/config.yaml chosen.yaml --cores all",
-    ]
-    text = yaml.safe_dump(lines, sort_keys=False, default_flow_style=None, width=110)
-    return "".join(f"# {comment}\n" for comment in comments) + text, line
+    used = dict.fromkeys(network for network, _, _ in choice.intervals)
+    further = {n: made[n] for n in used if n not in ("full", "shallow")}
+    cells = sorted(folder.glob(f"samples/{sampler}/schedule/schedule=*/"))
+    names = dict.fromkeys([*(cell.name.removeprefix("schedule=") for cell in cells), _NAME])
+    changes: dict[str, Any] = {"networks": further} if further else {}
+    changes |= {"schedules": {_NAME: schedule}, "grid": {sampler: {"schedules": [*names]}}}
+    return {"experiments": {folder.resolve().parent.name: changes}}
+
+
+_NAME = "chosen"
+"""The name of the schedule that `told` adds."""

@@ -126,34 +126,70 @@ class Scored:
 
 def choose(scored: "Scored | GramScored", wanted: Wanted) -> Chosen:
     """The schedule that is wanted. Raises ValueError where no schedule is cheap or good enough."""
-    front, tail = scored.front(wanted.choose)
     last = len(scored.t) - 1
     full, shallow = (scored.totals([*((i, k) for i in range(last)), (last, 0)]) for k in (0, 1))
     unit = shallow - full
     certain = unit[0] > 0 and percentiles(unit)[0] > 0
-    whole, spent = len(scored.t) * scored.costs[0], scored.costs[[k for _, k in tail]].sum()
-    if wanted.loss is None:
-        row = _affordable(front, wanted, whole, spent)
-    elif certain:
-        ends = scored.totals([*front.steps(0), *tail])[0] - front.scores[0]  # of the shared end
-        row = _good(front, wanted, full[0] + wanted.loss * unit[0] - ends)
-    else:
+    if wanted.loss is not None and not certain:
         raise ValueError(
             f"loss: found {wanted.loss}; accepted: operations, since the full backbone's losses are not certainly lower"
             " than the shallow one's"
         )
-    steps = [*front.steps(row), *tail]
+    most = None if wanted.loss is None else full[0] + wanted.loss * unit[0]
+    steps = _best(scored, wanted, most)
     shares = (scored.totals(steps) - full)[unit > 0] / unit[unit > 0] if certain else None
     own = [i for i, _ in steps] == [*range(len(scored.t))]
     return Chosen(
         intervals=intervals([(int(scored.t[i]), scored.networks[k]) for i, k in steps]),
         timesteps=None if own else [int(scored.t[i]) for i, _ in steps],
-        operations=float((front.costs[row] + spent) / whole),
+        operations=float(_spent(scored, steps) / _whole(scored)),
         score=scored.score,
         predicted_share=None if shares is None else float(shares[0]),
         interval=None if shares is None else percentiles(shares),
         images=scored.images,
     )
+
+
+def _best(scored: "Scored | GramScored", wanted: Wanted, most: float | None) -> Steps:
+    """The best steps within the budget, or, with `most`, the cheapest with a score of at most that.
+
+    Of more own steps than `MOST_NODES` not all may be chosen. There the steps all taken, by the best networks, may be
+    better.
+    """
+    if wanted.choose != "steps" or len(scored.t) <= MOST_NODES:
+        return _best_of(scored, wanted, most)
+    found, refused = [], []
+    for way in ("steps", "networks"):
+        try:
+            found.append(_best_of(scored, replace(wanted, choose=way), most))
+        except ValueError as error:
+            refused.append(error)
+    if not found:
+        raise refused[0]
+    if most is None:
+        return min(found, key=lambda steps: scored.totals(steps)[0])
+    return min(found, key=lambda steps: _spent(scored, steps))
+
+
+def _best_of(scored: "Scored | GramScored", wanted: Wanted, most: float | None) -> Steps:
+    """`_best` of the front of `wanted.choose` alone."""
+    front, tail = scored.front(wanted.choose)
+    if most is None:
+        row = _affordable(front, wanted, _whole(scored), _spent(scored, tail))
+    else:
+        ends = scored.totals([*front.steps(0), *tail])[0] - front.scores[0]  # of the shared end
+        row = _good(front, wanted, most - ends)
+    return [*front.steps(row), *tail]
+
+
+def _whole(scored: "Scored | GramScored") -> int:
+    """The operations of the full backbone on all own steps."""
+    return len(scored.t) * scored.costs[0]
+
+
+def _spent(scored: "Scored | GramScored", steps: Steps) -> int:
+    """The operations of steps."""
+    return scored.costs[[k for _, k in steps]].sum()
 
 
 def intervals(steps: Sequence[tuple[int, str]]) -> list[tuple[str, int, int]]:
@@ -175,8 +211,7 @@ def _affordable(front: Front, wanted: Wanted, whole: int, spent: int) -> int:
     if row is None:
         least = math.ceil(1000 * (front.costs[0] + spent) / whole) / 1000
         raise ValueError(
-            f"operations: found {wanted.operations}; accepted with choose: {wanted.choose}: {least:g} to 1 of the full"
-            " backbone's"
+            f"operations: found {wanted.operations}; accepted by {wanted.choose}: {least:g} to 1 of the full backbone's"
         )
     return row
 

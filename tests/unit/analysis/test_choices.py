@@ -31,6 +31,7 @@ from duodiff.early_exit import AdaDiff
 from duodiff.metrics.flops import gflops
 from duodiff.metrics.grams import Gram
 from duodiff.metrics.losses import Losses
+from duodiff.running.files import write_json
 from duodiff.schedules import timesteps
 from duodiff.settings import Setting
 from duodiff.study.config import ConfigError, complete
@@ -183,7 +184,7 @@ def test_records_of_the_gap_are_of_the_papers_switches(study):
 def test_a_file_of_another_sampler_is_refused(study):
     with pytest.raises(ValueError, match=r"accepted: \{.*'steps': 20\}, that of .*displacements"):
         profile(study).scored(DDIM | {"steps": 10}, "Gram")
-    with pytest.raises(ValueError, match=r"sampler: found .*ddpm.*; accepted: .*'ddim'"):
+    with pytest.raises(ValueError, match=r"score: found 'Gram'; accepted: A\*, A, B, C, N$"):
         profile(study).scored(DDPM, "Gram")
     with pytest.raises(ValueError, match="displacements: found no file; the score Gram needs one"):
         Profile(study / "profile/losses.npz", None).scored(DDIM, "Gram")
@@ -229,6 +230,37 @@ def test_the_printed_lines_are_a_configuration_that_is_accepted(study, capsys, o
     assert share <= options.get("loss", 1) + 1e-4
 
 
+def sampled(study: Path, sampler: dict, *settings: str) -> None:
+    """Leaves cells of these settings in the study, as far as `choose` looks at them."""
+    for setting in settings:
+        path = study / f"samples/{sampler['name']}/{setting}/seed0/manifest.json"
+        options = {key: value for key, value in sampler.items() if key != "name"}
+        write_json(path, {"sampler": options})
+
+
+def test_the_lines_keep_the_steps_and_the_schedules_that_were_sampled(study, capsys):
+    sampled(study, DDPM, "duodiff/t_s=0", "schedule/schedule=thrifty")
+    text = printed(capsys, study, budget=0.7)
+    digits = yaml.safe_load(text)["experiments"]["digits"]
+    assert digits["grid"] == {"ddpm": {"schedules": ["thrifty", "chosen"]}}
+    assert "timesteps" not in digits["schedules"]["chosen"]  # they are the sampler's own
+    assert text.startswith(f"# {study}, ddpm: steps 20\n")
+    assert "nothing is sampled" not in text
+
+
+@pytest.mark.parametrize(
+    ("sampler", "steps"), [(DDPM, 10), (DDIM, None)], ids=["other steps", "none sampled"]
+)
+def test_the_lines_name_the_timesteps_where_the_samplers_own_may_be_others(
+    study, capsys, sampler, steps
+):
+    sampled(study, DDPM, "duodiff/t_s=0")
+    text = printed(capsys, study, budget=0.7, sampler=sampler["name"], steps=steps)
+    (schedule,) = yaml.safe_load(text)["experiments"]["digits"]["schedules"].values()
+    assert schedule["timesteps"] == timesteps(steps or 50).tolist()
+    assert ("needs a grid.ddim" in text) == (sampler == DDIM)
+
+
 def test_what_is_asked_has_to_be_one_thing(study):
     for wrong in ({}, {"budget": 0.7, "loss": 0.1}):
         with pytest.raises(ValueError, match="accepted: one of --budget and --loss"):
@@ -243,6 +275,8 @@ def test_what_is_asked_has_to_be_one_thing(study):
         choose(study, budget=0.7, by="steps", sampler="ddim")
     with pytest.raises(FileNotFoundError, match=r"losses.npz: found no such file"):
         choose(study.parent / "train1", budget=0.7)
+    with pytest.raises(ValueError, match="folder: found .*digits; accepted: results/<experiment>/"):
+        choose(study.parent, budget=0.7)
 
 
 def test_it_imports_neither_torch_nor_pandas(study):

@@ -61,6 +61,19 @@ def test_more_freedom_is_never_worse():
         assert choose(found, Wanted("switch", operations=operations)).timesteps is None
 
 
+@pytest.mark.parametrize("wanted", [{"operations": 0.7}, {"loss": 0.02}], ids=str)
+def test_more_freedom_is_not_worse_where_not_all_steps_may_be_chosen(wanted):
+    found = scored(150)
+    networks, steps = (choose(found, Wanted(by, **wanted)) for by in ("networks", "steps"))
+    if "loss" in wanted:
+        assert steps.operations <= networks.operations
+    else:
+        assert steps.predicted_share <= networks.predicted_share
+    few = choose(found, Wanted("steps", operations=0.2))  # too few for one call a step
+    assert few.operations <= 0.2
+    assert len(few.timesteps) < 150
+
+
 def test_a_switch_is_one_interval_of_the_shallow_backbone():
     chosen = choose(scored(50), Wanted("switch", operations=0.7))
     t = int(timesteps(50)[24])  # 25 shallow calls of 50: (25 * 40 + 25 * 100) / 5000
