@@ -100,13 +100,13 @@ test-faults: setup  ## Kills, signals, full disks, damaged files and downloads, 
 test-slurm: setup  ## The workflow on a throw-away SLURM cluster here, needs root and Debian's slurm-wlm and munge
 	pytest tests/slurm
 
-test-gpu:  ## Tests on an NVIDIA GPU, two minutes, by the interpreter at hand (PYTHON=): needs no setup
+test-gpu:  ## Tests on an NVIDIA GPU, by the interpreter at hand (PYTHON=): needs no setup
 	$(PYTHON) tests/gpu.py
 
 bench: setup  ## Speed and memory, as a table in results/bench (IMAGES=a zip of 50,000 images, or made ones)
 	python bench/bench.py $(if $(IMAGES),--images "$(IMAGES)")
 
-bench-gpu:  ## Speed on an NVIDIA GPU, three minutes, by the interpreter at hand (PYTHON=), into results/bench_gpu
+bench-gpu:  ## Speed on an NVIDIA GPU, by the interpreter at hand (PYTHON=), into results/bench_gpu
 	$(PYTHON) bench/gpu.py
 
 USUAL := 0 1 2 3 4

@@ -1,4 +1,4 @@
-"""Speed on an NVIDIA GPU beside what it must show, in three minutes: `make bench-gpu`.
+"""Speed on an NVIDIA GPU beside what it must show: `make bench-gpu`. It is meant for three minutes.
 
     python bench/gpu.py [CASE ...] [--out FOLDER] [--device cpu --tiny]
 
@@ -29,13 +29,22 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
 
+try:
+    import torch
+except ModuleNotFoundError as error:
+    print(
+        f"make bench-gpu: found no package {error.name} for {sys.executable}; accepted: PYTHON=python of an"
+        " environment with the requirements of pyproject.toml",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
 import speed  # noqa: E402
-import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from duodiff import checkpoints  # noqa: E402
-from duodiff.analysis.operations import network  # noqa: E402
 from duodiff.early_exit import AdaDiff  # noqa: E402
+from duodiff.operations import network  # noqa: E402
 from duodiff.running import compiling  # noqa: E402
 from duodiff.running.files import write_text  # noqa: E402
 from duodiff.running.provenance import commit, device_name, library_versions  # noqa: E402

@@ -24,11 +24,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from duodiff import samplers
 from duodiff.ahead import Ahead
-from duodiff.analysis.operations import network
 from duodiff.backbones import duodiff, single
 from duodiff.compiled import compile_forward
 from duodiff.early_exit import AdaDiff, UncertaintyHead
 from duodiff.noise import Drawn
+from duodiff.operations import network
 from duodiff.protocol import PROTOCOLS
 from duodiff.running import memory
 from duodiff.schedules import noise_schedule

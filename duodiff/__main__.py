@@ -268,10 +268,12 @@ def ship(
     - `records`: the records alone, without the networks
     """
     from duodiff.analysis import shipped, shipped_page
+    from duodiff.plotting import front
 
     halves = {shipped.USUAL: usual} | ({shipped.OTHER: other} if other else {})
     line = shipped.write(halves, out, networks=not records)
     shipped_page.write(out)
+    front.draw_shipped(out)
     return line
 
 

@@ -37,11 +37,14 @@ def gap(intervals: Iterable[Interval]) -> str:
         if not 0 <= low <= high < T:
             return f"{network} runs from t = {low} to {high}; accepted: 0 to {T - 1}, the smaller t first"
         if high > expected:
-            return f"t = {high} is covered twice"
+            return f"t = {high} is covered twice{_ONCE}"
         if high < expected:
-            return f"t = {expected} has no network"
+            return f"t = {expected} has no network{_ONCE}"
         expected = low - 1
-    return f"t = {expected} has no network" if expected >= 0 else ""
+    return f"t = {expected} has no network{_ONCE}" if expected >= 0 else ""
+
+
+_ONCE = f"; accepted: every t from 0 to {T - 1} once"
 
 
 def misplaced(visited: Sequence[int]) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 import yaml
 
 from duodiff import records
-from duodiff.analysis.operations import network
 from duodiff.choice.choose import Chosen, Scored, Wanted, choose
 from duodiff.choice.gap import switch_gaps
 from duodiff.choice.gram import GRAM, GramScored
@@ -18,6 +17,7 @@ from duodiff.identity import code_digest
 from duodiff.metrics.bootstrap import RESAMPLES, percentiles
 from duodiff.metrics.grams import Gram, read_gram
 from duodiff.metrics.losses import Losses, read_losses
+from duodiff.operations import network
 from duodiff.protocol import PROTOCOLS
 from duodiff.running import provenance
 from duodiff.running.files import read_json
@@ -241,7 +241,9 @@ def told(
     ]
     known = sampled_by(folder, name)
     if known is None:
-        comments.append(f"nothing is sampled here by {name}: the run's own file needs a grid.{name}")
+        comments.append(
+            f"nothing is sampled here by {name}: the run's own file needs a grid.{name}"
+        )
     own = choice.timesteps is None and dict(sampler) == known
     lines = _lines(choice, profile, None if own else visited, folder, name)
     text = yaml.safe_dump(lines, sort_keys=False, default_flow_style=None, width=110)

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from duodiff.analysis.operations import Network, network
 from duodiff.data.families import contents
 from duodiff.metrics.grams import TRAJECTORIES
 from duodiff.metrics.rounds import TURNS, turn_steps
+from duodiff.operations import Network, network
 from duodiff.paper import DATASETS
 from duodiff.protocol import PROTOCOLS
 from duodiff.running.files import read_json
@@ -30,6 +30,7 @@ from duodiff.study.families import image_shape, packed_images, reduction
 from duodiff.study.grid import (
     backbone_architecture,
     backbones,
+    call_operations,
     choosable,
     further_timesteps,
     grid_points,
@@ -153,21 +154,11 @@ def _with_heads(experiment: dict) -> Network:
     return network(backbone_architecture(experiment, "full"), _timestep_aware(experiment))
 
 
-def _call(experiment: dict, name: str) -> float:
-    """Operations of one call of a network, by its name, without guidance by the class."""
-    definition = experiment["networks"].get(name, {})
-    if "exit" in definition:
-        return _with_heads(experiment).fixed_exit(definition["exit"])
-    if "by" in definition:
-        return sum(_call(experiment, definition[key]) for key in ("network", "by"))
-    return network(backbone_architecture(experiment, name)).forward
-
-
 def _measurements(experiment: dict, dataset: dict, device: str) -> Iterator[Work]:
     """Profile, samples, their evaluation and the timing of one training seed."""
     full = _with_heads(experiment)
     every_layer = full.all_heads if has_heads(experiment) else full.forward
-    others = [_call(experiment, role) for role in backbones(experiment) if role != "full"]
+    others = [call_operations(experiment, role) for role in backbones(experiment) if role != "full"]
     t = experiment["profile"]["timesteps"] + len(further_timesteps(experiment))
     yield Work("other", 1, t * dataset["held_out"] * (every_layer + sum(others)))
     if "ddim" in scored_samplers(experiment):
@@ -196,7 +187,7 @@ def _measurements(experiment: dict, dataset: dict, device: str) -> Iterator[Work
 def _displaced(experiment: dict) -> float:
     """Operations of the displacements under DDIM: at each step all trajectories that were changed before go on."""
     names = [*choosable(experiment), "shallow"]
-    full, *changes = (_call(experiment, name) for name in ("full", *names))
+    full, *changes = (call_operations(experiment, name) for name in ("full", *names))
     calls = len(_calls(experiment, "ddim", FULL))
     going_on = calls + len(names) * calls * (calls - 1) / 2
     return TRAJECTORIES * (going_on * full + calls * sum(changes))
@@ -218,7 +209,10 @@ def _timed(experiment: dict, sampler: str, device: str) -> float:
         ]
     schedules = [experiment["schedules"].get(name) for name in grid["schedules"]]
     alone = {i["network"] for schedule in schedules if schedule for i in schedule["intervals"]}
-    cells += [[_call(experiment, name)] * len(full) for name in sorted(alone - {"full", "shallow"})]
+    cells += [
+        [call_operations(experiment, name)] * len(full)
+        for name in sorted(alone - {"full", "shallow"})
+    ]
     part = min(1, TURNS * turn_steps(device) / len(full))
     return rounds * part * sum(sum(calls) + sum(full) for calls in cells) + exiting
 
@@ -244,7 +238,7 @@ def _calls(experiment: dict, folder: str, setting: Setting) -> list[float]:
         late = sampler == "ddim" and protocol.ddim_switch_one_call_late
         switched = shallow_calls(t, setting.t_s, late)
         names = ["shallow"] * switched + ["full"] * (len(t) - switched)
-    cost_of = {name: guided * _call(experiment, name) for name in set(names)}
+    cost_of = {name: guided * call_operations(experiment, name) for name in set(names)}
     return [cost_of[name] for name in names]
 
 
@@ -491,6 +485,11 @@ def describe(path: Path, bench: Path | None, gpu: str | None = None) -> str:
         notes.append(
             f"Hours on one {rates.device} ({rates.dtype}), {rates.startup_s:g} s of start-up a job."
         )
+        spared = sum(_spared(config, name, jobs) for name, jobs in works_of.items())
+        notes.append(
+            "All cells of a training in one job (the rule sample_cells, as make reproduce-gpu has it) spare"
+            f" {spared} starts, {spared * rates.startup_s / 3600:.3g} of these hours."
+        )
     else:
         notes.append(
             "Hours: --gpu A100 for an estimate, or make bench on the device, then --bench results/bench/bench.json."
@@ -500,6 +499,12 @@ def describe(path: Path, bench: Path | None, gpu: str | None = None) -> str:
     table.loc[len(table)] = {"of": "all", **total}
     named = {"jobs": f"{of_gpus}jobs", "hours": f"{of_gpus}hours"}
     return "\n".join([str(path), _markdown(table[list(rows[0])].rename(columns=named)), *notes])
+
+
+def _spared(config: dict, name: str, jobs: list[Work]) -> int:
+    """The jobs that sample for the experiment `name`, but for one a training; none for a dataset."""
+    sampling = sum(work.jobs for work in jobs if work.kind == "sampling")
+    return sampling and sampling - len(config["experiments"][name]["train_seeds"])
 
 
 def _precisions(experiment: dict) -> list[str]:

@@ -76,6 +76,7 @@ def page(study: Shipped) -> str:
     for sampler in dict.fromkeys(_cells(study)["sampler"]):
         lines += ["", f"## Settings, {sampler}", "", *table(_SETTINGS, _rows(study, sampler))]
     lines += ["", "## Operations saved, ddpm", "", _SAVES, "", *table(_FRONT, _front(study))]
+    lines += ["", "![Distance against operations, and against time](front.svg)"]
     if chosen := [*_chosen(study)]:
         lines += ["", "## Chosen schedules", "", _PREDICTED, "", *table(_CHOSEN, chosen)]
     lines += ["", "## Claims", "", agreement(study), "", *table(_CLAIMS, _claims(study))]

@@ -1,12 +1,15 @@
 """The front: distance against operations and against time, a line and marks for each family of settings."""
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from duodiff.analysis.front import FAMILIES, LIMITS
+from duodiff.analysis.front import FAMILIES, LIMITS, over_settings, shipped_points
+from duodiff.analysis.shipped import USUAL, read
 from duodiff.plotting import labels, style
 from duodiff.plotting.style import Look
 
@@ -56,6 +59,17 @@ def front(points: pd.DataFrame) -> Figure:
     figure.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=4)
     labels.write(figure, names, _NAMES)
     return figure
+
+
+def draw_shipped(folder: Path) -> None:
+    """Writes the front of each experiment of a shipped study into its folder: front.svg."""
+    shown = []
+    for study in read(folder).values():
+        experiment = study.configuration["experiment"]
+        points = over_settings(shipped_points(study.halves[USUAL], experiment))
+        shown.append(points.assign(title=experiment["title"]))
+    points = pd.concat(shown)
+    style.save(front(points), points, [folder / "front.svg"])
 
 
 def _draw(axis: Axes, rows: pd.DataFrame, cost: str) -> None:

@@ -19,7 +19,14 @@ from duodiff.study.families import (
     reduction,
     training_images,
 )
-from duodiff.study.grid import SEEDS_OF_A_TRAINING, backbones, has_heads, selected
+from duodiff.study.grid import (
+    SEEDS_OF_A_TRAINING,
+    backbones,
+    call_operations,
+    choosable,
+    has_heads,
+    selected,
+)
 
 # Precision and recall look at 3 neighbours of an image, the kernel distance at a quarter of the images.
 _FEWEST_HELD_OUT = 16
@@ -230,6 +237,8 @@ def _network_conflicts(experiment: dict) -> Iterator[str]:
             yield f"networks.{name}.depth: found {network['depth']}; accepted: an odd number of blocks"
         if network.get("exit", 0) >= blocks:
             yield f"networks.{name}.exit: found {network['exit']}; accepted: 0 to {blocks - 1}, a layer of full"
+        if "by" in network and network["by"] == network.get("network"):
+            yield f"networks.{name}.by: found {network['by']!r}; accepted: another one than network"
         for key in ("network", "by"):
             if network.get(key, "full") not in plain:
                 listed = ", ".join(sorted(plain))
@@ -481,6 +490,27 @@ def _budget_conflicts(experiment: dict, sampler: str) -> Iterator[str]:
             yield f"{found} with choose: steps; accepted for ddim: switch, networks"
         if guidance:
             yield f"{found} with sampling.guidance {guidance}; accepted: guidance 0"
+        budget = experiment["budgets"][name]
+        least = _least_operations(experiment, grid["steps"], budget["choose"])
+        if budget["operations"] < least * (1 - 1e-9):
+            yield (
+                f"budgets.{name}.operations: found {budget['operations']}; accepted with choose: {budget['choose']}"
+                f" and {grid['steps']} steps of {sampler}: from {math.ceil(1000 * least) / 1000:g}"
+            )
+
+
+def _least_operations(experiment: dict, steps: int, choose: str) -> float:
+    """The operations of the cheapest choice, over the full backbone's; 0 where it is not known yet.
+
+    All steps but the last are made by the cheapest network. Where steps are chosen, the profile decides which may go.
+    """
+    if choose == "steps" or not {"img_size", "num_classes"} <= experiment["backbone"].keys():
+        return 0.0
+    names = ["full", "shallow"]
+    if choose == "networks":
+        names += [name for name, made in choosable(experiment).items() if made]
+    full, *others = (call_operations(experiment, name) for name in names)
+    return ((steps - 1) * min(full, *others) / full + 1) / steps
 
 
 def _eta_conflicts(experiment: dict, grid: dict, key: str) -> Iterator[str]:

@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,6 +95,19 @@ def test_without_a_gpu_or_with_an_unknown_case_it_says_so(tmp_path, cases, monke
         assert ended.value.code == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_without_torch_it_says_so_in_a_line():
+    code = (
+        "import runpy, sys\n"
+        "sys.modules['torch'] = None\n"
+        f"runpy.run_path({gpu.__file__!r}, run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"make bench-gpu: found no package torch for .*; accepted: .*\n", done.stderr
+    )
 
 
 @pytest.mark.parametrize(("mean", "depth"), [(12.87, 13), (10.87, 13), (8.8, 13), (20.5, 21)])

@@ -1,6 +1,7 @@
 """The schedules of a study's budgets, and what `choose` prints, of made profiles."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,13 +25,13 @@ from duodiff.analysis.choices import (
     prediction_records,
 )
 from duodiff.analysis.cost import works
-from duodiff.analysis.operations import network
 from duodiff.analysis.summary import predictions
 from duodiff.backbones import FixedExit
 from duodiff.early_exit import AdaDiff
 from duodiff.metrics.flops import gflops
 from duodiff.metrics.grams import Gram
 from duodiff.metrics.losses import Losses
+from duodiff.operations import network
 from duodiff.running.files import write_json
 from duodiff.schedules import timesteps
 from duodiff.settings import Setting
@@ -275,7 +276,7 @@ def test_what_is_asked_has_to_be_one_thing(study):
         choose(study, budget=0.7, by="steps", sampler="ddim")
     with pytest.raises(FileNotFoundError, match=r"losses.npz: found no such file"):
         choose(study.parent / "train1", budget=0.7)
-    with pytest.raises(ValueError, match="folder: found .*digits; accepted: results/<experiment>/"):
+    with pytest.raises(ValueError, match=r"folder: found .*digits; accepted: results/<e"):
         choose(study.parent, budget=0.7)
 
 
@@ -344,6 +345,26 @@ def test_budgets_for_which_nothing_can_be_chosen_are_refused(sampler, changes, m
     with pytest.raises(ConfigError) as refused:
         complete(config)
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("by", ["switch", "networks"])
+def test_a_budget_that_nothing_meets_is_refused_before_anything_runs(study, by):
+    """The least one is what choosing itself says."""
+    config = json.loads(json.dumps(CONFIG))
+    digits = config["experiments"]["digits"]
+    digits["networks"] = {"early": {"exit": 4}} if by == "networks" else {}
+    digits["grid"]["ddpm"] |= {"steps": 20, "fewer_steps": [], "schedules": ["few"]}
+    digits["budgets"] = {"few": {"operations": 0.1, "choose": by}}
+    with pytest.raises(ConfigError) as refused:
+        complete(config)
+    where = (
+        r"budgets.few.operations: found 0.1; accepted with choose: \w+ and 20 steps of ddpm: from "
+    )
+    least = float(re.search(where + r"(\S+)", str(refused.value))[1])
+    with pytest.raises(ValueError, match=f"found 0.1; accepted by {by}: {least:g} to 1"):
+        choose(study, budget=0.1, by=by, steps=20)
+    digits["budgets"]["few"]["operations"] = least
+    complete(config)
 
 
 def test_guided_samples_have_no_budget():

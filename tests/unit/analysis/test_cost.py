@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from functools import partial
@@ -14,10 +15,10 @@ import yaml
 from unit.image_files import png, write_folder
 
 from duodiff.analysis import cost
-from duodiff.analysis.operations import network
 from duodiff.backbones import FixedExit
 from duodiff.early_exit import AdaDiff
 from duodiff.metrics.flops import exit_gflops, gflops, parameters
+from duodiff.operations import network
 from duodiff.settings import Setting
 from duodiff.study import config as configuration
 from duodiff.study.grid import backbone_architecture, grid_points
@@ -356,6 +357,17 @@ def test_what_is_measured_on_the_h100_and_what_is_not_is_named():
         assert set(every[kind]) == set(cost.ARCHITECTURES.values())
         assert every[kind] | measured == every[kind]
         assert min(measured.values()) <= every[kind]["M/4"] <= every[kind]["L/2"]
+
+
+def test_the_starts_that_one_job_for_all_cells_spares_are_told():
+    text = cost.describe(ROOT / "config/cifar10_gpu.yaml", None, "H100")
+    config = configuration.complete(
+        yaml.safe_load((ROOT / "config/cifar10_gpu.yaml").read_text(encoding="utf-8"))
+    )
+    cells = len(grid_points(config["experiments"]["cifar10_gpu"]))
+    seconds = float(re.search(r"([\d.]+) s of start-up a job", text)[1])
+    spared = f"spare {cells - 1} starts, {(cells - 1) * seconds / 3600:.3g} of these hours"
+    assert spared in text
 
 
 def test_cells_of_compiled_networks_are_compiled_but_for_early_exits():

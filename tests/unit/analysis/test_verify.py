@@ -378,3 +378,5 @@ def test_the_page_sets_the_lost_share_beside_the_predicted_one(tmp_path):
     section = page.split("## Chosen schedules")[1].split("\n## ")[0]
     assert "| `thrifty`, ddpm | 1.0% [0.0%, 4.0%] | 5.0% |" in section
     assert "| schedule `thrifty` |" in page
+    front = (tmp_path / "shipped/front.svg").read_text(encoding="utf-8")
+    assert "thrifty" in front

@@ -10,10 +10,10 @@ import torch
 from unit.tiny_study import DDPM, NET, STUDY, USED, loaded
 
 from duodiff import samplers
-from duodiff.analysis.operations import network
 from duodiff.metrics import latency, rounds
 from duodiff.metrics.bootstrap import RESAMPLES
 from duodiff.metrics.resources import energy_meter, peak_bytes
+from duodiff.operations import network
 from duodiff.sampling import models
 from duodiff.sampling.cells import build_cell
 from duodiff.sampling.generation import sample_batch

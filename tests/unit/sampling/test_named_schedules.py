@@ -6,12 +6,12 @@ import torch
 from unit.tiny_study import DDPM, DPM_SOLVER, NET, STUDY, USED, loaded, train
 
 from duodiff import samplers
-from duodiff.analysis.operations import network
 from duodiff.backbones import Autoguided, FixedExit
 from duodiff.data.store import ImageStore
 from duodiff.metrics import latency
 from duodiff.metrics.resources import trajectory_gflops
 from duodiff.metrics.rounds import TURNS
+from duodiff.operations import network
 from duodiff.running.files import read_json
 from duodiff.sampling.cells import build_cell
 from duodiff.sampling.generation import generate, sample_batch

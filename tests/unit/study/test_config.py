@@ -11,7 +11,7 @@ import yaml
 from snakemake.utils import update_config
 
 from duodiff.analysis.claims.statements import CLAIMS
-from duodiff.analysis.operations import network
+from duodiff.operations import network
 from duodiff.study import config as configuration
 from duodiff.study.grid import (
     backbone_architecture,

@@ -118,13 +118,17 @@ def test_scripts_are_told_what_a_guided_network_is_made_of():
             r"networks.more.by: found 'guided'; accepted: early, full, middle, shallow",
         ),
         (
+            {"networks": KEYS["networks"] | {"more": GUIDED | {"network": "full", "by": "full"}}},
+            r"networks.more.by: found 'full'; accepted: another one than network",
+        ),
+        (
             {"networks": {"Middle": {"depth": 3}}},
             "found 'Middle'; accepted: a name of small letters",
         ),
         ({"networks": {"x": {"deep": 3}}}, r"unknown key 'deep' \(did you mean 'depth'"),
         (
             {"schedules": {"two": {"intervals": TWO[:1]}}},
-            r"schedules.two.intervals: t = 299 has no network",
+            r"schedules.two.intervals: t = 299 has no network; accepted: every t from",
         ),
         (
             {"schedules": {"two": {"intervals": [*TWO, {"network": "full", "t": [5, 6]}]}}},

@@ -187,8 +187,11 @@ def test_the_docs_quote_the_shipped_results():
     assert [one for one in quoted if one not in docs] == []
     assert quoted[1] in readme
     ours, gram, lost_by_gram, _, lost = (one.split()[0] for one in quoted[4:9])
-    assert f"it orders masks at {gram}, where A\\* has {ours}, and its choices lose" in choice
-    assert f"lose {lost_by_gram}, where those of A\\* lose {lost}." in choice
+    agrees = f"its agreement with the distances is {gram}, that of A\\* {ours}"
+    assert f"{agrees}, and its regret {lost_by_gram}, that of A\\* {lost}." in choice
+    for score in "BC":
+        assert text(endpoints, endpoint=f"A* over {score}") in choice
+        assert text(scores, score=score, sampler="ddpm", **explored) in choice
 
 
 def test_what_is_shipped_is_small_and_is_what_its_manifests_say():
