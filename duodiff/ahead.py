@@ -329,7 +329,9 @@ class CompiledParts(Parts):
     def __init__(self, model: AdaDiff, dtype: torch.dtype):
         super().__init__(model)
         with torch.inference_mode(False):  # inference tensors cannot be compiled
-            self.fast = FastUViT(model.uvit, dtype)
+            net = copy.copy(model.uvit)
+            vars(net).pop("forward", None)  # its graphs, which hold a copy of the weights
+            self.fast = FastUViT(net, dtype)
             self.heads = copy.deepcopy(model.uncertainty_heads).to(dtype)
         net = self.fast.net
         self.fast_blocks = [*net.in_blocks, net.mid_block, *net.out_blocks]
@@ -373,7 +375,7 @@ def _embed_fast(
     x, t, y = given
     out.copy_(fast.embed(x, t, y).view_as(out))
     time_emb = net.embed_time(t).to(out.dtype)
-    return time_emb, head(out, time_emb)
+    return time_emb, head(out, time_emb).float()
 
 
 def _block_fast(run: tuple, given: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
@@ -383,7 +385,7 @@ def _block_fast(run: tuple, given: tuple[Tensor, ...], out: Tensor) -> Tensor | 
         tokens = torch.addmm(block.skip_linear.bias, tokens, halves[0].t())
         tokens = torch.addmm(tokens, skip[0].flatten(0, 1), halves[1].t())
     out.copy_(fast.run(block, tokens, len(x)).view_as(out))
-    return None if head is None else head(out, times)
+    return None if head is None else head(out, times).float()
 
 
 def _decode(net: UViT, weights: list[Tensor], tokens: Tensor, exits: Tensor) -> Tensor:

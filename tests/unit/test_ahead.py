@@ -1,7 +1,7 @@
 """Early exit as a GPU computes it, without waiting: on the CPU, its exits and outputs beside those of the rule."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise, product
 
 import pytest
@@ -58,12 +58,17 @@ def given(exits: list[int], call: int = 0, classes: int = 0) -> tuple:
     return x, torch.tensor(exits), torch.arange(len(exits)) % classes if classes else None
 
 
-def assert_the_rules(run: Ahead, inputs: tuple, theta: float, within: float = 1e-5) -> None:
-    """Whether a call has the exits and outputs of the rule; on a GPU, whether no operation waits in it."""
+def assert_the_rules(
+    run: Ahead, inputs: tuple, theta: float, within: float = 1e-5, *, compiles: bool = False
+) -> None:
+    """Whether a call has the exits and outputs of the rule; on a GPU, whether no operation waits in it.
+
+    A call that compiles may wait: torch.compile reads numbers of the device.
+    """
     device = run.model.uvit.pos_embed.device
     inputs = tuple(None if each is None else each.to(device) for each in inputs)
     eps, exits = run.model.simulate_exit(*inputs, theta)
-    with errors_for_waiting(device):
+    with nullcontext() if compiles else errors_for_waiting(device):
         run_eps, run_exits = run(*inputs, theta)
     assert torch.equal(run_exits, exits)
     torch.testing.assert_close(run_eps, eps, atol=within, rtol=within)
@@ -73,9 +78,11 @@ def assert_the_rules(run: Ahead, inputs: tuple, theta: float, within: float = 1e
 def errors_for_waiting(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_sync_debug_mode("error")
-    yield
-    if device.type == "cuda":
-        torch.cuda.set_sync_debug_mode("default")
+    try:
+        yield
+    finally:
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def pattern(kind: str, batch: int, call: int) -> list[int]:
@@ -125,18 +132,21 @@ def test_exits_and_outputs_are_the_rules_for_any_theta(options, device):
 def test_compiled_parts_give_the_exits_and_outputs_of_the_rule(options, device, monkeypatch):
     if device == "cpu":  # uncompiled: their arithmetic
         monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    monkeypatch.setattr(ahead, "COMPILE", WHOLE)  # tuning takes minutes: `make bench-gpu` does it
     model = made(by_time=True, **options).to(device)
     run = Ahead(model, CompiledParts(model, torch.float32))
     run.copying = 0.0
-    for kind in ("none", "drawn", "a step"):
-        for call in range(5):
+    for compiles in (True, False):  # the second time with the same sizes of batches
+        run.forget()
+        for kind, call in product(("none", "drawn", "a step"), range(5)):
             inputs = given(pattern(kind, 16, call), call, options.get("num_classes", 0))
-            assert_the_rules(run, inputs, 0.2, within=1e-4)
+            assert_the_rules(run, inputs, 0.2, within=1e-4, compiles=compiles)
 
 
 def test_compiled_parts_round_no_more_than_autocast(device, monkeypatch):
     if device == "cpu":
         monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    monkeypatch.setattr(ahead, "COMPILE", WHOLE)
     model = made(by_time=True).to(device)
     exits = torch.tensor(pattern("one by one", 16, 0), device=device)
     x = given(exits.tolist())[0].to(device)
@@ -148,6 +158,28 @@ def test_compiled_parts_round_no_more_than_autocast(device, monkeypatch):
     assert fast.dtype == torch.float32
     errors = [(each - exact).square().mean().sqrt() for each in (fast, rounded)]
     assert errors[0] <= 1.5 * errors[1]
+
+
+def test_compiled_parts_compare_uncertainties_with_theta_in_float32(monkeypatch):
+    """In bfloat16 an uncertainty of 0.4009 would be at most a theta of 0.4."""
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    model = made(by_time=False)
+    run = Ahead(model, CompiledParts(model, torch.bfloat16))
+    call = run._begin(given([1] * 4), 0.4)
+    group = call.group(torch.arange(4), offset=0, since=0)
+    assert call.u.dtype == torch.float32
+    for i in range(N - 1):
+        skip = [call.tokens(N - i, group)] if i > N // 2 else []
+        u = run.parts.block(i, (call.tokens(i, group), group.times, *skip), call.out(i, group))
+        assert u.dtype == torch.float32
+
+
+def test_compiled_parts_copy_no_graphs_of_the_network(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    model = made(by_time=False)
+    vars(model.uvit)["forward"] = graphs = object()
+    assert "forward" not in vars(CompiledParts(model, torch.float32).fast.net)
+    assert vars(model.uvit)["forward"] is graphs
 
 
 @pytest.mark.slow
