@@ -148,7 +148,7 @@ classifiers: setup  ## Train the shipped classifiers anew (IMAGES=folder of the 
 	$(call ship,digits,fd_digits,300)
 	$(call ship,digits_latent,fd_digits16,300)
 	$(if $(IMAGES),snakemake --configfile config/cifar10_gpu.yaml --config data="$$(cd "$(IMAGES)" && pwd)" \
-	  --cores $(CORES) -- results/data/cifar10_jpeg/manifest.json && $(call ship,cifar10_jpeg,fd_cifar10,500))
+	  --cores $(CORES) -- results/data/cifar10_jpeg/manifest.json && $(call ship,cifar10_jpeg,fd_cifar10,1500))
 
 ship = OMP_NUM_THREADS=1 python workflow_scripts/train_classifier.py --data results/data/$(1)/manifest.json \
   --steps $(3) --batch 128 --device cpu --out config/classifiers/$(2).safetensors

@@ -55,7 +55,7 @@ def test_the_study_of_one_gpu_measures_with_the_shipped_classifier_where_the_ima
     assert "classifier" in yaml.safe_load(text)["experiments"]["cifar10_gpu"]["metric"]
 
 
-LEAST = {"fd_digits": 0.98, "fd_digits16": 0.98, "fd_cifar10": 0.5}
+LEAST = {"fd_digits": 0.98, "fd_digits16": 0.98, "fd_cifar10": 0.65}
 """The least accuracy of each classifier on held-out images."""
 
 
