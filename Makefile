@@ -82,11 +82,14 @@ format: setup  ## Rewrite Python and Snakemake files in the project's style
 	ruff format .
 	snakefmt Snakefile rules
 
+# Two processes, a thread each: the tests are small, and two cores are what they are sure to have.
+UNIT_TESTS := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile tests/unit
+
 unit: setup  ## Unit tests, the fast ones
-	pytest -m 'not slow' tests/unit
+	$(UNIT_TESTS) -m 'not slow'
 
 slow: setup  ## Unit tests, the slow ones
-	pytest -m slow tests/unit
+	$(UNIT_TESTS) -m slow
 
 workflow: setup  ## Workflow tests: the chain on config/test.yaml (WITH=tests/browser: the page and the report of that run, too)
 	pytest $(WITH) tests/workflow

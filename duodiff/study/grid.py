@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from duodiff.operations import network
+from duodiff import operations
 from duodiff.protocol import PROTOCOLS
 from duodiff.schedules import T, timesteps
 from duodiff.settings import Setting, made_for, roles_of
@@ -218,10 +218,10 @@ def call_operations(experiment: dict, name: str) -> float:
     """Operations of one call of a network, by its name, without guidance by the class."""
     definition = experiment["networks"].get(name, {})
     if "exit" in definition:
-        return network(experiment["backbone"]).fixed_exit(definition["exit"])
+        return operations.network(experiment["backbone"]).fixed_exit(definition["exit"])
     if "by" in definition:
         return sum(call_operations(experiment, definition[key]) for key in ("network", "by"))
-    return network(backbone_architecture(experiment, name)).forward
+    return operations.network(backbone_architecture(experiment, name)).forward
 
 
 def network_keywords(experiment: dict) -> dict[str, dict]:

@@ -263,6 +263,8 @@ def test_a_brief_comparison_says_what_the_study_says_and_whether_the_run_agrees(
 
 def test_the_page_of_a_study_has_means_over_trainings_and_counts_verdicts(study):
     page = (study / "README.md").read_text(encoding="utf-8")
+    assert "![Distance against operations, and against time](front.svg)" in page
+    assert "mean of 10 trainings" in (study / "front.svg").read_text(encoding="utf-8")
     said = shipped.read(study)["digits"]
     at_500 = [
         rows.query("metric == 'fd_digits' and setting == 't_s=500'")["value"].item()
@@ -378,5 +380,3 @@ def test_the_page_sets_the_lost_share_beside_the_predicted_one(tmp_path):
     section = page.split("## Chosen schedules")[1].split("\n## ")[0]
     assert "| `thrifty`, ddpm | 1.0% [0.0%, 4.0%] | 5.0% |" in section
     assert "| schedule `thrifty` |" in page
-    front = (tmp_path / "shipped/front.svg").read_text(encoding="utf-8")
-    assert "thrifty" in front
