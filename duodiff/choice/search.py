@@ -1,6 +1,7 @@
 """The cheapest schedules of every quality: which network runs at each step, and which steps are taken (no torch).
 
-Every search is exact. It gives a front: the schedules that no other one is both cheaper and better than.
+Every search is exact, up to `MOST_LABELS`. It gives a front: the schedules that no other one is both cheaper and better
+than.
 """
 
 from collections.abc import Callable, Sequence
